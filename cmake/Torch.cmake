@@ -1,0 +1,33 @@
+# torch::torch: the LibTorch inside the Python package torch. (The package's own find_package(Torch) demands nvcc.)
+if(NOT PARARNN_TORCH_DIR)
+  file(GLOB PARARNN_TORCH_DIR ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+endif()
+if(NOT EXISTS "${PARARNN_TORCH_DIR}/lib/libtorch_cpu.so")
+  message(FATAL_ERROR "no LibTorch in '${PARARNN_TORCH_DIR}': run scripts/setup.sh, or give the folder of the "
+                      "Python package torch with -DPARARNN_TORCH_DIR=")
+endif()
+set(packages ${PARARNN_TORCH_DIR}/..)
+
+add_library(torch::torch INTERFACE IMPORTED)
+target_include_directories(torch::torch SYSTEM INTERFACE
+  ${PARARNN_TORCH_DIR}/include ${PARARNN_TORCH_DIR}/include/torch/csrc/api/include)
+foreach(include cu13/include nccl/include)
+  if(EXISTS ${packages}/nvidia/${include})
+    target_include_directories(torch::torch SYSTEM INTERFACE ${packages}/nvidia/${include})
+  endif()
+endforeach()
+target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
+# at::parallel_for is a template over OpenMP: its users compile with -fopenmp, and link the libgomp that LibTorch
+# brings, never a second one.
+target_compile_options(torch::torch INTERFACE -fopenmp)
+target_link_options(torch::torch INTERFACE LINKER:--no-as-needed)
+foreach(library torch torch_cpu c10 torch_cuda c10_cuda)
+  if(EXISTS ${PARARNN_TORCH_DIR}/lib/lib${library}.so)
+    target_link_libraries(torch::torch INTERFACE ${PARARNN_TORCH_DIR}/lib/lib${library}.so)
+  endif()
+endforeach()
+file(GLOB gomp ${PARARNN_TORCH_DIR}/lib/libgomp*.so*)
+target_link_libraries(torch::torch INTERFACE ${gomp})
+if(EXISTS ${PARARNN_TORCH_DIR}/lib/libtorch_cuda.so)
+  target_compile_definitions(torch::torch INTERFACE USE_C10D_NCCL)
+endif()

@@ -1,0 +1,30 @@
+#include "ops/version.hpp"
+
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <fstream>
+#include <set>
+#include <string>
+
+namespace pararnn {
+namespace {
+
+TEST(Version, NamesTheInstructionSetThatLibTorchFound) {
+  EXPECT_NE(version().find(at::get_cpu_capability()), std::string::npos) << version();
+}
+
+TEST(Version, OneOpenMpRuntimeIsLoaded) {
+  std::ifstream maps("/proc/self/maps");
+  std::set<std::string> runtimes;
+  for (std::string line; std::getline(maps, line);) {
+    if (auto at = line.find('/'); at != line.npos && line.find("libgomp") != line.npos) {
+      runtimes.insert(line.substr(at));
+    }
+  }
+  EXPECT_EQ(runtimes.size(), 1u) << fmt::format("{}", fmt::join(runtimes, ", "));
+}
+
+}  // namespace
+}  // namespace pararnn
