@@ -1,0 +1,44 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+cmake := .venv/bin/cmake
+ctest := .venv/bin/ctest --output-on-failure
+configure = $(cmake) -G Ninja -S . -B $(1) -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
+  --log-level=WARNING
+# One compiler a core, and no more than there is memory for: a file over LibTorch takes about 2 GB.
+jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 2097152) } \
+  END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
+sources = $(shell find $(wildcard include src tests bench examples) -name '*.hpp' -o -name '*.cpp')
+
+.PHONY: help setup build demo test test-sanitize bench format check-format
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## train a small language model on the compiler's headers and show what it learned
+	@scripts/demo.sh
+
+test: build ## build and run every test
+	$(ctest) --test-dir build
+
+test-sanitize: setup ## the engine's and the data's tests under the address and undefined-behaviour sanitizers
+	$(call configure,build-sanitize) -DPARARNN_SANITIZE=ON
+	$(cmake) --build build-sanitize -j $(jobs)
+	$(ctest) --test-dir build-sanitize
+
+bench: build ## time the engine against the step-by-step loops
+	build/pararnn bench --device cpu
+
+build: setup ## build build/pararnn, build/libpararnn.so and the tests
+	$(call configure,build)
+	$(cmake) --build build -j $(jobs)
+
+setup: ## install what is missing: Debian packages, and .venv with LibTorch, cmake and ninja
+	@scripts/setup.sh
+
+format: setup ## format the sources in place
+	clang-format-14 -i $(sources)
+
+check-format: setup ## check the format of the sources
+	clang-format-14 --dry-run -Werror $(sources)
