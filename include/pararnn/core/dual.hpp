@@ -1,0 +1,188 @@
+// Dual numbers: forward-mode automatic differentiation. A Dual carries a value and its derivatives
+// along N directions; arithmetic on duals applies the chain rule, so evaluating a cell's step with
+// duals evaluates its Jacobian, exact to rounding. See e.g. Griewank and Walther, "Evaluating
+// Derivatives", chapter 3.
+//
+// A cell uses each input in few places, so most tangents are zero by structure. `support` says
+// which may be nonzero. It depends on the cell alone: once all is inlined it is a constant, and the
+// compiler drops the arithmetic on the other directions. Nobody lists them by hand.
+#pragma once
+
+#include "pararnn/core/math.hpp"
+#include "pararnn/core/vec.hpp"
+
+namespace pararnn {
+
+template <class T, int N>
+struct Dual {
+  T value{};
+  T tangent[N]{};
+  unsigned support = 0;  // bit i: tangent[i] may be nonzero
+
+  PARARNN_FN Dual() = default;
+  /// A constant.
+  PARARNN_FN Dual(const T& v) : value(v) {}
+  template <class Number>
+  requires(__is_same(Number, int) || __is_same(Number, float) ||
+           __is_same(Number, double)) PARARNN_FN Dual(Number v)
+      : value(T(v)) {}
+
+  /// The independent variable of direction i.
+  PARARNN_FN static Dual variable(const T& v, int i) {
+    Dual result(v);
+    result.tangent[i] = T(1);
+    result.support = 1u << i;
+    return result;
+  }
+  PARARNN_FN bool depends_on(int i) const { return (support >> i) & 1u; }
+};
+
+/// The dual whose value is given and whose tangents are `slope` times those of x.
+template <class T, int N>
+PARARNN_FN Dual<T, N> chain(const Dual<T, N>& x, const T& value, const T& slope) {
+  Dual<T, N> result(value);
+  result.support = x.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (x.depends_on(i)) result.tangent[i] = slope * x.tangent[i];
+  });
+  return result;
+}
+
+/// The dual whose value is given and whose tangents are slope_a a' + slope_b b'.
+template <class T, int N>
+PARARNN_FN Dual<T, N> chain(const Dual<T, N>& a, const T& slope_a, const Dual<T, N>& b,
+                            const T& slope_b, const T& value) {
+  Dual<T, N> result(value);
+  result.support = a.support | b.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (a.depends_on(i) && b.depends_on(i)) {
+      result.tangent[i] = slope_a * a.tangent[i] + slope_b * b.tangent[i];
+    } else if (a.depends_on(i)) {
+      result.tangent[i] = slope_a * a.tangent[i];
+    } else if (b.depends_on(i)) {
+      result.tangent[i] = slope_b * b.tangent[i];
+    }
+  });
+  return result;
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> operator+(const Dual<T, N>& a, const Dual<T, N>& b) {
+  Dual<T, N> result(a.value + b.value);
+  result.support = a.support | b.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (a.depends_on(i) && b.depends_on(i)) {
+      result.tangent[i] = a.tangent[i] + b.tangent[i];
+    } else if (a.depends_on(i)) {
+      result.tangent[i] = a.tangent[i];
+    } else if (b.depends_on(i)) {
+      result.tangent[i] = b.tangent[i];
+    }
+  });
+  return result;
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> operator-(const Dual<T, N>& a) {
+  Dual<T, N> result(-a.value);
+  result.support = a.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (a.depends_on(i)) result.tangent[i] = -a.tangent[i];
+  });
+  return result;
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> operator-(const Dual<T, N>& a, const Dual<T, N>& b) {
+  Dual<T, N> result(a.value - b.value);
+  result.support = a.support | b.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (a.depends_on(i) && b.depends_on(i)) {
+      result.tangent[i] = a.tangent[i] - b.tangent[i];
+    } else if (a.depends_on(i)) {
+      result.tangent[i] = a.tangent[i];
+    } else if (b.depends_on(i)) {
+      result.tangent[i] = -b.tangent[i];
+    }
+  });
+  return result;
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> operator*(const Dual<T, N>& a, const Dual<T, N>& b) {
+  return chain(a, b.value, b, a.value, a.value * b.value);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> operator/(const Dual<T, N>& a, const Dual<T, N>& b) {
+  const T reciprocal = T(1) / b.value;
+  const T quotient = a.value / b.value;
+  return chain(a, reciprocal, b, -quotient * reciprocal, quotient);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> exp(const Dual<T, N>& x) {
+  const T e = exp(x.value);
+  return chain(x, e, e);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> log(const Dual<T, N>& x) {
+  return chain(x, log(x.value), T(1) / x.value);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> log1p_unit(const Dual<T, N>& x) {
+  return chain(x, log1p_unit(x.value), T(1) / (T(1) + x.value));
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> sqrt(const Dual<T, N>& x) {
+  const T root = sqrt(x.value);
+  return chain(x, root, T(0.5) / root);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> tanh(const Dual<T, N>& x) {
+  const T t = tanh(x.value);
+  return chain(x, t, T(1) - t * t);
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> sigmoid(const Dual<T, N>& x) {
+  const T s = sigmoid(x.value);
+  return chain(x, s, s * (T(1) - s));
+}
+
+template <class T, int N>
+PARARNN_FN Dual<T, N> softplus(const Dual<T, N>& x) {
+  return chain(x, softplus(x.value), sigmoid(x.value));
+}
+
+/// The derivative at 0 is taken as 1.
+template <class T, int N>
+PARARNN_FN Dual<T, N> abs(const Dual<T, N>& x) {
+  return chain(x, abs(x.value), select(less(x.value, T(0)), T(-1), T(1)));
+}
+
+template <class T, int N>
+PARARNN_FN auto less(const Dual<T, N>& a, const Dual<T, N>& b) {
+  return less(a.value, b.value);
+}
+
+template <class T, int N>
+PARARNN_FN auto is_nan(const Dual<T, N>& x) {
+  return is_nan(x.value);
+}
+
+template <class Mask, class T, int N>
+PARARNN_FN Dual<T, N> select(const Mask& mask, const Dual<T, N>& a, const Dual<T, N>& b) {
+  Dual<T, N> result(select(mask, a.value, b.value));
+  result.support = a.support | b.support;
+  static_for<N>([&](auto i) PARARNN_LAMBDA {
+    if (result.depends_on(i)) result.tangent[i] = select(mask, a.tangent[i], b.tangent[i]);
+  });
+  return result;
+}
+
+}  // namespace pararnn

@@ -1,0 +1,59 @@
+// The operators: `scan` runs a cell over a sequence in parallel, `step` advances it by one step.
+//
+// Layout. u is (B,T,U,D): for each step and channel the cell's U pre-activations, or (B,T,H,U,D/H)
+// as a block-diagonal projection over H heads writes them; channel d of head h is h·D/H + d. Any
+// strides of B, T, H and U are taken as they are; channels must be contiguous (otherwise u is
+// copied once). w is (P,D), the states are (B,S,D), y is (B,T,D).
+//
+// Arithmetic is fp32 for fp16, bf16 and fp32 tensors, and fp64 for fp64. States (h0, hT) are kept
+// in the arithmetic's dtype, so a sequence cut in two gives what the whole gives.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace pararnn {
+
+/// How to run a scan. The defaults let the planner decide; forcing a plan changes time, not
+/// results.
+struct ScanOptions {
+  std::string plan = "auto";  // auto | sequential | speculative | newton
+  int64_t chunk = 0;          // steps a chunk; 0: the planner's choice
+  int64_t burn_in = -1;       // steps a chunk starts early; -1: the planner's choice
+  double tolerance = 0;       // mismatch allowed at a chunk boundary, absolute and relative to the
+                              // state; 0: 1e-6 for fp32 arithmetic, 1e-12 for fp64
+};
+
+/// What one pass did. A column is one channel of one batch row.
+struct ScanStatistics {
+  std::string plan;  // sequential | speculative | newton
+  int64_t chunk = 0, chunks = 0, burn_in = 0;
+  double largest_mismatch = 0;  // at the chunk boundaries, as left in the result
+  int64_t newton_iterations = 0;
+  int64_t columns = 0, columns_corrected = 0, columns_repaired = 0;
+};
+
+/// Runs `cell` over T steps: h_t = f(h_{t-1}, u_t; w), y_t = component 0 of h_t.
+/// u (B,T,U,D) or (B,T,H,U,D/H); w (P,D); h0 (B,S,D), or none for zeros.
+/// Returns y (B,T,D) in u's dtype and hT (B,S,D) in the arithmetic's dtype.
+/// Differentiable in u, w and h0, from y and hT. Throws Error on a wrong cell, shape, dtype or
+/// device.
+std::tuple<torch::Tensor, torch::Tensor> scan(const torch::Tensor& u, const torch::Tensor& w,
+                                              const std::optional<torch::Tensor>& h0,
+                                              const std::string& cell,
+                                              const ScanOptions& options = {});
+
+/// One step, for decoding: u (B,U,D) or (B,H,U,D/H), w (P,D), h (B,S,D) -> y (B,D), h (B,S,D).
+/// No gradient.
+std::tuple<torch::Tensor, torch::Tensor> step(const torch::Tensor& u, const torch::Tensor& w,
+                                              const torch::Tensor& h, const std::string& cell);
+
+/// Statistics of the last forward and the last backward scan of this process.
+std::pair<ScanStatistics, ScanStatistics> last_scan_statistics();
+
+}  // namespace pararnn
