@@ -54,7 +54,7 @@ pip_install() {
   quiet=
   [ -t 1 ] || quiet=--quiet
   .venv/bin/python -m pip install --disable-pip-version-check --no-input $quiet "$@" ||
-    fail "pip could not install $*: it needs Python 3.10 or later, 10 GB of disk and the network"
+    fail "pip could not install $*: it needs Python 3.10 or later, 8 GB of free disk, and the network"
 }
 
 command -v g++ >/dev/null || packages="$packages g++"
@@ -76,7 +76,7 @@ if ! [ "$(.venv/bin/cmake --version 2>/dev/null | head -n 1)" = "cmake version $
   pip_install --force-reinstall "cmake==$cmake" "ninja==$ninja"
 fi
 if ! folder=$(torch_folder .venv/bin/python) && ! folder=$(torch_folder python3); then
-  say "installing torch $torch in .venv: some 3 GB to download, 7 GB on disk, a few minutes"
+  say "installing torch $torch in .venv: 5 GB on disk, a few minutes"
   pip_install "torch==$torch"
   folder=$(torch_folder .venv/bin/python) || fail "torch $torch is installed but does not work"
 fi
