@@ -1,0 +1,28 @@
+// One layer of a language model: x ← x + s₁ ⊙ mixer(RMSNorm(x)), then x ← x + s₂ ⊙ mlp(RMSNorm(x)).
+// The norms stand before the branches (pre-norm), so x itself, the residual stream, is only ever
+// added to; s₁ and s₂ are learnable residual scales, one a channel.
+#pragma once
+
+#include "nn/mixer.hpp"
+#include "nn/mlp.hpp"
+#include "nn/rms_norm.hpp"
+
+namespace pararnn::nn {
+
+struct Block : torch::nn::Module {
+  explicit Block(const ModelConfig& config);
+
+  /// x (B,T,d), the residual stream in its own dtype; the branches compute in `dtype`. Returns the
+  /// stream after the block and the mixer's state.
+  std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
+                                               torch::ScalarType dtype);
+  void clip_weights() { mixer_->clip_weights(); }
+
+ private:
+  std::shared_ptr<RmsNorm> mixer_norm_, mlp_norm_;
+  std::shared_ptr<Mixer> mixer_;
+  std::shared_ptr<Mlp> mlp_;
+  torch::Tensor mixer_scale_, mlp_scale_;  // (d)
+};
+
+}  // namespace pararnn::nn

@@ -1,0 +1,192 @@
+#include "nn/causal_convolution.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nn/rows.hpp"
+
+namespace pararnn::nn {
+namespace {
+
+using torch::Tensor;
+
+// One text of the batch: row t of the input, for t from -(taps - 1), where `before` begins.
+template <class T>
+struct Sequence {
+  T* data;
+  T* before;
+  int64_t stride, before_rows, width;
+  T* operator[](int64_t t) const {
+    return t >= 0 ? data + t * stride : before + (before_rows + t) * width;
+  }
+};
+
+// Sums are gathered in a tile of channels that stays in the first-level cache.
+constexpr int64_t kTile = 512;
+
+// Adds weight ⊙ row to the tile.
+template <class T, class A>
+[[gnu::always_inline]] inline void accumulate(A* sums, const A* weight, const T* row,
+                                              int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) sums[i] += weight[i] * static_cast<A>(row[i]);
+}
+
+template <class T, class A>
+[[gnu::always_inline]] inline void store(T* row, const A* sums, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) row[i] = static_cast<T>(sums[i]);
+}
+
+template <class T>
+PARARNN_VECTORISED void forward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
+                                      int64_t tap_count, T* y, int64_t begin, int64_t end) {
+  Arithmetic<T> sums[kTile];
+  for (int64_t tile = 0; tile < x.width; tile += kTile) {
+    const int64_t width = std::min(kTile, x.width - tile);
+    for (int64_t t = begin; t < end; ++t) {
+      std::fill_n(sums, width, Arithmetic<T>(0));
+      for (int64_t k = 0; k < tap_count; ++k) {
+        accumulate(sums, taps + k * x.width + tile, x[t - tap_count + 1 + k] + tile, width);
+      }
+      store(y + t * x.width + tile, sums, width);
+    }
+  }
+}
+
+// The gradient of the inputs at steps [begin, end), which may start before 0, and, for those of
+// `dy` from 0 on, their part of the gradient of the taps.
+template <class T>
+PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
+                                       int64_t tap_count, const T* dy, int64_t dy_stride,
+                                       int64_t steps, Sequence<T> dx, Arithmetic<T>* dtaps,
+                                       int64_t begin, int64_t end) {
+  using A = Arithmetic<T>;
+  A sums[kTile];
+  for (int64_t tile = 0; tile < x.width; tile += kTile) {
+    const int64_t width = std::min(kTile, x.width - tile);
+    for (int64_t t = begin; t < end; ++t) {
+      std::fill_n(sums, width, A(0));
+      for (int64_t k = 0; k < tap_count; ++k) {
+        const int64_t later = t + tap_count - 1 - k;
+        if (later < 0 || later >= steps) continue;
+        accumulate(sums, taps + k * x.width + tile, dy + later * dy_stride + tile, width);
+      }
+      store(dx[t] + tile, sums, width);
+      if (t < 0) continue;
+      const T* dys = dy + t * dy_stride + tile;
+      for (int64_t k = 0; k < tap_count; ++k) {
+        const T* xs = x[t - tap_count + 1 + k] + tile;
+        A* gradients = dtaps + k * x.width + tile;
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i)
+          gradients[i] += static_cast<A>(dys[i]) * static_cast<A>(xs[i]);
+      }
+    }
+  }
+}
+
+template <class T>
+Sequence<T> sequence(const Tensor& x, const Tensor& before, int64_t row) {
+  using Value = std::remove_const_t<T>;
+  const int64_t before_rows = before.size(1), width = x.size(2);
+  return {x.data_ptr<Value>() + row * x.stride(0),
+          before.data_ptr<Value>() + row * before_rows * width, x.stride(1), before_rows, width};
+}
+
+// Calls work(piece, row, begin, end) for pieces of the steps of every row of the batch, on all
+// threads.
+template <class Work>
+void for_each_piece(int64_t batch, int64_t steps, const Work& work) {
+  const int64_t pieces = block_count(steps);
+  at::parallel_for(0, batch * pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t piece = first; piece < last; ++piece) {
+      const int64_t begin = piece % pieces * kRowsPerBlock;
+      work(piece, piece / pieces, begin, std::min(steps, begin + kRowsPerBlock));
+    }
+  });
+}
+
+// The tensor itself where its channels are contiguous.
+Tensor with_contiguous_channels(const Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
+
+struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
+                        const Tensor& taps, const Tensor& input_before) {
+    const Tensor x = with_contiguous_channels(input);
+    const Tensor before = input_before.contiguous();
+    const Tensor y = torch::empty(x.sizes(), x.options());
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
+      for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
+        forward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
+                         y.data_ptr<T>() + row * y.stride(0), begin, end);
+      });
+    });
+    context->save_for_backward({x, taps, before});
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative();
+    const auto saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &taps = saved[1], &before = saved[2];
+    const Tensor dy = with_contiguous_channels(gradients[0]);
+    const Tensor dx = torch::empty(x.sizes(), x.options());
+    const Tensor dbefore = torch::empty(before.sizes(), before.options());
+    const int64_t tap_count = taps.size(0), steps = x.size(1);
+    Tensor dtaps;
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const auto arithmetic = torch::CppTypeToScalarType<A>::value;
+      const Tensor weights = taps.to(arithmetic).contiguous();
+      const Tensor partial = torch::zeros({x.size(0) * block_count(steps), tap_count, x.size(2)},
+                                          x.options().dtype(arithmetic));
+      for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
+        backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
+                          dy.data_ptr<T>() + row * dy.stride(0), dy.stride(1), steps,
+                          sequence<T>(dx, dbefore, row),
+                          partial.data_ptr<A>() + piece * partial.stride(0),
+                          begin == 0 ? 1 - tap_count : begin, end);
+      });
+      dtaps = partial.sum(0).to(taps.scalar_type());
+    });
+    return {dx, dtaps, dbefore};
+  }
+};
+
+}  // namespace
+
+Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before) {
+  if (has_loops(x, x.scalar_type()) && x.numel() > 0)
+    return FusedConvolution::apply(x, taps, before);
+  return causal_convolution_definition(x, taps, before);
+}
+
+Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before) {
+  const Tensor padded = torch::cat({before, x}, 1);
+  Tensor y = torch::zeros_like(x);
+  for (int64_t k = 0; k < taps.size(0); ++k) {
+    y = y + padded.narrow(1, k, x.size(1)) * taps[k].to(x.scalar_type());
+  }
+  return y;
+}
+
+CausalConvolution::CausalConvolution(int64_t channels, int64_t width) {
+  const double bound = 1 / std::sqrt(double(width));
+  weight_ = register_parameter("weight", torch::empty({width, channels}).uniform_(-bound, bound));
+}
+
+std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tensor& before) {
+  const int64_t kept = weight_.size(0) - 1, steps = x.size(1);
+  const Tensor past = before.defined() ? before.to(x.scalar_type())
+                                       : torch::zeros({x.size(0), kept, x.size(2)}, x.options());
+  // A copy, so that the state does not hold on to all of x.
+  const Tensor tail = steps >= kept ? x.narrow(1, steps - kept, kept).clone()
+                                    : torch::cat({past.narrow(1, steps, kept - steps), x}, 1);
+  return {causal_convolution(x, weight_, past), tail};
+}
+
+}  // namespace pararnn::nn

@@ -1,0 +1,74 @@
+#include "nn/language_model.hpp"
+
+#include <cmath>
+#include <string>
+
+#include "base/error.hpp"
+#include "nn/linear.hpp"
+
+namespace pararnn::nn {
+
+using torch::Tensor;
+
+LanguageModelImpl::LanguageModelImpl(const ModelConfig& config) : config_(config) {
+  validate(config);
+  const auto vocabulary_matrix = [&] {
+    return torch::randn({config.vocabulary, config.width}) / std::sqrt(double(config.width));
+  };
+  embedding_ = register_parameter("embedding", vocabulary_matrix());
+  output_ = config.tie_embedding ? embedding_ : register_parameter("output", vocabulary_matrix());
+  for (int64_t i = 0; i < config.layers; ++i) {
+    blocks_.push_back(
+        register_module("block" + std::to_string(i), std::make_shared<Block>(config)));
+  }
+  norm_ = register_module("norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
+}
+
+Tensor LanguageModelImpl::forward(const Tensor& tokens) { return forward(tokens, {}).first; }
+
+std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& tokens,
+                                                                 const LanguageModelState& state) {
+  require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
+  require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
+          "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
+  if (tokens.numel() > 0) {
+    const auto [least, largest] = tokens.aminmax();
+    require(least.item<int64_t>() >= 0 && largest.item<int64_t>() < config_.vocabulary,
+            "tokens must be from 0 to {}, the model's vocabulary less one, but range from {} to {}",
+            config_.vocabulary - 1, least.item<int64_t>(), largest.item<int64_t>());
+  }
+  require(state.layers.empty() || state.layers.size() == blocks_.size(),
+          "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
+  const torch::ScalarType dtype = compute_dtype();
+  LanguageModelState next;
+  Tensor x = torch::embedding(embedding_, tokens);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    auto [stream, layer] =
+        blocks_[i]->forward(x, state.layers.empty() ? MixerState{} : state.layers[i], dtype);
+    x = std::move(stream);
+    next.layers.push_back(std::move(layer));
+  }
+  return {linear_map(norm_->forward(x, dtype), output_).to(embedding_.scalar_type()),
+          std::move(next)};
+}
+
+Tensor LanguageModelImpl::step(const Tensor& tokens, LanguageModelState& state) {
+  torch::NoGradGuard no_grad;
+  auto [logits, next] = forward(tokens.unsqueeze(1), state);
+  state = std::move(next);
+  return logits.squeeze(1);
+}
+
+void LanguageModelImpl::clip_weights() {
+  for (const auto& block : blocks_) block->clip_weights();
+}
+
+torch::ScalarType LanguageModelImpl::compute_dtype() const {
+  return compute_dtype_.value_or(embedding_.scalar_type());
+}
+
+bool decays(std::string_view name, const Tensor& parameter) {
+  return parameter.dim() >= 2 && !name.ends_with("recurrent_weight") && !name.ends_with("bias");
+}
+
+}  // namespace pararnn::nn

@@ -1,0 +1,68 @@
+// The language model: embedding → blocks → RMSNorm → logits. It reads a whole text at once, for
+// training, or piece by piece with a state of fixed size, for decoding; both give the same logits.
+//
+// Precision. Parameters and the residual stream keep the parameters' dtype (fp32, or fp64 after
+// `to(torch::kDouble)`). The branches, where the matrix products are, compute in compute_dtype():
+// bf16 there is several times faster on processors that multiply it in hardware.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "nn/block.hpp"
+#include "nn/config.hpp"
+
+namespace pararnn::nn {
+
+/// What a model remembers of the text so far. Default: nothing was read yet.
+struct LanguageModelState {
+  std::vector<MixerState> layers;
+};
+
+struct LanguageModelImpl : torch::nn::Module {
+  /// Random initial weights, drawn from torch's default generator. Throws Error on an invalid
+  /// config.
+  explicit LanguageModelImpl(const ModelConfig& config);
+
+  const ModelConfig& config() const { return config_; }
+
+  /// tokens (B,T), int32 or int64 -> logits (B,T,V) in the parameters' dtype.
+  torch::Tensor forward(const torch::Tensor& tokens);
+
+  /// The same, going on from `state`; returns also the state after step T.
+  std::pair<torch::Tensor, LanguageModelState> forward(const torch::Tensor& tokens,
+                                                       const LanguageModelState& state);
+
+  /// One step of decoding: tokens (B) -> logits (B,V), advancing `state`. Its cost does not grow
+  /// with the text. No gradient.
+  torch::Tensor step(const torch::Tensor& tokens, LanguageModelState& state);
+
+  /// Brings the recurrent weights back into the config's weight_bound. Call after every update.
+  void clip_weights();
+
+  /// The dtype of the branches; the parameters' own unless set. Not part of the config: a model
+  /// trained in one may be run in the other.
+  torch::ScalarType compute_dtype() const;
+  void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
+
+ private:
+  ModelConfig config_;
+  std::optional<torch::ScalarType> compute_dtype_;
+  torch::Tensor embedding_;  // (V,d)
+  torch::Tensor output_;     // (V,d): the embedding itself where tied
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<RmsNorm> norm_;
+};
+TORCH_MODULE(LanguageModel);
+
+/// Whether weight decay applies to a parameter of a model: to the matrices of projections,
+/// convolutions and embedding, but not to norms, biases, residual scales and recurrent weights.
+bool decays(std::string_view name, const torch::Tensor& parameter);
+
+}  // namespace pararnn::nn

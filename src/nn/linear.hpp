@@ -1,0 +1,29 @@
+// A linear map without bias, y = x Wᵀ. The weight is kept in its own dtype and multiplied in x's,
+// so the caller chooses the precision of the product by what it hands in.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace pararnn::nn {
+
+/// x (...,inputs), weight (outputs,inputs) -> (...,outputs) in x's dtype.
+inline torch::Tensor linear_map(const torch::Tensor& x, const torch::Tensor& weight) {
+  return torch::linear(x, weight.to(x.scalar_type()));
+}
+
+struct Linear : torch::nn::Module {
+  /// Weights at first normal with standard deviation gain/sqrt(inputs): outputs of size gain for
+  /// inputs of size 1.
+  Linear(int64_t inputs, int64_t outputs, double gain = 1) {
+    weight_ = register_parameter(
+        "weight", torch::randn({outputs, inputs}) * (gain / std::sqrt(double(inputs))));
+  }
+  torch::Tensor forward(const torch::Tensor& x) { return linear_map(x, weight_); }
+
+ private:
+  torch::Tensor weight_;
+};
+
+}  // namespace pararnn::nn

@@ -1,0 +1,87 @@
+#include "nn/mlp.hpp"
+
+#include "nn/rows.hpp"
+
+namespace pararnn::nn {
+namespace {
+
+using torch::Tensor;
+
+template <class T>
+PARARNN_VECTORISED void forward_rows(Rows<T> x, Rows<T> y, int64_t begin, int64_t end) {
+  using A = Arithmetic<T>;
+  for (int64_t row = begin; row < end; ++row) {
+    const T* gates = x[row];
+    const T* values = x[row] + y.width;
+    T* ys = y[row];
+#pragma omp simd
+    for (int64_t i = 0; i < y.width; ++i) {
+      const A g = static_cast<A>(gates[i]);
+      ys[i] = static_cast<T>(g * sigmoid(g) * static_cast<A>(values[i]));
+    }
+  }
+}
+
+template <class T>
+PARARNN_VECTORISED void backward_rows(Rows<T> x, Rows<T> dy, Rows<T> dx, int64_t begin,
+                                      int64_t end) {
+  using A = Arithmetic<T>;
+  for (int64_t row = begin; row < end; ++row) {
+    const T* gates = x[row];
+    const T* values = x[row] + dy.width;
+    const T* dys = dy[row];
+    T* dgates = dx[row];
+    T* dvalues = dx[row] + dy.width;
+#pragma omp simd
+    for (int64_t i = 0; i < dy.width; ++i) {
+      const A g = static_cast<A>(gates[i]), gradient = static_cast<A>(dys[i]);
+      const A s = sigmoid(g);
+      dgates[i] = static_cast<T>(gradient * static_cast<A>(values[i]) * (s + g * s * (1 - s)));
+      dvalues[i] = static_cast<T>(gradient * g * s);
+    }
+  }
+}
+
+struct FusedSwiglu : torch::autograd::Function<FusedSwiglu> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input) {
+    const Tensor x = foldable(input);
+    std::vector<int64_t> sizes = input.sizes().vec();
+    sizes.back() /= 2;
+    const Tensor y = torch::empty(sizes, x.options());
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      for_each_block(rows<T>(x).count, [&](int64_t, int64_t begin, int64_t end) {
+        forward_rows<T>(rows<T>(x), rows<T>(y), begin, end);
+      });
+    });
+    context->save_for_backward({input});
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative();
+    const Tensor input = context->get_saved_variables()[0];
+    const Tensor x = foldable(input), dy = foldable(gradients[0]);
+    const Tensor dx = torch::empty(input.sizes(), x.options());
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      for_each_block(rows<T>(x).count, [&](int64_t, int64_t begin, int64_t end) {
+        backward_rows<T>(rows<T>(x), rows<T>(dy), rows<T>(dx), begin, end);
+      });
+    });
+    return {dx};
+  }
+};
+
+}  // namespace
+
+Tensor swiglu(const Tensor& x) {
+  if (has_loops(x, x.scalar_type())) return FusedSwiglu::apply(x);
+  return swiglu_definition(x);
+}
+
+Tensor swiglu_definition(const Tensor& x) {
+  const auto halves = x.chunk(2, -1);
+  return torch::silu(halves[0]) * halves[1];
+}
+
+}  // namespace pararnn::nn

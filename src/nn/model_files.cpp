@@ -1,0 +1,66 @@
+#include "nn/model_files.hpp"
+
+#include <fmt/ranges.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "nn/atomic_file.hpp"
+
+namespace pararnn::nn {
+namespace {
+
+constexpr const char* kConfigFile = "config.json";
+constexpr const char* kWeightsFile = "model.safetensors";
+
+}  // namespace
+
+std::map<std::string, torch::Tensor> parameters_of(const LanguageModel& model) {
+  std::map<std::string, torch::Tensor> tensors;
+  for (const auto& item : model->named_parameters()) tensors[item.key()] = item.value().detach();
+  return tensors;
+}
+
+void load_parameters(LanguageModel& model, const std::map<std::string, torch::Tensor>& tensors,
+                     const std::string& source) {
+  const auto parameters = parameters_of(model);
+  for (const auto& [name, tensor] : tensors) {
+    require(parameters.contains(name), "'{}' holds the tensor '{}', which the model does not have",
+            source, name);
+  }
+  for (const auto& [name, parameter] : parameters) {
+    const auto found = tensors.find(name);
+    require(found != tensors.end(), "'{}' lacks the tensor '{}' of the model", source, name);
+    const torch::Tensor& tensor = found->second;
+    require(tensor.sizes() == parameter.sizes(),
+            "'{}': tensor '{}' is of shape ({}), the model's of ({})", source, name,
+            fmt::join(tensor.sizes(), ","), fmt::join(parameter.sizes(), ","));
+    require(tensor.is_floating_point(),
+            "'{}': tensor '{}' must be of a floating-point dtype, not {}", source, name,
+            torch::toString(tensor.scalar_type()));
+  }
+  torch::NoGradGuard no_grad;
+  for (auto& [name, parameter] : parameters) torch::Tensor(parameter).copy_(tensors.at(name));
+}
+
+void save_language_model(const std::filesystem::path& folder, const LanguageModel& model) {
+  write_file_atomically(folder / kConfigFile, to_json(model->config()).dump(2) + "\n");
+  save_safetensors(folder / kWeightsFile,
+                   {.tensors = parameters_of(model), .metadata = {{"format", "pt"}}});
+}
+
+LanguageModel load_language_model(const std::filesystem::path& folder) {
+  const std::string config_path = (folder / kConfigFile).string();
+  std::ifstream file(config_path, std::ios::binary);
+  require(file.is_open(), "there is no model in '{}': cannot read '{}'", folder.string(),
+          config_path);
+  const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  require(!json.is_discarded(), "'{}' is no valid JSON", config_path);
+  LanguageModel model(config_from_json(json, "'" + config_path + "'"));
+  const auto weights_path = folder / kWeightsFile;
+  load_parameters(model, load_safetensors(weights_path).tensors, weights_path.string());
+  return model;
+}
+
+}  // namespace pararnn::nn

@@ -1,0 +1,25 @@
+// A language model in a folder: config.json and model.safetensors.
+#pragma once
+
+#include <filesystem>
+
+#include "nn/language_model.hpp"
+#include "nn/safetensors.hpp"
+
+namespace pararnn::nn {
+
+/// The parameters of a model by name.
+std::map<std::string, torch::Tensor> parameters_of(const LanguageModel& model);
+
+/// Copies tensors into the model's parameters. Throws Error on a missing tensor, one too many, a
+/// wrong shape or dtype, and then changes nothing. `source` names the file in these errors.
+void load_parameters(LanguageModel& model, const std::map<std::string, torch::Tensor>& tensors,
+                     const std::string& source);
+
+/// Writes the model into `folder`, which must exist. Throws Error where it cannot.
+void save_language_model(const std::filesystem::path& folder, const LanguageModel& model);
+
+/// The model in `folder`. Throws Error on anything missing or damaged.
+LanguageModel load_language_model(const std::filesystem::path& folder);
+
+}  // namespace pararnn::nn
