@@ -124,9 +124,10 @@ Corpus open_corpus(const fs::path& data, double held_out_share) {
   require(held_out_share >= 0 && held_out_share < 1,
           "the held-out share is {} and must be at least 0 and below 1", held_out_share);
   struct stat status;
-  require(::stat(data.c_str(), &status) == 0,
-          "cannot read {}: {}; give a text file or a folder of them", data.string(),
-          std::strerror(errno));
+  if (::stat(data.c_str(), &status) != 0) {
+    throw Error(fmt::format("cannot read {}: {}; give a text file or a folder of them", data.string(),
+                            std::strerror(errno)));
+  }
   const bool folder = S_ISDIR(status.st_mode);
   require(folder || S_ISREG(status.st_mode), "{} is neither a file nor a folder", data.string());
   require(folder || status.st_size > 0, "{} is empty: there is no text to learn from",

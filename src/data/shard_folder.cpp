@@ -233,6 +233,7 @@ void write_shard_folder(const fs::path& data, const fs::path& out, const Tokeniz
 
   const int64_t all = total_bytes(corpus.training) + total_bytes(corpus.held_out);
   int64_t done = 0;
+  options.progress(done, all);
   const auto write_side = [&](const std::vector<Document>& documents, const std::string& side) {
     ShardSeries series(aside.path(), side, *tokenizer, options.shard_tokens);
     encode_in_order(Units(documents), *tokenizer, threads,

@@ -25,11 +25,13 @@ ShardFolder read_shard_folder(const std::filesystem::path& folder);
 struct TokenizeOptions {
   int64_t vocabulary = 8192;
   double held_out_share = kHeldOutShare;
-  int64_t sample_bytes =
-      16 << 20;     // of training text, evenly spread, that the vocabulary is learned from
-  int threads = 0;  // 0: one for each core
-  int64_t shard_tokens = 1 << 28;  // of a full shard, about
-  /// Told the bytes encoded so far, and of how many; by one thread at a time.
+  /// Bytes of training text, evenly spread, that the vocabulary is learned from.
+  int64_t sample_bytes = 16'000'000;
+  /// 0: one for each core.
+  int threads = 0;
+  /// Tokens of a full shard, about.
+  int64_t shard_tokens = 1 << 28;
+  /// Told the bytes encoded so far, 0 first, and of how many; by one thread at a time.
   std::function<void(int64_t done, int64_t all)> progress = [](int64_t, int64_t) {};
 };
 

@@ -1,0 +1,91 @@
+// What the tests of the data layer share: a folder that goes away with the test, and random texts.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.hpp"
+
+namespace pararnn::data {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "pararnn-test-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline void write(const std::filesystem::path& path, std::string_view content) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+inline std::string read(const std::filesystem::path& path) {
+  std::ostringstream content;
+  content << std::ifstream(path, std::ios::binary).rdbuf();
+  return content.str();
+}
+
+/// The sentence of the Error that `action` throws; a failure if it throws none.
+template <class Action>
+std::string error_of(Action action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error was thrown";
+  return "";
+}
+
+using Random = std::mt19937_64;
+
+inline int64_t random_below(Random& random, int64_t bound) {
+  return std::uniform_int_distribution<int64_t>(0, bound - 1)(random);
+}
+
+inline std::string random_bytes(Random& random, int64_t count) {
+  std::string bytes;
+  for (int64_t i = 0; i < count; ++i) bytes.push_back(static_cast<char>(random_below(random, 256)));
+  return bytes;
+}
+
+/// Lines of words of a few letters, as text has them: repetitive enough to learn from, never
+/// binary.
+inline std::string random_text(Random& random, int64_t count) {
+  std::string text;
+  while (static_cast<int64_t>(text.size()) < count) {
+    const int64_t letters = 1 + random_below(random, 6);
+    for (int64_t i = 0; i < letters; ++i) {
+      text.push_back(
+          static_cast<char>('a' + std::min(random_below(random, 12), random_below(random, 12))));
+    }
+    text.push_back(random_below(random, 8) == 0 ? '\n' : ' ');
+  }
+  text.resize(static_cast<size_t>(count));
+  return text;
+}
+
+}  // namespace pararnn::data
