@@ -18,9 +18,9 @@ BatchSampler::BatchSampler(std::shared_ptr<const TokenSource> source, int64_t ro
           "{} has {} tokens, too few for one window of {} steps and its targets; shorten the "
           "windows or give more text",
           source_->name(), tokens, steps);
-  // One window less than would fit leaves room for every offset up to a window.
+  // One window less than would fit leaves room for offsets that bring every token into some epoch.
   windows_ = std::max<int64_t>(tokens / steps - 1, 1);
-  offsets_ = std::min(steps, tokens - windows_ * steps);
+  offsets_ = tokens - windows_ * steps;
 }
 
 Batch BatchSampler::batch(int64_t step) const {

@@ -125,8 +125,8 @@ Corpus open_corpus(const fs::path& data, double held_out_share) {
           "the held-out share is {} and must be at least 0 and below 1", held_out_share);
   struct stat status;
   if (::stat(data.c_str(), &status) != 0) {
-    throw Error(fmt::format("cannot read {}: {}; give a text file or a folder of them", data.string(),
-                            std::strerror(errno)));
+    throw Error(fmt::format("cannot read {}: {}; give a text file or a folder of them",
+                            data.string(), std::strerror(errno)));
   }
   const bool folder = S_ISDIR(status.st_mode);
   require(folder || S_ISREG(status.st_mode), "{} is neither a file nor a folder", data.string());
