@@ -1,35 +1,233 @@
+// Schemas, argument checks, autograd and shape inference of the operators. The work is done by
+// _scan_forward and _scan_backward, which each device implements.
+//
+// Saved for the backward pass: u, w, and the checkpoints of the state, S numbers of the
+// arithmetic's type per channel every 16 steps (S/4 bytes a step and channel in fp32). Neither y
+// nor any other state is kept.
 #include "ops/scan.hpp"
 
+#include <mutex>
+
 #include "base/error.hpp"
+#include "ops/scan_kernels.hpp"
 #include "pararnn/cells.hpp"
+#include "pararnn/plan.hpp"
 
 namespace pararnn {
+namespace {
 
-std::tuple<torch::Tensor, torch::Tensor> step(const torch::Tensor& u, const torch::Tensor& w,
-                                              const torch::Tensor& h, const std::string& cell) {
-  require(cell == "gru", "only gru yet, not {}", cell);
-  auto x = u.dim() == 4 ? u.transpose(1, 2).flatten(2) : u;
-  auto s = h.select(1, 0);
-  auto z = torch::sigmoid(x.select(1, 0) + w[0] * s);
-  auto r = torch::sigmoid(x.select(1, 1) + w[1] * s);
-  auto c = torch::tanh(x.select(1, 2) + w[2] * (r * s));
-  auto next = s + z * (c - s);
-  return {next, next.unsqueeze(1)};
-}
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
-std::tuple<torch::Tensor, torch::Tensor> scan(const torch::Tensor& u, const torch::Tensor& w,
-                                              const std::optional<torch::Tensor>& h0,
-                                              const std::string& cell, const ScanOptions&) {
-  auto h = h0 ? *h0 : torch::zeros({u.size(0), 1, w.size(1)}, u.options());
-  std::vector<torch::Tensor> ys;
-  for (int64_t t = 0; t < u.size(1); ++t) {
-    torch::Tensor y;
-    std::tie(y, h) = step(u.select(1, t), w, h, cell);
-    ys.push_back(y);
+std::string shape_of(const Tensor& t) {
+  std::string text = "(";
+  for (int64_t i = 0; i < t.dim(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : ",", t.size(i));
   }
-  return {torch::stack(ys, 1), h};
+  return text + ")";
 }
 
-std::pair<ScanStatistics, ScanStatistics> last_scan_statistics() { return {}; }
+std::mutex statistics_mutex;
+std::pair<ScanStatistics, ScanStatistics> statistics;
+
+struct ScanArguments {
+  std::string cell, way;
+  int64_t chunk, burn_in;
+  double tolerance;
+};
+
+std::tuple<Tensor, Tensor, Tensor> call_forward(const Tensor& u, const Tensor& w,
+                                                const std::optional<Tensor>& h0,
+                                                const ScanArguments& a, bool keep_checkpoints) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::_scan_forward", "")
+          .typed<std::tuple<Tensor, Tensor, Tensor>(
+              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
+              const std::string&, int64_t, int64_t, double, bool)>();
+  return op.call(u, w, h0, a.cell, a.way, a.chunk, a.burn_in, a.tolerance, keep_checkpoints);
+}
+
+std::tuple<Tensor, Tensor, Tensor> call_backward(const Tensor& u, const Tensor& w,
+                                                 const Tensor& checkpoints, const Tensor& dy,
+                                                 const Tensor& dhT, const ScanArguments& a) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::_scan_backward", "")
+          .typed<std::tuple<Tensor, Tensor, Tensor>(
+              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+              const std::string&, const std::string&, int64_t, int64_t, double)>();
+  return op.call(u, w, checkpoints, dy, dhT, a.cell, a.way, a.chunk, a.burn_in, a.tolerance);
+}
+
+struct ScanFunction : torch::autograd::Function<ScanFunction> {
+  static variable_list forward(AutogradContext* context, const Tensor& u, const Tensor& w,
+                               const std::optional<Tensor>& h0, const ScanArguments& arguments) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto [y, hT, checkpoints] = call_forward(u, w, h0, arguments, true);
+    context->save_for_backward({u, w, checkpoints});
+    context->saved_data["cell"] = arguments.cell;
+    context->saved_data["way"] = arguments.way;
+    context->saved_data["chunk"] = arguments.chunk;
+    context->saved_data["burn_in"] = arguments.burn_in;
+    context->saved_data["tolerance"] = arguments.tolerance;
+    return {y, hT};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    require(!torch::GradMode::is_enabled(),
+            "scan has no second derivative; call backward without create_graph");
+    const variable_list saved = context->get_saved_variables();
+    auto& data = context->saved_data;
+    const ScanArguments arguments{data["cell"].toStringRef(), data["way"].toStringRef(),
+                                  data["chunk"].toInt(), data["burn_in"].toInt(),
+                                  data["tolerance"].toDouble()};
+    const auto [du, dw, dh0] =
+        call_backward(saved[0], saved[1], saved[2], gradients[0], gradients[1], arguments);
+    return {du, dw, dh0, Tensor()};
+  }
+};
+
+std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
+                                         const std::optional<Tensor>& h0, const std::string& cell,
+                                         const std::string& plan, int64_t chunk, int64_t burn_in,
+                                         double tolerance) {
+  check_scan_arguments(u, w, h0, cell);
+  const auto type = arithmetic_type(u.scalar_type());
+  const Tensor weights = w.to(type).contiguous();
+  std::optional<Tensor> state;
+  if (h0) state = h0->to(type).contiguous();
+  const ScanArguments arguments{cell, plan, chunk, burn_in, tolerance};
+  const bool differentiable =
+      torch::GradMode::is_enabled() &&
+      (u.requires_grad() || weights.requires_grad() || (state && state->requires_grad()));
+  if (!differentiable) {
+    const auto [y, hT, checkpoints] = call_forward(u, weights, state, arguments, false);
+    return {y, hT};
+  }
+  const variable_list results = ScanFunction::apply(u, weights, state, arguments);
+  return {results[0], results[1]};
+}
+
+std::tuple<Tensor, Tensor> step_operator(const Tensor& u, const Tensor& w, const Tensor& h,
+                                         const std::string& cell) {
+  require(u.dim() == 3 || u.dim() == 4,
+          "step: u has shape {}, but should be (B,U,D), or (B,H,U,D/H) for H heads", shape_of(u));
+  torch::NoGradGuard no_grad;
+  const auto [y, next] = scan_operator(u.unsqueeze(1), w, h, cell, "sequential", 0, -1, 0);
+  return {y.select(1, 0), next};
+}
+
+std::tuple<Tensor, Tensor, Tensor> scan_forward_meta(const Tensor& u, const Tensor& w,
+                                                     const std::optional<Tensor>& h0,
+                                                     const std::string& cell, const std::string&,
+                                                     int64_t, int64_t, double,
+                                                     bool keep_checkpoints) {
+  const ScanSizes s = check_scan_arguments(u, w, h0, cell);
+  return {
+      torch::empty({s.batch, s.steps, s.channels}, u.options()),
+      torch::empty({s.batch, s.state, s.channels}, w.options()),
+      torch::empty({s.batch, keep_checkpoints ? checkpoint_count(s.steps) : 0, s.state, s.channels},
+                   w.options())};
+}
+
+std::tuple<Tensor, Tensor, Tensor> scan_backward_meta(const Tensor& u, const Tensor& w,
+                                                      const Tensor&, const Tensor&,
+                                                      const Tensor& dhT, const std::string&,
+                                                      const std::string&, int64_t, int64_t,
+                                                      double) {
+  return {torch::empty_like(u), torch::empty_like(w), torch::empty_like(dhT)};
+}
+
+}  // namespace
+
+torch::ScalarType arithmetic_type(torch::ScalarType type) {
+  return type == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+}
+
+int64_t checkpoint_count(int64_t steps) {
+  return (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+}
+
+ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const std::string& cell_name) {
+  const CellInfo& cell = find_cell(cell_name);
+  const auto is_supported = [](torch::ScalarType t) {
+    return t == torch::kFloat16 || t == torch::kBFloat16 || t == torch::kFloat32 ||
+           t == torch::kFloat64;
+  };
+  for (const auto& [name, tensor] : {std::pair{"u", u}, {"w", w}, {"h0", h0.value_or(w)}}) {
+    require(is_supported(tensor.scalar_type()),
+            "scan: {} has dtype {}, but should be float16, bfloat16, float32 or float64", name,
+            c10::toString(tensor.scalar_type()));
+    require(tensor.device() == u.device(), "scan: {} is on {}, but u is on {}; move one of them",
+            name, tensor.device().str(), u.device().str());
+  }
+  require(u.dim() == 4 || u.dim() == 5,
+          "scan: u has shape {}, but should be (B,T,U,D), or (B,T,H,U,D/H) for H heads",
+          shape_of(u));
+  const int64_t heads = u.dim() == 5 ? u.size(2) : 1;
+  const ScanSizes s{u.size(0), u.size(1),  u.size(-2), heads * u.size(-1),
+                    heads,     cell.state, cell.params};
+  require(s.inputs == cell.inputs,
+          "scan: u has shape {}, {} inputs a channel, but the cell {} takes U = {}", shape_of(u),
+          s.inputs, cell.name, cell.inputs);
+  require(w.dim() == 2 && w.size(0) == s.params && w.size(1) == s.channels,
+          "scan: w has shape {}, but for the cell {} and {} channels it should be ({},{})",
+          shape_of(w), cell.name, s.channels, s.params, s.channels);
+  if (h0) {
+    require(h0->dim() == 3 && h0->size(0) == s.batch && h0->size(1) == s.state &&
+                h0->size(2) == s.channels,
+            "scan: h0 has shape {}, but for the cell {} it should be ({},{},{})", shape_of(*h0),
+            cell.name, s.batch, s.state, s.channels);
+  }
+  return s;
+}
+
+void record_forward_statistics(const ScanStatistics& s) {
+  const std::lock_guard lock(statistics_mutex);
+  statistics.first = s;
+}
+
+void record_backward_statistics(const ScanStatistics& s) {
+  const std::lock_guard lock(statistics_mutex);
+  statistics.second = s;
+}
+
+std::pair<ScanStatistics, ScanStatistics> last_scan_statistics() {
+  const std::lock_guard lock(statistics_mutex);
+  return statistics;
+}
+
+std::tuple<Tensor, Tensor> scan(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                                const std::string& cell, const ScanOptions& options) {
+  return scan_operator(u, w, h0, cell, options.plan, options.chunk, options.burn_in,
+                       options.tolerance);
+}
+
+std::tuple<Tensor, Tensor> step(const Tensor& u, const Tensor& w, const Tensor& h,
+                                const std::string& cell) {
+  return step_operator(u, w, h, cell);
+}
+
+TORCH_LIBRARY(pararnn, m) {
+  m.def(
+      "scan(Tensor u, Tensor w, Tensor? h0, str cell, str plan='auto', int chunk=0, "
+      "int burn_in=-1, float tolerance=0.) -> (Tensor y, Tensor hT)",
+      &scan_operator);
+  m.def("step(Tensor u, Tensor w, Tensor h, str cell) -> (Tensor y, Tensor h)", &step_operator);
+  m.def(
+      "_scan_forward(Tensor u, Tensor w, Tensor? h0, str cell, str plan, int chunk, int burn_in, "
+      "float tolerance, bool keep_checkpoints) -> (Tensor y, Tensor hT, Tensor checkpoints)");
+  m.def(
+      "_scan_backward(Tensor u, Tensor w, Tensor checkpoints, Tensor dy, Tensor dhT, str cell, "
+      "str plan, int chunk, int burn_in, float tolerance) -> (Tensor du, Tensor dw, Tensor dh0)");
+}
+
+TORCH_LIBRARY_IMPL(pararnn, Meta, m) {
+  m.impl("_scan_forward", &scan_forward_meta);
+  m.impl("_scan_backward", &scan_backward_meta);
+}
 
 }  // namespace pararnn

@@ -9,7 +9,7 @@ namespace pararnn {
 
 template <class T, int N>
 struct Vec {
-  T data[N];
+  T data[N > 0 ? N : 1];  // a cell may have no parameters
 
   PARARNN_FN T& operator[](int i) { return data[i]; }
   PARARNN_FN const T& operator[](int i) const { return data[i]; }

@@ -1,0 +1,210 @@
+// A group of W lanes: which chunk of which column each is, and how their numbers come from memory
+// and go back. Lanes that are neighbouring channels of one chunk form a run, copied as a piece: a
+// full run is one vector load, eight channels of four chunks are four short copies, and a single
+// channel whose chunks fill the lanes is a gather. Kernels see only dense blocks of
+// kCheckpointInterval steps.
+#pragma once
+
+#include "pararnn/core/vec.hpp"
+#include "pararnn/cpu/storage.hpp"
+
+namespace pararnn::cpu {
+inline namespace PARARNN_INSTRUCTION_SET {
+
+/// Lanes [first, first + length): channels from `channel` on, of one chunk of one batch row.
+struct Run {
+  int first, length;
+  std::int64_t row, chunk, channel;
+  std::int64_t begin, steps;  // of the chunk
+};
+
+/// How many steps of a block each run takes part in.
+struct Rows {
+  int most = 0;
+  bool ragged = false;  // not all runs have the same number
+};
+
+template <class T, int W>
+class LaneGroup {
+ public:
+  using B = Batch<T, W>;
+
+  /// Lanes ids[0..count). Runs end where a head of `head_width` channels ends.
+  LaneGroup(const Chunking& chunking, const std::int64_t* ids, int count, std::int64_t head_width)
+      : chunking_(&chunking), run_count_(0), longest_(0) {
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t channel = ids[i] % chunking.channels;
+      if (i > 0 && ids[i] == ids[i - 1] + 1 && channel % head_width != 0) {
+        ++runs_[run_count_ - 1].length;
+        continue;
+      }
+      Run& run = runs_[run_count_++];
+      const std::int64_t row_and_chunk = ids[i] / chunking.channels;
+      run = {i, 1, row_and_chunk / chunking.chunks, row_and_chunk % chunking.chunks, channel, 0, 0};
+      run.begin = run.chunk * chunking.chunk;
+      const std::int64_t left = chunking.steps - run.begin;
+      run.steps = left < chunking.chunk ? left : chunking.chunk;
+      longest_ = run.steps > longest_ ? run.steps : longest_;
+    }
+  }
+
+  /// Steps of the longest chunk.
+  std::int64_t longest() const { return longest_; }
+
+  /// Sets the rows of a block that starts at step t of a span of steps_of(run) steps.
+  template <class F>
+  Rows set_rows(std::int64_t t, F&& steps_of) {
+    Rows result;
+    for (int r = 0; r < run_count_; ++r) {
+      const std::int64_t left = steps_of(runs_[r]) - t;
+      rows_[r] = left < 0 ? 0 : left < kCheckpointInterval ? int(left) : int(kCheckpointInterval);
+      result.ragged = result.ragged || rows_[r] != rows_[0];
+      result.most = rows_[r] > result.most ? rows_[r] : result.most;
+    }
+    return result;
+  }
+  Rows set_rows(std::int64_t t) {
+    return set_rows(t, [](const Run& run) { return run.steps; });
+  }
+
+  /// The rows that were set, lane by lane.
+  B rows() const {
+    alignas(B) T values[W] = {};
+    for (int r = 0; r < run_count_; ++r) fill(values, r, T(rows_[r]));
+    return B::load(values);
+  }
+
+  /// A batch that is f(run) in the lanes of each run, and 0 in lanes that the group does not have.
+  template <class F>
+  B each_run(F&& f) const {
+    alignas(B) T values[W] = {};
+    for (int r = 0; r < run_count_; ++r) fill(values, r, f(runs_[r]));
+    return B::load(values);
+  }
+
+  /// Boundary values (B,P,N,D).
+  template <int N>
+  Vec<B, N> load_boundary(const T* from) const {
+    return gather<N>(from, [&](int r, int n) { return boundary_offset(runs_[r], N, n); });
+  }
+  template <int N>
+  void store_boundary(const Vec<B, N>& values, T* to) const {
+    scatter<N>(values, to, [&](int r, int n) { return boundary_offset(runs_[r], N, n); });
+  }
+
+  /// Parameters (N,D), the same for every row and chunk.
+  template <int N>
+  Vec<B, N> load_parameters(const T* from) const {
+    return gather<N>(from,
+                     [&](int r, int n) { return n * chunking_->channels + runs_[r].channel; });
+  }
+
+  /// Values (B,N,D) of the lane's row.
+  template <int N>
+  Vec<B, N> load_row(const T* from) const {
+    return gather<N>(from, [&](int r, int n) {
+      return (runs_[r].row * N + n) * chunking_->channels + runs_[r].channel;
+    });
+  }
+
+  /// The checkpoint at step t of the chunk, for runs that have rows there.
+  template <int S>
+  Vec<B, S> load_checkpoint(const T* from, std::int64_t t) const {
+    return gather<S>(from, [&](int r, int s) { return checkpoint_offset(r, t, S, s); });
+  }
+  template <int S>
+  void store_checkpoint(const Vec<B, S>& state, T* to, std::int64_t t) const {
+    scatter<S>(state, to, [&](int r, int s) { return checkpoint_offset(r, t, S, s); });
+  }
+
+  /// Fills block[(i N + n) W + lane] with component n of step t + i of the chunk, i < rows.
+  template <int N>
+  void load_block(const TensorView& view, std::int64_t t, T* block) const {
+    each_piece<N>(view, t, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
+      load_run(view.data, view.storage, at, length, block + i);
+    });
+  }
+  template <int N>
+  void store_block(const T* block, const TensorView& view, std::int64_t t) const {
+    each_piece<N>(view, t, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
+      store_run(block + i, length, view.data, view.storage, at);
+    });
+  }
+
+ private:
+  static constexpr std::int64_t kNone = -1;
+
+  void fill(T* values, int r, T value) const {
+    for (int i = 0; i < runs_[r].length; ++i) values[runs_[r].first + i] = value;
+  }
+
+  std::int64_t boundary_offset(const Run& run, int components, int n) const {
+    return ((run.row * chunking_->chunks + run.chunk) * components + n) * chunking_->channels +
+           run.channel;
+  }
+  std::int64_t checkpoint_offset(int r, std::int64_t t, int components, int s) const {
+    if (rows_[r] == 0) return kNone;
+    const std::int64_t checkpoint = (runs_[r].begin + t) / kCheckpointInterval;
+    const std::int64_t row = runs_[r].row * chunking_->checkpoint_count() + checkpoint;
+    return (row * components + s) * chunking_->channels + runs_[r].channel;
+  }
+
+  template <int N, class Offset>
+  Vec<B, N> gather(const T* from, Offset&& offset) const {
+    Vec<B, N> result{};
+    for (int n = 0; n < N; ++n) {
+      alignas(B) T values[W] = {};
+      for (int r = 0; r < run_count_; ++r) {
+        const std::int64_t at = offset(r, n);
+        for (int i = 0; at != kNone && i < runs_[r].length; ++i) {
+          values[runs_[r].first + i] = from[at + i];
+        }
+      }
+      result[n] = B::load(values);
+    }
+    return result;
+  }
+  template <int N, class Offset>
+  void scatter(const Vec<B, N>& values, T* to, Offset&& offset) const {
+    for (int n = 0; n < N; ++n) {
+      alignas(B) T lanes[W];
+      values[n].store(lanes);
+      for (int r = 0; r < run_count_; ++r) {
+        const std::int64_t at = offset(r, n);
+        for (int i = 0; at != kNone && i < runs_[r].length; ++i) {
+          to[at + i] = lanes[runs_[r].first + i];
+        }
+      }
+    }
+  }
+
+  /// f(offset in the view, length, index in the block) for each piece of a block. The length of a
+  /// full run is a constant to the compiler.
+  template <int N, class F>
+  PARARNN_FN void each_piece(const TensorView& view, std::int64_t t, F&& f) const {
+    for (int r = 0; r < run_count_; ++r) {
+      const Run& run = runs_[r];
+      const std::int64_t base = view.offset(run.row, run.begin + t, run.channel);
+      for (int step = 0; step < rows_[r]; ++step) {
+        for (int n = 0; n < N; ++n) {
+          const std::int64_t at = base + step * view.step_stride + n * view.component_stride;
+          const int index = (step * N + n) * W + run.first;
+          if (run.length == W) {
+            f(at, W, index);
+          } else {
+            f(at, run.length, index);
+          }
+        }
+      }
+    }
+  }
+
+  const Chunking* chunking_;
+  int run_count_;
+  std::int64_t longest_;
+  Run runs_[W];
+  int rows_[W];
+};
+
+}  // namespace PARARNN_INSTRUCTION_SET
+}  // namespace pararnn::cpu

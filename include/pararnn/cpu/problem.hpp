@@ -1,0 +1,94 @@
+// What the CPU kernels are told: tensors as views with the caller's strides, and the arrays of the
+// chunked Newton method. Shared by kernels of all instruction sets and by the drivers above them.
+//
+// A lane is one chunk of one column: lane (b, p, d) = (b P + p) D + d for batch row b, chunk p of P
+// and channel d of D. A kernel advances a group of lanes together, whichever they are.
+#pragma once
+
+#include <cstdint>
+
+#include "pararnn/plan.hpp"
+
+namespace pararnn::cpu {
+
+/// How numbers are kept in a caller's tensor.
+enum class Storage : std::uint8_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+/// A tensor of (batch, step, component, channel), strides in elements. Channels are neighbours
+/// within a head; channel d is at (d / head_width) head_stride + d % head_width.
+struct TensorView {
+  void* data = nullptr;
+  Storage storage = Storage::kFloat32;
+  std::int64_t batch_stride = 0, step_stride = 0, component_stride = 0;
+  std::int64_t head_stride = 0, head_width = 1;
+
+  std::int64_t offset(std::int64_t b, std::int64_t t, std::int64_t d) const {
+    return b * batch_stride + t * step_stride + (d / head_width) * head_stride + d % head_width;
+  }
+};
+
+/// The cutting of the sequence that both directions use.
+struct Chunking {
+  std::int64_t batch, steps, channels;
+  std::int64_t chunk, chunks, burn_in;
+
+  std::int64_t lane_count() const { return batch * chunks * channels; }
+  std::int64_t checkpoint_count() const {
+    return (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+  }
+};
+
+/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/16),S,D).
+template <class T>
+struct ForwardProblem : Chunking {
+  TensorView u, y;
+  const T* w;
+  T* checkpoints;  // state before each kCheckpointInterval-th step; may be null
+  T* start;        // b_p: the state from which chunk p was run
+  T* end;          // F_p(b_p)
+  T* jacobian;     // M_p = dF_p/db_p
+};
+
+enum class ForwardPass {
+  kGiven,            // from start
+  kGivenLinearized,  // and write the Jacobians
+  kBurnIn,           // find start by a burn-in (chunk 0: start as given)
+  kBurnInLinearized,
+};
+
+/// Adjoints: mu_t = dL/dh_t without the direct part from y_t. Chunk p maps mu at its last step's
+/// end to mu before its first step.
+template <class T>
+struct BackwardProblem : Chunking {
+  TensorView u, dy, du;
+  const T* w;
+  const T* checkpoints;
+  const T* final_adjoint;  // (B,S,D): dL/dhT
+  T* end;                  // (B,P,S,D): the adjoint from which chunk p was run
+  T* start;                // (B,P,S,D): the adjoint that it arrived at
+  T* peak;                 // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
+  T* map_matrix;           // (B,P,S,S,D): start = map_matrix end + map_offset
+  T* map_offset;           // (B,P,S,D)
+  T* dw;                   // (B,P,P_w,D): the chunk's part of the parameters' gradient
+};
+
+enum class BackwardPass {
+  kGiven,   // gradients, from end
+  kBurnIn,  // gradients; find end by a burn-in beyond the chunk (last chunk: final_adjoint)
+  kMap,     // only the affine map
+};
+
+/// Groups of lanes that one call of a kernel takes at most.
+inline constexpr int kGroupsPerTask = 16;
+
+/// The kernels of one cell, for one arithmetic and one instruction set. `lanes` is what a group
+/// holds; `ids` names up to kGroupsPerTask * lanes of them.
+template <class T>
+struct Kernels {
+  int state, inputs, params;
+  int lanes;
+  void (*forward)(const ForwardProblem<T>&, ForwardPass, const std::int64_t* ids, int count);
+  void (*backward)(const BackwardProblem<T>&, BackwardPass, const std::int64_t* ids, int count);
+};
+
+}  // namespace pararnn::cpu

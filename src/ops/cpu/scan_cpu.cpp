@@ -1,0 +1,159 @@
+// scan on CPU tensors: views of the callers' tensors handed to the engine.
+#include <ATen/Parallel.h>
+
+#include <atomic>
+
+#include "ops/cpu/cell_kernels.hpp"
+#include "ops/scan_kernels.hpp"
+#include "pararnn/cpu/backward.hpp"
+#include "pararnn/cpu/forward.hpp"
+
+namespace pararnn {
+namespace {
+
+using torch::Tensor;
+
+/// Tasks over LibTorch's own threads, handed out one by one.
+cpu::Executor torch_executor() {
+  const int threads = at::get_num_threads();
+  return {threads, [threads](int64_t count, const std::function<void(int64_t)>& task) {
+            std::atomic<int64_t> next{0};
+            const int64_t workers = std::min<int64_t>(threads, count);
+            at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t worker = begin; worker < end; ++worker) {
+                for (int64_t i = next++; i < count; i = next++) task(i);
+              }
+            });
+          }};
+}
+
+cpu::Storage storage_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case torch::kFloat16:
+      return cpu::Storage::kFloat16;
+    case torch::kBFloat16:
+      return cpu::Storage::kBFloat16;
+    case torch::kFloat32:
+      return cpu::Storage::kFloat32;
+    default:
+      return cpu::Storage::kFloat64;
+  }
+}
+
+/// (B,T,N,D) or (B,T,H,N,D/H), or (B,T,D) for N = 1.
+cpu::TensorView view_of(const Tensor& t) {
+  cpu::TensorView view{t.data_ptr(), storage_of(t), t.stride(0), t.stride(1), 0, 0, t.size(-1)};
+  if (t.dim() >= 4) view.component_stride = t.stride(-2);
+  if (t.dim() == 5) view.head_stride = t.stride(2);
+  return view;
+}
+
+Tensor with_neighbouring_channels(const Tensor& t) {
+  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : t.contiguous();
+}
+
+ScanStatistics public_statistics(const cpu::Statistics& s) {
+  return {std::string(way_name(s.plan.way)),
+          s.plan.chunk,
+          s.plan.chunks,
+          s.plan.burn_in,
+          s.largest_mismatch,
+          s.newton_iterations,
+          s.columns,
+          s.columns_corrected,
+          s.columns_repaired};
+}
+
+template <class T>
+Plan plan_for(const ScanSizes& sizes, const cpu::Kernels<T>& kernels, const std::string& way,
+              int64_t chunk, int64_t burn_in) {
+  return make_plan({sizes.batch, sizes.steps, sizes.channels, kernels.lanes, at::get_num_threads(),
+                    way, chunk, burn_in});
+}
+
+std::tuple<Tensor, Tensor, Tensor> scan_forward_cpu(const Tensor& u_in, const Tensor& w,
+                                                    const std::optional<Tensor>& h0,
+                                                    const std::string& cell, const std::string& way,
+                                                    int64_t chunk, int64_t burn_in,
+                                                    double tolerance, bool keep_checkpoints) {
+  const ScanSizes sizes = check_scan_arguments(u_in, w, h0, cell);
+  const Tensor u = with_neighbouring_channels(u_in);
+  const auto arithmetic = w.options();
+  Tensor y = torch::empty({sizes.batch, sizes.steps, sizes.channels}, u.options());
+  Tensor hT = torch::empty({sizes.batch, sizes.state, sizes.channels}, arithmetic);
+  Tensor checkpoints =
+      torch::empty({sizes.batch, keep_checkpoints ? checkpoint_count(sizes.steps) : 0, sizes.state,
+                    sizes.channels},
+                   arithmetic);
+  if (y.numel() == 0) {
+    if (h0)
+      hT.copy_(*h0);
+    else
+      hT.zero_();
+    record_forward_statistics({});
+    return {y, hT, checkpoints};
+  }
+  AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
+    const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
+    cpu::ForwardProblem<scalar_t> problem{};
+    problem.batch = sizes.batch;
+    problem.steps = sizes.steps;
+    problem.channels = sizes.channels;
+    problem.u = view_of(u);
+    problem.y = view_of(y);
+    problem.w = w.const_data_ptr<scalar_t>();
+    problem.checkpoints = keep_checkpoints ? checkpoints.data_ptr<scalar_t>() : nullptr;
+    const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
+    record_forward_statistics(public_statistics(
+        cpu::forward(kernels, torch_executor(), problem, plan,
+                     tolerance > 0 ? tolerance : cpu::kDefaultTolerance<scalar_t>,
+                     h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>())));
+  });
+  return {y, hT, checkpoints};
+}
+
+std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const Tensor& w,
+                                                     const Tensor& checkpoints, const Tensor& dy_in,
+                                                     const Tensor& dhT, const std::string& cell,
+                                                     const std::string& way, int64_t chunk,
+                                                     int64_t burn_in, double tolerance) {
+  const ScanSizes sizes = check_scan_arguments(u_in, w, std::nullopt, cell);
+  const Tensor u = with_neighbouring_channels(u_in);
+  const Tensor dy = with_neighbouring_channels(dy_in);
+  const Tensor final_adjoint = dhT.contiguous();
+  Tensor du = with_neighbouring_channels(torch::empty_like(u));
+  Tensor dw = torch::empty_like(w);
+  Tensor dh0 = torch::empty_like(final_adjoint);
+  if (dy.numel() == 0) {
+    record_backward_statistics({});
+    return {du, dw.zero_(), dh0.copy_(final_adjoint)};
+  }
+  AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
+    const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
+    cpu::BackwardProblem<scalar_t> problem{};
+    problem.batch = sizes.batch;
+    problem.steps = sizes.steps;
+    problem.channels = sizes.channels;
+    problem.u = view_of(u);
+    problem.dy = view_of(dy);
+    problem.du = view_of(du);
+    problem.w = w.const_data_ptr<scalar_t>();
+    problem.checkpoints = checkpoints.const_data_ptr<scalar_t>();
+    problem.final_adjoint = final_adjoint.const_data_ptr<scalar_t>();
+    const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
+    record_backward_statistics(public_statistics(
+        cpu::backward(kernels, torch_executor(), problem, plan,
+                      tolerance > 0 ? tolerance : cpu::kDefaultTolerance<scalar_t>,
+                      dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
+  });
+  return {du, dw, dh0};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pararnn, CPU, m) {
+  m.impl("_scan_forward", &scan_forward_cpu);
+  m.impl("_scan_backward", &scan_backward_cpu);
+}
+
+}  // namespace pararnn
