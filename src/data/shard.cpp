@@ -76,7 +76,7 @@ Shard open_shard(const std::filesystem::path& path, int64_t vocabulary, ShardHea
   Shard shard = {path, file.size(), static_cast<int64_t>(header.tokens), header.token_bytes, 0,
                  {},   nullptr};
   shard.checksums.resize(static_cast<size_t>(blocks));
-  std::memcpy(shard.checksums.data(), checksums.data(), checksums.size());
+  std::copy(checksums.begin(), checksums.end(), reinterpret_cast<char*>(shard.checksums.data()));
   shard.verified = std::make_unique<std::atomic<bool>[]>(shard.checksums.size());
   return shard;
 }
@@ -135,9 +135,10 @@ class ShardSource : public TokenSource {
       Stored value;
       std::memcpy(&value, stored, sizeof value);
       stored += sizeof value;
-      require(value < static_cast<uint64_t>(vocabulary_),
-              "the shard {} holds the token {}, outside its vocabulary of {}",
-              shards_[number].path.string(), value, vocabulary_);
+      if (value >= static_cast<uint64_t>(vocabulary_)) {
+        throw Error(fmt::format("the shard {} holds the token {}, outside its vocabulary of {}",
+                                shards_[number].path.string(), value, vocabulary_));
+      }
       token = static_cast<int32_t>(value);
     }
   }
