@@ -1,7 +1,6 @@
 // A shard is a file of tokens, made once and mapped for training:
 //
-//   header, 64 bytes | tokens, 2 or 4 bytes each | zeros to a multiple of 4 | a CRC-32 for each 64
-//   KiB of tokens
+//   header | tokens, 2 or 4 bytes each | zeros to a multiple of 4 | CRC-32 of each 64 KiB of tokens
 //
 // all little-endian. The header carries its own CRC-32 and that of the list of checksums, both
 // checked when the shard is opened, as is the size of the file; a block of tokens is checked when
@@ -26,13 +25,12 @@ struct ShardHeader {
   uint32_t version = 1;
   uint32_t token_bytes = 0;  // 2 or 4
   uint64_t tokens = 0;
-  uint64_t text_bytes = 0;  // that the tokens stand for
-  uint64_t vocabulary = 0;  // tokens lie below it
-  uint8_t reserved[16] = {};
+  uint64_t text_bytes = 0;     // that the tokens stand for
+  uint64_t vocabulary = 0;     // tokens lie below it
   uint32_t checksums_crc = 0;  // CRC-32 of the list of checksums
   uint32_t header_crc = 0;     // CRC-32 of what stands before it
 };
-static_assert(sizeof(ShardHeader) == 64);
+static_assert(sizeof(ShardHeader) == 48);
 
 /// Writes one shard.
 class ShardWriter {
