@@ -1,0 +1,42 @@
+#include "cli/common_options.hpp"
+
+#include <sched.h>
+#include <torch/torch.h>
+
+#include <thread>
+
+namespace pararnn::cli {
+namespace {
+
+int available_cores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+void use_threads(int threads) { torch::set_num_threads(threads > 0 ? threads : available_cores()); }
+
+void add_threads_option(CLI::App& command) {
+  command
+      .add_option_function<int>("--threads", use_threads, "threads to compute with; 0: one a core")
+      ->default_str("0")
+      ->check(CLI::Range(0, 4096));
+}
+
+void add_precision_option(CLI::App& command, std::string& precision) {
+  command
+      .add_option(
+          "--precision", precision,
+          "arithmetic of the matrix products; bfloat16 is faster where the processor has it")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+}
+
+void add_model_option(CLI::App& command, std::string& model) {
+  command.add_option("--model", model, "a run (its newest checkpoint is taken) or a checkpoint")
+      ->required();
+}
+
+}  // namespace pararnn::cli

@@ -1,0 +1,141 @@
+#include "cli/eval.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.hpp"
+#include "cli/common_options.hpp"
+#include "data/baselines.hpp"
+#include "data/dataset.hpp"
+#include "train/checkpoint.hpp"
+#include "train/evaluate.hpp"
+#include "train/run_state.hpp"
+#include "train/trained_model.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+struct Arguments {
+  std::string model, data, precision = "float32";
+  bool baselines = false;
+  train::EvaluationOptions options;
+};
+
+/// A text, tokenized with another tokenizer, in memory.
+class TokenizedText : public data::TokenSource {
+ public:
+  TokenizedText(const data::TokenSource& text, const data::Tokenizer& text_tokenizer,
+                const data::Tokenizer& tokenizer)
+      : name_(text.name()), bytes_(text.bytes()) {
+    std::string document;
+    const auto append_document = [&] {
+      if (document.empty()) return;
+      if (!tokens_.empty()) tokens_.push_back(tokenizer.end_of_document());
+      const std::vector<int32_t> tokens = tokenizer.encode(document);
+      tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+      document.clear();
+    };
+    data::visit_text(text, text_tokenizer, text.size(), [&](std::string_view part, bool continues) {
+      if (!continues) append_document();
+      document += part;
+    });
+    append_document();
+  }
+
+  int64_t size() const override { return std::ssize(tokens_); }
+  int64_t bytes() const override { return bytes_; }
+  std::string name() const override { return name_; }
+
+ private:
+  void read_checked(int64_t begin, std::span<int32_t> out) const override {
+    std::copy_n(tokens_.begin() + begin, out.size(), out.begin());
+  }
+
+  std::string name_;
+  int64_t bytes_;
+  std::vector<int32_t> tokens_;
+};
+
+/// What --data names, all of it to be evaluated; without it the data of the run that the model
+/// comes from.
+data::Dataset open_data(const Arguments& arguments) {
+  if (!arguments.data.empty()) {
+    data::Dataset dataset = data::open_dataset(arguments.data, {.held_out_share = 0});
+    dataset.held_out = dataset.training;
+    return dataset;
+  }
+  const train::TrainConfig run =
+      train::load_run_state(train::find_checkpoint(arguments.model)).options;
+  return data::open_dataset(run.data, {.held_out_share = run.held_out});
+}
+
+void evaluate(const Arguments& arguments) {
+  train::TrainedModel trained = train::load_trained_model(arguments.model);
+  trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
+  const data::Tokenizer& tokenizer = *trained.tokenizer;
+  const data::Dataset dataset = open_data(arguments);
+  std::shared_ptr<const data::TokenSource> text = dataset.held_out;
+  if (dataset.tokenizer->name() != tokenizer.name() ||
+      dataset.tokenizer->model() != tokenizer.model()) {
+    text = std::make_shared<TokenizedText>(*text, *dataset.tokenizer, tokenizer);
+  }
+  const train::Score score = train::evaluate(trained.model, *text, tokenizer, arguments.options);
+  fmt::print(
+      "{}: {:.4f} bits per byte, perplexity {:.3f}, {} tokens that stand for {} bytes, "
+      "{:.0f} tokens/s\n",
+      text->name(), score.bits_per_byte(), score.perplexity(), score.tokens, score.bytes,
+      static_cast<double>(score.tokens) / score.seconds);
+  if (!arguments.baselines) return;
+  for (const data::Baseline& baseline : data::measure_baselines(dataset)) {
+    fmt::print("{}: {:.4f} bits per byte\n", baseline.name, baseline.bits_per_byte);
+  }
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& program) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("eval", "measure how well a model predicts a text");
+  command->description(
+      "Measures how well a trained model predicts a text: bits per byte of the text, which can be "
+      "compared between\n"
+      "tokenizers; perplexity per token; and the speed. The text is cut into windows of --context "
+      "tokens, and each is\n"
+      "read from an empty state.\n"
+      "\n"
+      "Examples: pararnn eval --model run\n"
+      "          pararnn eval --model run --data other.txt --context 65536\n");
+  add_model_option(*command, arguments->model);
+  command->add_option(
+      "--data", arguments->data,
+      "the text, as for train, and all of it; without this option the held-out text of the run");
+  const auto add_size = [&](const char* name, int64_t& value, const char* meaning, int64_t least) {
+    command->add_option(name, value, meaning)
+        ->capture_default_str()
+        ->check(CLI::Range(least, int64_t{1} << 40));
+  };
+  train::EvaluationOptions& options = arguments->options;
+  add_size("--context", options.context,
+           "tokens in a window, over which the state is carried on; 0: as many as --length", 0);
+  add_size("--length", options.length, "tokens read at a time, which bounds the memory", 1);
+  add_size("--batch", options.batch, "windows read side by side", 1);
+  add_size("--tokens", options.tokens,
+           "about how many tokens to predict, in windows spread evenly; 0: all", 0);
+  command
+      ->add_flag("--baselines", arguments->baselines,
+                 "also the same text under models that count bytes, and under gzip; they learn "
+                 "from the run's "
+                 "training text")
+      ->excludes("--data");
+  add_precision_option(*command, arguments->precision);
+  add_threads_option(*command);
+  command->callback([arguments] { evaluate(*arguments); });
+}
+
+}  // namespace pararnn::cli

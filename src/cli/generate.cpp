@@ -1,0 +1,94 @@
+#include "cli/generate.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "cli/common_options.hpp"
+#include "nn/generate.hpp"
+#include "train/config.hpp"
+#include "train/trained_model.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+struct Arguments {
+  std::string model, prompt, precision = "float32";
+  int64_t tokens = 500;
+  nn::SamplingOptions sampling{.temperature = 0.8, .top_p = 0.95};
+};
+
+void generate(const Arguments& arguments) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  };
+  train::TrainedModel trained = train::load_trained_model(arguments.model);
+  trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
+  const data::Tokenizer& tokenizer = *trained.tokenizer;
+
+  // The model has learned that a text begins after the end of another.
+  std::vector<int32_t> prompt{tokenizer.end_of_document()};
+  for (const int32_t token : tokenizer.encode(arguments.prompt)) prompt.push_back(token);
+  fmt::print("{}", arguments.prompt);
+  std::fflush(stdout);
+
+  const auto start = Clock::now();
+  auto first = start;
+  int64_t count = 0;
+  nn::generate(trained.model, prompt, arguments.tokens, arguments.sampling, [&](int32_t token) {
+    if (count++ == 0) first = Clock::now();
+    const std::string text = tokenizer.decode({&token, 1});
+    const bool written =
+        std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+    require(written, "cannot write the text to standard output");
+    return token != tokenizer.end_of_document();
+  });
+  fmt::print("\n");
+  const double speed =
+      count > 1 ? static_cast<double>(count - 1) / seconds(Clock::now() - first) : 0;
+  fmt::print(stderr, "{} tokens at {:.0f} tokens/s, after a prompt of {} tokens in {:.0f} ms\n",
+             count, speed, prompt.size(), 1e3 * seconds(first - start));
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& program) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("generate", "write text with a trained model");
+  command->description(
+      "Writes text with a trained model, token by token as it is drawn, until the model ends the "
+      "document. The cost of a\n"
+      "token does not depend on the length of the text. The same seed gives the same text.\n"
+      "\n"
+      "Example: pararnn generate --model run --prompt 'template <' --tokens 1000\n");
+  add_model_option(*command, arguments->model);
+  command->add_option("--prompt", arguments->prompt, "the beginning of the text");
+  command->add_option("--tokens", arguments->tokens, "most tokens to write")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  nn::SamplingOptions& sampling = arguments->sampling;
+  command
+      ->add_option(
+          "--temperature", sampling.temperature,
+          "below 1 likely tokens become likelier, above 1 less so; 0: always the likeliest")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option(
+          "--top-p", sampling.top_p,
+          "draw only from the likeliest tokens that together have this probability; 1: from all")
+      ->capture_default_str()
+      ->check(CLI::Range(1e-9, 1.0));
+  command->add_option("--seed", sampling.seed, "of the drawing")->capture_default_str();
+  add_precision_option(*command, arguments->precision);
+  add_threads_option(*command);
+  command->callback([arguments] { generate(*arguments); });
+}
+
+}  // namespace pararnn::cli

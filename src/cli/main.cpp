@@ -1,0 +1,74 @@
+// The program. Each subcommand adds itself; here are only what they share: config files, and how
+// errors are told.
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "cli/common_options.hpp"
+#include "cli/config_file.hpp"
+#include "cli/eval.hpp"
+#include "cli/generate.hpp"
+#include "cli/tokenize.hpp"
+#include "cli/train.hpp"
+#include "ops/version.hpp"
+
+namespace {
+
+constexpr int kFailure = 1, kBadUsage = 2;
+
+/// Says what went wrong, in one line.
+int fail(std::string sentence, int status) {
+  sentence.erase(std::min(sentence.find('\n'), sentence.size()));
+  fmt::print(stderr, "pararnn: {}\n", sentence);
+  return status;
+}
+
+int run(int argc, char** argv) {
+  CLI::App program(
+      "Language models that are nonlinear recurrent networks, trained in parallel along the "
+      "sequence.",
+      "pararnn");
+  program.set_version_flag("--version", pararnn::version());
+  program.require_subcommand(0, 1);
+  pararnn::cli::add_config_file_option(program);
+  pararnn::cli::add_train_command(program);
+  pararnn::cli::add_eval_command(program);
+  pararnn::cli::add_generate_command(program);
+  pararnn::cli::add_tokenize_command(program);
+  try {
+    program.parse(argc, argv);
+    if (program.get_subcommands().empty()) fmt::print("{}", program.help());
+    return 0;
+  } catch (const CLI::RuntimeError& status) {  // a command's own exit status
+    return status.get_exit_code();
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return program.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    const auto commands = program.get_subcommands();
+    const std::string command = commands.empty() ? "" : " " + commands.front()->get_name();
+    return fail(fmt::format("{} (see pararnn{} --help)", error.what(), command), kBadUsage);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write, not the end
+  pararnn::cli::use_threads(0);
+  try {
+    const int status = run(argc, argv);
+    return std::fflush(stdout) == 0 ? status : fail("cannot write to standard output", kFailure);
+  } catch (const c10::Error& error) {
+    return fail(error.what_without_backtrace(), kFailure);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", kFailure);
+  } catch (const std::exception& error) {
+    return fail(error.what(), kFailure);
+  }
+}

@@ -1,0 +1,171 @@
+#include "cli/train.hpp"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <pararnn/cells.hpp>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "base/error.hpp"
+#include "cli/common_options.hpp"
+#include "data/dataset.hpp"
+#include "nn/mixer.hpp"
+#include "nn/model_files.hpp"
+#include "train/checkpoint.hpp"
+#include "train/run_state.hpp"
+#include "train/trainer.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Arguments {
+  std::string out = "run";
+  std::string resume;
+  bool overwrite = false;
+  train::TrainConfig train;
+  nn::ModelConfig model;
+};
+
+/// `stored`, with the values of `given` where the option was given.
+nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
+                           const nlohmann::json& given) {
+  for (auto& [key, value] : stored.items()) {
+    const CLI::Option* option = command.get_option_no_throw(train::option_name(key));
+    if (option != nullptr && option->count() > 0) value = given.at(key);
+  }
+  return stored;
+}
+
+/// The checkpoint that --resume means, or an empty path if the run has none yet.
+fs::path checkpoint_to_resume(const Arguments& arguments) {
+  require(fs::is_directory(arguments.out), "--resume: there is no run at {}", arguments.out);
+  train::clean_run(arguments.out);
+  if (arguments.resume.empty()) {
+    const auto checkpoints = train::list_checkpoints(arguments.out);
+    return checkpoints.empty() ? fs::path() : checkpoints.back();
+  }
+  // Either run/step-00000100 or, since the run is known, step-00000100.
+  const bool bare = !fs::path(arguments.resume).has_parent_path();
+  const fs::path checkpoint = fs::weakly_canonical(bare ? arguments.out / fs::path(arguments.resume)
+                                                        : fs::path(arguments.resume));
+  require(fs::is_directory(checkpoint) && fs::equivalent(checkpoint.parent_path(), arguments.out),
+          "--resume: {} is no checkpoint of the run {}, which --out names", arguments.resume,
+          arguments.out);
+  return fs::path(arguments.out) / checkpoint.filename();
+}
+
+/// Trains, and returns the program's exit status.
+int train_model(const CLI::App& command, Arguments arguments) {
+  const bool resume = command.count("--resume") > 0;
+  const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
+  if (!checkpoint.empty()) {
+    train::verify_checkpoint(checkpoint, /*manifest_needed=*/true);
+    const nn::ModelConfig stored_model = nn::load_language_model(checkpoint)->config();
+    arguments.train = train::train_config_from_json(merge_given(
+        command, to_json(train::load_run_state(checkpoint).options), to_json(arguments.train)));
+    arguments.model =
+        nn::config_from_json(merge_given(command, to_json(stored_model), to_json(arguments.model)));
+  } else if (resume) {
+    fmt::print("{} has no checkpoint yet: starting from step 0\n", arguments.out);
+  }
+  require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
+  const data::Dataset dataset =
+      data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
+  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, stdout);
+  if (!resume) train::create_run(arguments.out, arguments.overwrite);
+
+  int64_t parameters = 0;
+  for (const torch::Tensor& parameter : trainer.model()->parameters())
+    parameters += parameter.numel();
+  fmt::print(
+      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}, {} threads\n",
+      dataset.description, parameters, arguments.model.layers, arguments.model.cell,
+      arguments.model.width, arguments.out, torch::get_num_threads());
+  if (!checkpoint.empty()) trainer.restore(checkpoint);
+  std::fflush(stdout);
+
+  const int signal = trainer.run();
+  return signal == 0 ? 0 : 128 + signal;
+}
+
+void add_model_options(CLI::App& command, nn::ModelConfig& model) {
+  std::vector<std::string> cells;
+  for (const CellInfo& cell : cell_registry()) cells.emplace_back(cell.name);
+  const auto size = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  const auto add = [&](const char* name, auto& value, const char* meaning) {
+    return command.add_option(name, value, meaning)->capture_default_str()->group("Model");
+  };
+  add("--width", model.width, "channels of the residual stream")->check(size);
+  add("--layers", model.layers, "blocks, each a sequence mixer and an MLP")->check(size);
+  add("--mixer", model.mixer, "what carries information along the sequence")
+      ->check(CLI::IsMember(nn::mixer_names()));
+  add("--cell", model.cell, "the recurrent cell; pararnn cells describes them")
+      ->check(CLI::IsMember(cells));
+  add("--heads", model.heads, "blocks of the cell's block-diagonal input projection; 1: dense")
+      ->check(size);
+  add("--conv-width", model.conv_width, "steps that the causal convolution before the cell sees")
+      ->check(size);
+  add("--mlp-width", model.mlp_width,
+      "hidden channels of the MLP; 0: 8/3 of --width, rounded up to a multiple of 32")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
+  add("--tie-embedding", model.tie_embedding,
+      "true: the embedding also makes the logits; false: a matrix of their own does");
+  add("--weight-bound", model.weight_bound, "bound on the size of the recurrent weights; 0: none")
+      ->check(CLI::NonNegativeNumber);
+}
+
+void add_training_options(CLI::App& command, train::TrainConfig& config) {
+  train::for_each_field(config, [&](std::string_view name, auto& value, const train::Field& field) {
+    if (name == "precision") return add_precision_option(command, value);
+    CLI::Option* option =
+        command.add_option(train::option_name(name), value, std::string(field.meaning))
+            ->capture_default_str();
+    using Value = std::remove_reference_t<decltype(value)>;
+    if constexpr (std::is_arithmetic_v<Value>) {
+      option->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
+    }
+  });
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& program) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("train", "train a language model on a text");
+  command->description(
+      "Trains a language model on a text and leaves a run: a folder with checkpoints "
+      "(step-00000500, ...; latest is the\n"
+      "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
+      "goes on as if there had\n"
+      "been no stop, bit for bit, also after a kill or a power cut.\n"
+      "\n"
+      "Examples: pararnn train --data book.txt --minutes 2\n"
+      "          pararnn train --data books.tokens --steps 20000 --width 512 --layers 6 --out big\n"
+      "          pararnn train --resume --out big\n");
+  command->add_option("--out", arguments->out, "the folder of the run")->capture_default_str();
+  command
+      ->add_option("--resume", arguments->resume,
+                   "go on with the run from its newest checkpoint, or from the one named; options "
+                   "given again "
+                   "replace those it was started with, where that makes sense")
+      ->expected(0, 1)
+      ->configurable(false);
+  command->add_flag("--overwrite", arguments->overwrite, "delete the run that is in the folder")
+      ->configurable(false)
+      ->excludes("--resume");
+  add_training_options(*command, arguments->train);
+  add_model_options(*command, arguments->model);
+  add_threads_option(*command);
+  command->callback([command, arguments] {
+    if (const int status = train_model(*command, *arguments)) throw CLI::RuntimeError(status);
+  });
+}
+
+}  // namespace pararnn::cli

@@ -1,0 +1,210 @@
+#include "train/checkpoint.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.hpp"
+#include "data/hash.hpp"
+#include "data/mapped_file.hpp"
+#include "data/output_file.hpp"
+
+namespace pararnn::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kManifest = "manifest.json";
+constexpr std::string_view kLatest = "latest";
+constexpr std::string_view kFormat = "pararnn checkpoint 1";
+// Names that begin so are being written or deleted, and mean nothing to anyone else.
+constexpr std::string_view kAside = ".aside-";
+
+std::string checkpoint_name(int64_t step) { return fmt::format("step-{:08}", step); }
+
+bool is_checkpoint_name(const std::string& name) {
+  constexpr std::string_view prefix = "step-";
+  return name.starts_with(prefix) && name.size() > prefix.size() &&
+         name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
+}
+
+/// step-00000500 → 500: names of steps beyond eight digits sort as numbers too.
+int64_t step_of(const fs::path& checkpoint) {
+  return std::stoll(checkpoint.filename().string().substr(5));
+}
+
+fs::path aside(const fs::path& path) {
+  return path.parent_path() / (std::string(kAside) + path.filename().string());
+}
+
+/// Forces what is in a file, or the names in a folder, to the disk.
+void force_to_disk(const fs::path& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool forced = descriptor >= 0 && fsync(descriptor) == 0;
+  const int reason = errno;
+  if (descriptor >= 0) close(descriptor);
+  require(forced, "cannot write {}: {}", path.string(), std::strerror(reason));
+}
+
+/// Points the link `latest` of the checkpoint's run at it, by one rename.
+void point_latest_at(const fs::path& checkpoint) {
+  const fs::path latest = checkpoint.parent_path() / kLatest;
+  fs::remove(aside(latest));
+  fs::create_symlink(checkpoint.filename(), aside(latest));
+  data::rename_folder(aside(latest), latest);
+}
+
+std::string checksum(const fs::path& path) {
+  const data::MappedFile file(path);
+  return fmt::format("{:016x}", data::hash_bytes(file.read(0, file.size())));
+}
+
+/// Takes the name away first, so that no half-deleted checkpoint is ever seen.
+void delete_checkpoint(const fs::path& checkpoint) {
+  fs::remove_all(aside(checkpoint));
+  data::rename_folder(checkpoint, aside(checkpoint));
+  fs::remove_all(aside(checkpoint));
+}
+
+void write_manifest(const fs::path& folder) {
+  nlohmann::json files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    files[entry.path().filename().string()] = {{"bytes", entry.file_size()},
+                                               {"checksum", checksum(entry.path())}};
+    force_to_disk(entry.path());
+  }
+  const nlohmann::json manifest = {{"format", kFormat}, {"files", files}};
+  data::write_file(folder / kManifest, manifest.dump(2) + "\n");
+  force_to_disk(folder);
+}
+
+/// What is wrong with the checkpoint, as "file is ...", or nothing.
+std::string find_damage(const fs::path& checkpoint) {
+  const fs::path manifest_path = checkpoint / kManifest;
+  if (!fs::exists(manifest_path)) return manifest_path.string() + " is missing";
+  const nlohmann::json manifest =
+      nlohmann::json::parse(data::read_file(manifest_path), nullptr, /*allow_exceptions=*/false);
+  if (!manifest.is_object() || manifest.value("format", nlohmann::json()) != kFormat ||
+      !manifest.value("files", nlohmann::json()).is_object()) {
+    return manifest_path.string() + " is damaged";
+  }
+  for (const auto& [name, expected] : manifest["files"].items()) {
+    const fs::path file = checkpoint / name;
+    if (!fs::is_regular_file(file)) return file.string() + " is missing";
+    const bool whole =
+        expected.is_object() && expected.value("bytes", nlohmann::json()) == fs::file_size(file);
+    if (!whole) return file.string() + " is truncated or has grown";
+    if (expected.value("checksum", nlohmann::json()) != checksum(file))
+      return file.string() + " is damaged";
+  }
+  return {};
+}
+
+}  // namespace
+
+fs::path write_checkpoint(const fs::path& run, int64_t step, int64_t keep,
+                          const std::function<void(const fs::path&)>& write_files) {
+  const fs::path checkpoint = run / checkpoint_name(step);
+  const fs::path folder = aside(checkpoint);
+  try {
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+    write_files(folder);
+    write_manifest(folder);
+    data::rename_folder(folder, checkpoint);
+    point_latest_at(checkpoint);
+  } catch (const std::exception& error) {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    const std::vector<fs::path> earlier = list_checkpoints(run);
+    throw Error(fmt::format("the checkpoint of step {} was not written ({}); {}", step,
+                            error.what(),
+                            earlier.empty() ? "the run has no earlier one"
+                                            : "the last good one is " + earlier.back().string()));
+  }
+  const std::vector<fs::path> all = list_checkpoints(run);
+  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) delete_checkpoint(all[i]);
+  return checkpoint;
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& run) {
+  std::vector<fs::path> checkpoints;
+  if (!fs::is_directory(run)) return checkpoints;
+  for (const auto& entry : fs::directory_iterator(run)) {
+    if (entry.is_directory() && is_checkpoint_name(entry.path().filename().string())) {
+      checkpoints.push_back(entry.path());
+    }
+  }
+  std::ranges::sort(checkpoints, {}, step_of);
+  return checkpoints;
+}
+
+fs::path find_checkpoint(const fs::path& path) {
+  require(fs::exists(path), "{} does not exist", path.string());
+  if (fs::exists(path / kManifest) || fs::exists(path / "config.json"))
+    return path.lexically_normal();
+  const std::vector<fs::path> checkpoints = list_checkpoints(path);
+  require(!checkpoints.empty(), "{} holds no checkpoint: it is neither a run nor a checkpoint",
+          path.string());
+  return checkpoints.back();
+}
+
+void verify_checkpoint(const fs::path& checkpoint, bool manifest_needed) {
+  if (!manifest_needed && !fs::exists(checkpoint / kManifest)) return;
+  const std::string damage = find_damage(checkpoint);
+  if (damage.empty()) return;
+  // A name like `latest` is resolved, so that the checkpoints before it are found.
+  const fs::path resolved = fs::weakly_canonical(checkpoint);
+  std::string mend = "its run has no earlier checkpoint, so train anew with --overwrite";
+  if (is_checkpoint_name(resolved.filename().string())) {
+    for (const fs::path& other : list_checkpoints(resolved.parent_path())) {
+      if (step_of(other) >= step_of(resolved)) break;
+      mend =
+          "use the checkpoint before it, " + (checkpoint.parent_path() / other.filename()).string();
+    }
+  }
+  throw Error(damage + "; " + mend);
+}
+
+int64_t set_newer_checkpoints_aside(const fs::path& checkpoint) {
+  int64_t count = 0;
+  for (const fs::path& other : list_checkpoints(checkpoint.parent_path())) {
+    if (step_of(other) <= step_of(checkpoint)) continue;
+    if (count++ == 0) point_latest_at(checkpoint);
+    fs::path abandoned = other;
+    abandoned += ".abandoned";
+    fs::remove_all(abandoned);
+    data::rename_folder(other, abandoned);
+  }
+  return count;
+}
+
+void create_run(const fs::path& run, bool overwrite) {
+  if (overwrite && fs::is_directory(run)) {
+    clean_run(run);
+    fs::remove(run / kLatest);
+    fs::remove(run / kLogFile);
+    for (const fs::path& checkpoint : list_checkpoints(run)) delete_checkpoint(checkpoint);
+  }
+  std::error_code error;
+  fs::create_directories(run, error);
+  require(fs::is_directory(run), "cannot make the folder {}: {}", run.string(), error.message());
+  require(overwrite || fs::is_empty(run),
+          "{} is not empty: --resume goes on with the run in it, --overwrite replaces it, another "
+          "--out leaves it alone",
+          run.string());
+}
+
+void clean_run(const fs::path& run) {
+  if (!fs::is_directory(run)) return;
+  for (const auto& entry : fs::directory_iterator(run)) {
+    if (entry.path().filename().string().starts_with(kAside)) fs::remove_all(entry.path());
+  }
+}
+
+}  // namespace pararnn::train

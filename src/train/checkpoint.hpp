@@ -1,0 +1,47 @@
+// Checkpoints of a run. A run is a folder; a checkpoint is a folder step-00000500 in it, which
+// appears whole or not at all: it is written aside, forced to the disk and renamed. Its
+// manifest.json lists the other files with sizes and checksums, so that damage is found and named.
+// `latest` is a symbolic link to the newest checkpoint and always points at a whole one.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+namespace pararnn::train {
+
+/// The log of a run, in its folder.
+inline constexpr const char* kLogFile = "log.jsonl";
+
+/// Makes the checkpoint of `step` in the run: `write_files` fills the folder it is given; then the
+/// folder takes its name, `latest` its new target, and all but the `keep` newest checkpoints go.
+/// Returns the folder. Throws Error (a full disk) and leaves the earlier checkpoints as they were.
+std::filesystem::path write_checkpoint(
+    const std::filesystem::path& run, int64_t step, int64_t keep,
+    const std::function<void(const std::filesystem::path&)>& write_files);
+
+/// The checkpoints of a run, oldest first.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& run);
+
+/// The checkpoint that `path` means: a checkpoint itself, or the newest one of a run.
+/// Throws Error if there is none.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+
+/// Throws Error that names the damaged file and the checkpoint to use instead, unless every file is
+/// as it was written. A folder without the list has nothing to be compared with: that is damage if
+/// `manifest_needed`.
+void verify_checkpoint(const std::filesystem::path& checkpoint, bool manifest_needed);
+
+/// Gives the checkpoints newer than this one another name, so that the run goes on from here.
+/// Returns how many there were.
+int64_t set_newer_checkpoints_aside(const std::filesystem::path& checkpoint);
+
+/// Makes the folder of a new run. Throws Error if something is in it already; with `overwrite`, the
+/// run that is in it is deleted instead.
+void create_run(const std::filesystem::path& run, bool overwrite);
+
+/// Deletes what a kill in the middle of writing or deleting a checkpoint left behind.
+void clean_run(const std::filesystem::path& run);
+
+}  // namespace pararnn::train

@@ -1,0 +1,77 @@
+#include "train/config.hpp"
+
+#include <algorithm>
+#include <set>
+#include <type_traits>
+
+#include "base/error.hpp"
+
+namespace pararnn::train {
+
+std::string option_name(std::string_view key) {
+  std::string name = "--" + std::string(key);
+  std::ranges::replace(name, '_', '-');
+  return name;
+}
+
+torch::ScalarType precision_dtype(const std::string& precision) {
+  if (precision == "float32") return torch::kFloat32;
+  if (precision == "bfloat16") return torch::kBFloat16;
+  throw Error(fmt::format("--precision is \"{}\", but must be float32 or bfloat16", precision));
+}
+
+nlohmann::json to_json(const TrainConfig& config) {
+  nlohmann::json json;
+  for_each_field(config, [&](std::string_view name, const auto& value, const Field&) {
+    json[std::string(name)] = value;
+  });
+  return json;
+}
+
+TrainConfig train_config_from_json(const nlohmann::json& json) {
+  require(json.is_object(), "the training options are not a JSON object");
+  TrainConfig config;
+  std::set<std::string, std::less<>> known;
+  for_each_field(config, [&](std::string_view name, auto& value, const Field&) {
+    known.emplace(name);
+    const auto found = json.find(name);
+    require(found != json.end(), "the training options lack \"{}\"", name);
+    using Value = std::remove_reference_t<decltype(value)>;
+    const bool right_type = std::is_same_v<Value, std::string> ? found->is_string()
+                            : std::is_integral_v<Value>        ? found->is_number_integer()
+                                                               : found->is_number();
+    require(right_type, "the training option \"{}\" has the wrong type: {}", name, found->dump());
+    value = found->template get<Value>();
+  });
+  for (const auto& [key, value] : json.items()) {
+    require(known.contains(key), "\"{}\" is no training option", key);
+  }
+  require_valid(config);
+  return config;
+}
+
+void require_valid(const TrainConfig& config) {
+  for_each_field(config, [](std::string_view name, const auto& value, const Field& field) {
+    if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(value)>>) {
+      const auto number = static_cast<double>(value);
+      require(number >= field.least && number <= field.most,
+              "{} is {}, but must lie between {} and {}", option_name(name), value, field.least,
+              field.most);
+    }
+  });
+  require(config.steps > 0 || config.minutes > 0,
+          "nothing says how long to train: give --steps or --minutes");
+  precision_dtype(config.precision);
+}
+
+void require_resumable(const TrainConfig& stored, const TrainConfig& wanted) {
+  const nlohmann::json before = to_json(stored);
+  for_each_field(wanted, [&](std::string_view name, const auto& value, const Field& field) {
+    require(!field.fixed || before.at(std::string(name)) == nlohmann::json(value),
+            "{} is {}, but the run to resume was started with {}: leave the option out, or start a "
+            "new run",
+            option_name(name), value, before.at(std::string(name)).dump());
+  });
+}
+
+}  // namespace pararnn::train

@@ -1,0 +1,73 @@
+#include "train/run_report.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+namespace pararnn::train {
+
+void StepMean::add(const StepReport& report) {
+  ++steps;
+  tokens += report.tokens;
+  losses += report.loss;
+  seconds += report.seconds;
+}
+
+RunReport::RunReport(const Options& options)
+    : log_every_(options.log_every),
+      total_steps_(options.total_steps),
+      byte_tokens_(options.byte_tokens),
+      log_(options.log, options.log_bytes),
+      progress_(options.show) {}
+
+void RunReport::start(const nlohmann::json& settings) {
+  nlohmann::json event = settings;
+  event["event"] = "start";
+  log_.write(event);
+}
+
+std::string RunReport::describe_loss(double loss) const {
+  return byte_tokens_
+             ? fmt::format("loss {:.4f}, {:.3f} bits per byte", loss, loss / std::numbers::ln2)
+             : fmt::format("loss {:.4f}, perplexity {:.2f}", loss, std::exp(loss));
+}
+
+void RunReport::step(const StepReport& report, double run_seconds, double seconds_left) {
+  logged_.add(report);
+  if (report.step % log_every_ == 0) {
+    const StepMean mean = std::exchange(logged_, {});
+    log_.write({{"event", "step"},
+                {"step", report.step},
+                {"loss", mean.loss()},
+                {"gradient_norm", report.gradient_norm},
+                {"learning_rate", report.learning_rate},
+                {"tokens_per_second", std::round(mean.tokens_per_second())},
+                {"seconds", run_seconds}});
+  }
+  shown_.add(report);
+  if (!progress_.due()) return;
+  const StepMean mean = std::exchange(shown_, {});
+  const std::string total = total_steps_ > 0 ? fmt::format("/{}", total_steps_) : "";
+  progress_.update(fmt::format("step {}{}: {}, {} tokens/s, {} left", report.step, total,
+                               describe_loss(mean.loss()), format_count(mean.tokens_per_second()),
+                               format_duration(seconds_left)));
+}
+
+void RunReport::validation(int64_t step, const Score& score) {
+  log_.write({{"event", "validation"},
+              {"step", step},
+              {"loss", score.loss()},
+              {"bits_per_byte", score.bits_per_byte()},
+              {"perplexity", score.perplexity()},
+              {"tokens", score.tokens},
+              {"seconds", score.seconds}});
+  const std::string perplexity =
+      byte_tokens_ ? "" : fmt::format(", perplexity {:.2f}", score.perplexity());
+  progress_.say(
+      fmt::format("step {}: validation {:.4f} bits per byte{} ({} tokens of held-out text)", step,
+                  score.bits_per_byte(), perplexity, score.tokens));
+}
+
+}  // namespace pararnn::train

@@ -1,0 +1,68 @@
+// What a run tells while it goes: lines of its log, and lines for whoever watches. Losses are shown
+// in bits per byte where a token is a byte, otherwise as perplexity.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "train/evaluate.hpp"
+#include "train/progress.hpp"
+#include "train/run_log.hpp"
+
+namespace pararnn::train {
+
+/// One step of training.
+struct StepReport {
+  int64_t step = 0;  // how many are done, with this one
+  int64_t tokens = 0;
+  double loss = 0;  // nats per token
+  double gradient_norm = 0, learning_rate = 0;
+  double seconds = 0;  // that it took
+};
+
+/// The mean over the steps added.
+struct StepMean {
+  int64_t steps = 0, tokens = 0;
+  double losses = 0, seconds = 0;
+
+  void add(const StepReport& report);
+  double loss() const { return losses / static_cast<double>(steps); }
+  double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
+};
+
+class RunReport {
+ public:
+  struct Options {
+    std::filesystem::path log;
+    int64_t log_bytes = 0;    // of the log to keep
+    int64_t log_every = 10;   // steps
+    int64_t total_steps = 0;  // 0: not known
+    bool byte_tokens = true;
+    std::FILE* show = nullptr;  // null: nowhere
+  };
+  explicit RunReport(const Options& options);
+
+  /// `run_seconds` is the time since the run began, resumed parts included. These throw Error if
+  /// the log cannot be written.
+  void start(const nlohmann::json& settings);
+  void step(const StepReport& report, double run_seconds, double seconds_left);
+  void validation(int64_t step, const Score& score);
+  /// A line that is only shown.
+  void say(const std::string& line) { progress_.say(line); }
+
+  int64_t log_bytes() const { return log_.bytes(); }
+
+ private:
+  std::string describe_loss(double loss) const;
+
+  int64_t log_every_, total_steps_;
+  bool byte_tokens_;
+  RunLog log_;
+  Progress progress_;
+  StepMean logged_, shown_;
+};
+
+}  // namespace pararnn::train

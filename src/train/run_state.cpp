@@ -1,0 +1,44 @@
+#include "train/run_state.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "data/output_file.hpp"
+
+namespace pararnn::train {
+namespace {
+
+constexpr const char* kFile = "state.json";
+
+/// Calls visit(key, member) for all that is stored as it is.
+template <class State, class Visit>
+void for_each_member(State& state, Visit visit) {
+  visit("step", state.step);
+  visit("seconds", state.seconds);
+  visit("log_bytes", state.log_bytes);
+  visit("threads", state.threads);
+  visit("fingerprint", state.fingerprint);
+}
+
+}  // namespace
+
+void save_run_state(const std::filesystem::path& checkpoint, const RunState& state) {
+  nlohmann::json json{{"options", to_json(state.options)}};
+  for_each_member(state, [&](const char* key, const auto& member) { json[key] = member; });
+  data::write_file(checkpoint / kFile, json.dump(2) + "\n");
+}
+
+RunState load_run_state(const std::filesystem::path& checkpoint) {
+  const std::string file = (checkpoint / kFile).string();
+  try {
+    const nlohmann::json json = nlohmann::json::parse(data::read_file(file));
+    RunState state;
+    for_each_member(state, [&](const char* key, auto& member) { json.at(key).get_to(member); });
+    state.options = train_config_from_json(json.at("options"));
+    return state;
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{} makes no state of a run: {}", file, error.what()));
+  }
+}
+
+}  // namespace pararnn::train

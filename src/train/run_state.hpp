@@ -1,0 +1,25 @@
+// What a checkpoint says of its run beside weights and moments: state.json.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "train/config.hpp"
+
+namespace pararnn::train {
+
+struct RunState {
+  int64_t step = 0;         // steps done
+  double seconds = 0;       // the run has taken
+  int64_t log_bytes = 0;    // of the log
+  int64_t threads = 0;      // the run was computed with
+  std::string fingerprint;  // of the data
+  TrainConfig options;
+};
+
+void save_run_state(const std::filesystem::path& checkpoint, const RunState& state);
+/// Throws Error if the file is missing or makes no state.
+RunState load_run_state(const std::filesystem::path& checkpoint);
+
+}  // namespace pararnn::train

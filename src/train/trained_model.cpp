@@ -1,0 +1,20 @@
+#include "train/trained_model.hpp"
+
+#include "base/error.hpp"
+#include "nn/model_files.hpp"
+#include "train/checkpoint.hpp"
+
+namespace pararnn::train {
+
+TrainedModel load_trained_model(const std::filesystem::path& path) {
+  const std::filesystem::path folder = find_checkpoint(path);
+  verify_checkpoint(folder, /*manifest_needed=*/false);
+  TrainedModel trained{nn::load_language_model(folder), data::load_tokenizer(folder)};
+  const int64_t vocabulary = trained.model->config().vocabulary;
+  require(trained.tokenizer->vocabulary_size() == vocabulary,
+          "{} holds a model of {} tokens and a tokenizer of {}: they do not belong together",
+          folder.string(), vocabulary, trained.tokenizer->vocabulary_size());
+  return trained;
+}
+
+}  // namespace pararnn::train

@@ -1,0 +1,202 @@
+#include "train/trainer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "data/tokenizer.hpp"
+#include "nn/model_files.hpp"
+#include "nn/safetensors.hpp"
+#include "train/checkpoint.hpp"
+#include "train/evaluate.hpp"
+#include "train/loss.hpp"
+#include "train/run_state.hpp"
+#include "train/schedule.hpp"
+#include "train/signals.hpp"
+
+namespace pararnn::train {
+namespace {
+
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_config,
+                             int64_t vocabulary) {
+  require_valid(config);
+  torch::manual_seed(static_cast<uint64_t>(config.seed));
+  model_config.vocabulary = vocabulary;
+  nn::LanguageModel model(model_config);
+  model->set_compute_dtype(precision_dtype(config.precision));
+  return model;
+}
+
+std::vector<Parameter> trainable_parameters(const nn::LanguageModel& model) {
+  std::vector<Parameter> parameters;
+  for (const auto& item : model->named_parameters()) {
+    parameters.push_back({item.key(), item.value(), nn::decays(item.key(), item.value())});
+  }
+  return parameters;
+}
+
+/// Row-major tokens as a tensor (B,T).
+torch::Tensor as_tensor(std::vector<int32_t>& tokens, const data::Batch& batch) {
+  return torch::from_blob(tokens.data(), {batch.rows, batch.steps}, torch::kInt32)
+      .to(torch::kInt64);
+}
+
+void require_same_model(const nn::ModelConfig& stored, const nn::ModelConfig& wanted) {
+  const nlohmann::json before = nn::to_json(stored), after = nn::to_json(wanted);
+  for (const auto& [key, value] : after.items()) {
+    require(value == before.at(key),
+            "{} is {}, but the run to resume was started with {}: leave the option out, or start a "
+            "new run",
+            option_name(key), value.dump(), before.at(key).dump());
+  }
+}
+
+bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+}  // namespace
+
+Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
+                 const data::Dataset& dataset, const std::filesystem::path& run, std::FILE* show)
+    : config_(config),
+      dataset_(dataset),
+      run_(run),
+      show_(show),
+      model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size())),
+      optimizer_(trainable_parameters(model_),
+                 {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay}),
+      batches_(dataset.training, config.batch, config.length, static_cast<uint64_t>(config.seed)) {}
+
+int Trainer::run() {
+  const StopSignals signals;
+  start_ = std::chrono::steady_clock::now();
+  report_.emplace(RunReport::Options{run_ / kLogFile, log_bytes_, config_.log_every, config_.steps,
+                                     dataset_.tokenizer->name() == "bytes", show_});
+  report_->start(
+      {{"step", step_}, {"options", to_json(config_)}, {"model", nn::to_json(model_->config())}});
+  while (!finished()) {
+    if (const int signal = signals.received()) {
+      save_checkpoint();
+      report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
+      return signal;
+    }
+    report_->step(train_step(), seconds(), seconds_left());
+    if (finished()) break;
+    if (due(step_, config_.validate_every)) validate();
+    if (due(step_, config_.checkpoint_every)) save_checkpoint();
+  }
+  validate();
+  save_checkpoint();
+  return 0;
+}
+
+StepReport Trainer::train_step() {
+  const auto start = std::chrono::steady_clock::now();
+  StepReport report{
+      .learning_rate = learning_rate(
+          {config_.learning_rate, config_.learning_rate_floor, config_.warmup}, progress())};
+  const auto share = 1 / static_cast<double>(config_.accumulate);
+  optimizer_.zero_gradients();
+  for (int64_t i = 0; i < config_.accumulate; ++i) {
+    data::Batch batch = batches_.batch(step_ * config_.accumulate + i);
+    const torch::Tensor inputs = as_tensor(batch.inputs, batch);    // (B,T)
+    const torch::Tensor targets = as_tensor(batch.targets, batch);  // (B,T): inputs, one token on
+    const torch::Tensor logits = model_->forward(inputs);           // (B,T,V)
+    const Loss loss = language_model_loss(logits, targets, config_.z_loss);
+    (loss.total * share).backward();
+    report.loss += loss.cross_entropy.item<double>() * share;
+    report.tokens += inputs.numel();
+  }
+  report.gradient_norm = clip_gradients(optimizer_.parameters(), config_.clip);
+  require(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
+          "step {}: the loss is {} and its gradient's norm {}; {} with a lower --learning-rate",
+          step_ + 1, report.loss, report.gradient_norm,
+          checkpoint_step_ < 0
+              ? "start again"
+              : fmt::format("the checkpoint of step {} is good: --resume from there",
+                            checkpoint_step_));
+  optimizer_.step(report.learning_rate);
+  model_->clip_weights();
+  report.step = ++step_;
+  report.seconds = seconds_since(start);
+  return report;
+}
+
+void Trainer::validate() {
+  if (dataset_.held_out->size() < 2) return;
+  report_->validation(step_, evaluate(model_, *dataset_.held_out, *dataset_.tokenizer,
+                                      {.batch = config_.batch,
+                                       .length = config_.length,
+                                       .tokens = config_.validation_tokens}));
+}
+
+void Trainer::save_checkpoint() {
+  if (step_ == checkpoint_step_) return;
+  write_checkpoint(run_, step_, config_.keep, [&](const std::filesystem::path& folder) {
+    nn::save_language_model(folder, model_);
+    data::save_tokenizer(*dataset_.tokenizer, folder);
+    nn::save_safetensors(folder / kOptimizerFile, {.tensors = optimizer_.state(), .metadata = {}});
+    save_run_state(folder, {step_, seconds(), report_->log_bytes(), torch::get_num_threads(),
+                            dataset_.fingerprint, config_});
+  });
+  checkpoint_step_ = step_;
+}
+
+void Trainer::restore(const std::filesystem::path& path) {
+  const std::filesystem::path checkpoint = find_checkpoint(path);
+  verify_checkpoint(checkpoint, /*manifest_needed=*/true);
+  const RunState state = load_run_state(checkpoint);
+  require(state.fingerprint == dataset_.fingerprint,
+          "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
+          "that back, or start a new run",
+          config_.data, state.options.data);
+  require_resumable(state.options, config_);
+  const nn::LanguageModel stored = nn::load_language_model(checkpoint);
+  require_same_model(stored->config(), model_->config());
+  nn::load_parameters(model_, nn::parameters_of(stored), checkpoint.string());
+  optimizer_.load_state(nn::load_safetensors(checkpoint / kOptimizerFile).tensors);
+  step_ = checkpoint_step_ = state.step;
+  log_bytes_ = state.log_bytes;
+  earlier_seconds_ = state.seconds;
+  set_newer_checkpoints_aside(checkpoint);
+  if (show_ != nullptr) {
+    fmt::print(show_, "going on from {}\n", checkpoint.string());
+    if (state.threads != torch::get_num_threads()) {
+      fmt::print(show_,
+                 "with {} threads instead of {}, so the last digits may come out differently\n",
+                 torch::get_num_threads(), state.threads);
+    }
+  }
+}
+
+bool Trainer::finished() const {
+  return (config_.steps > 0 && step_ >= config_.steps) ||
+         (config_.minutes > 0 && seconds() >= config_.minutes * 60);
+}
+
+/// The share of the run that is done when the step at hand is done: of its steps or, without
+/// --steps, of its minutes.
+double Trainer::progress() const {
+  if (config_.steps > 0) return static_cast<double>(step_ + 1) / static_cast<double>(config_.steps);
+  return seconds() / (config_.minutes * 60);
+}
+
+double Trainer::seconds() const { return earlier_seconds_ + seconds_since(start_); }
+
+double Trainer::seconds_left() const {
+  double left = std::numeric_limits<double>::infinity();
+  if (config_.steps > 0 && step_ > 0) {
+    left = seconds() / static_cast<double>(step_) * static_cast<double>(config_.steps - step_);
+  }
+  if (config_.minutes > 0) left = std::min(left, config_.minutes * 60 - seconds());
+  return left;
+}
+
+}  // namespace pararnn::train

@@ -1,0 +1,77 @@
+// The training loop. A step takes a batch of token sequences, runs the model forward and backward,
+// clips the gradient and updates the weights:
+//
+//   tokens (B,T) → model → logits (B,T,V) → loss → gradients → AdamW → weights
+//
+// The batch is a function of seed and step alone, so the weights, the optimizer's moments and the
+// number of steps done are all there is to know of a run: that is what a checkpoint holds, and a
+// run that goes on from it computes bit for bit what it would have computed without the stop (on
+// CPUs, with as many threads).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "data/batches.hpp"
+#include "data/dataset.hpp"
+#include "nn/language_model.hpp"
+#include "train/config.hpp"
+#include "train/optimizer.hpp"
+#include "train/run_report.hpp"
+
+namespace pararnn::train {
+
+/// Trains one model on one dataset; checkpoints and log go into the folder of the run.
+class Trainer {
+ public:
+  /// A new model, at step 0, with the vocabulary of the dataset's tokenizer. What the run tells
+  /// goes to `show` too (null: nowhere). Throws Error on settings that make no run.
+  Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
+          const data::Dataset& dataset, const std::filesystem::path& run,
+          std::FILE* show = nullptr);
+
+  /// Goes on from a checkpoint of the run; newer ones are set aside. Throws Error if it is damaged,
+  /// or if model, data or settings are not those it was trained with.
+  void restore(const std::filesystem::path& checkpoint);
+
+  /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
+  /// early, with a checkpoint, and returns the signal's number; otherwise 0. Throws Error on a loss
+  /// that is not finite and on a file that cannot be written; the checkpoints before stay as they
+  /// are.
+  int run();
+
+  /// One step: forward, backward, update. Throws Error, and updates nothing, if the loss or its
+  /// gradient is not finite.
+  StepReport train_step();
+
+  nn::LanguageModel& model() { return model_; }
+  int64_t step() const { return step_; }
+
+ private:
+  bool finished() const;
+  double progress() const;
+  double seconds() const;
+  double seconds_left() const;
+  void validate();
+  void save_checkpoint();
+
+  TrainConfig config_;
+  data::Dataset dataset_;
+  std::filesystem::path run_;
+  std::FILE* show_;
+  nn::LanguageModel model_;
+  AdamW optimizer_;
+  data::BatchSampler batches_;
+  std::optional<RunReport> report_;  // while it runs
+
+  int64_t step_ = 0;              // steps done
+  int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
+  int64_t log_bytes_ = 0;         // of the log at that checkpoint
+  double earlier_seconds_ = 0;    // that the run took before `start_`
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace pararnn::train

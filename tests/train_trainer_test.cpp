@@ -1,0 +1,288 @@
+#include "train/trainer.hpp"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "train/checkpoint.hpp"
+#include "train_test_support.hpp"
+
+namespace pararnn::train {
+namespace {
+
+using Files = std::map<std::string, std::string>;
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    data::Random random(1);
+    write(folder_ / "text.txt", data::random_text(random, 5000));
+    config_.data = folder_ / "text.txt";
+  }
+
+  Trainer make(const fs::path& run) {
+    return {config_, model_, data::open_dataset(config_.data, {.held_out_share = config_.held_out}),
+            run};
+  }
+
+  /// Trains to the end in a fresh run.
+  fs::path train(const std::string& name) {
+    const fs::path run = folder_ / name;
+    create_run(run, false);
+    EXPECT_EQ(make(run).run(), 0);
+    return run;
+  }
+
+  /// What a run has learned: the files of its newest checkpoint that do not tell the time.
+  static Files learned(const fs::path& run) {
+    Files files;
+    for (const char* name :
+         {"model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json"}) {
+      files[name] = read(run / "latest" / name);
+    }
+    return files;
+  }
+
+  /// The losses in a run's log, which must have each step once and in order.
+  static std::vector<double> losses(const fs::path& run) {
+    std::vector<double> losses;
+    std::istringstream lines(read(run / kLogFile));
+    for (std::string line; std::getline(lines, line) && !lines.eof();) {
+      const nlohmann::json event = nlohmann::json::parse(line);
+      if (event["event"] != "step") continue;
+      losses.push_back(event["loss"]);
+      EXPECT_EQ(event["step"], losses.size());
+    }
+    return losses;
+  }
+
+  TemporaryFolder folder_;
+  TrainConfig config_{.batch = 2,
+                      .length = 16,
+                      .steps = 24,
+                      .validate_every = 7,
+                      .validation_tokens = 100,
+                      .checkpoint_every = 1,
+                      .keep = 100,
+                      .log_every = 1};
+  nn::ModelConfig model_{.width = 16, .layers = 1};
+};
+
+TEST_F(TrainerTest, LearnsAndRepeatsItselfBitForBit) {
+  config_.steps = 150;
+  config_.checkpoint_every = 0;
+  config_.learning_rate = 0.02;
+  const fs::path run = train("run");
+  const std::vector<double> steps = losses(run);
+  ASSERT_EQ(steps.size(), 150u);
+  EXPECT_LT(steps.back(), 0.7 * steps.front());
+  EXPECT_EQ(learned(train("again")), learned(run));
+  config_.seed = 1;
+  EXPECT_NE(learned(train("other")), learned(run));
+}
+
+TEST_F(TrainerTest, ResumesBitForBitFromEveryStep) {
+  const fs::path run = train("run");
+  const Files expected = learned(run);
+  const std::vector<double> expected_losses = losses(run);
+  for (const fs::path& checkpoint : list_checkpoints(run)) {
+    const fs::path copy = folder_ / ("from-" + checkpoint.filename().string());
+    fs::copy(run, copy, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    Trainer trainer = make(copy);
+    trainer.restore(copy / checkpoint.filename());
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(learned(copy), expected);
+    EXPECT_EQ(losses(copy), expected_losses);
+    fs::remove_all(copy);
+  }
+}
+
+TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
+  config_.accumulate = 3;
+  config_.clip = 0.05;
+  config_.z_loss = 0.01;
+  config_.checkpoint_every = 11;
+  model_.weight_bound = 0.01;
+  const fs::path run = train("run");
+  const Files expected = learned(run);
+  Trainer trainer = make(run);
+  trainer.restore(run / "step-00000011");
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, AccumulatedBatchesMakeTheStepOfOneLargeBatch) {
+  config_.accumulate = 4;
+  Trainer small = make(folder_ / "small");
+  config_.accumulate = 1;
+  config_.batch = 8;
+  Trainer large = make(folder_ / "large");
+  for (int i = 0; i < 3; ++i) {
+    const StepReport one = small.train_step(), other = large.train_step();
+    EXPECT_NEAR(one.loss, other.loss, 1e-5);
+    EXPECT_NEAR(one.gradient_norm, other.gradient_norm, 1e-4);
+    EXPECT_EQ(one.tokens, other.tokens);
+  }
+}
+
+TEST_F(TrainerTest, ASignalWritesACheckpointAndTheRunGoesOnBitForBit) {
+  config_.checkpoint_every = 0;
+  config_.steps = 300;
+  const Files expected = learned(train("run"));
+  const fs::path run = folder_ / "stopped";
+  create_run(run, false);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    Trainer trainer = make(run);
+    if (signal != SIGINT) trainer.restore(run);
+    std::jthread sender([log = run / kLogFile, signal, before = losses(run).size()] {
+      while (losses(log.parent_path()).size() < before + 5)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      kill(getpid(), signal);
+    });
+    ASSERT_EQ(trainer.run(), signal);
+    EXPECT_LT(trainer.step(), 300);
+    verify_checkpoint(find_checkpoint(run), true);
+  }
+  Trainer trainer = make(run);
+  trainer.restore(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const fs::path run = folder_ / "run";
+  config_.steps = 5;
+  config_.checkpoint_every = 5;
+  create_run(run, false);
+  EXPECT_EQ(make(run).run(), 0);
+  // Too small for the log, for a manifest, for the tokenizer, and for the weights, in turn.
+  config_.steps = 10;
+  const auto weights = static_cast<rlim_t>(fs::file_size(run / "latest" / "model.safetensors"));
+  for (const rlim_t limit : {rlim_t{1}, rlim_t{400}, weights / 2, weights + 1}) {
+    Trainer trainer = make(run);
+    trainer.restore(run);
+    rlimit small = before;
+    small.rlim_cur = limit;
+    setrlimit(RLIMIT_FSIZE, &small);
+    const std::string sentence = data::error_of([&] { trainer.run(); });
+    setrlimit(RLIMIT_FSIZE, &before);
+    EXPECT_NE(sentence.find("cannot write"), std::string::npos) << sentence;
+    EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
+    EXPECT_EQ(find_checkpoint(run), run / "step-00000005");
+    EXPECT_EQ(fs::read_symlink(run / "latest"), "step-00000005");
+    verify_checkpoint(run / "latest", true);
+  }
+  Trainer trainer = make(run);
+  trainer.restore(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(find_checkpoint(run), run / "step-00000010");
+}
+
+TEST_F(TrainerTest, ALossThatIsNotFiniteIsOneSentenceAndLeavesTheLastCheckpoint) {
+  config_.checkpoint_every = 4;
+  config_.steps = 4;
+  const fs::path run = train("run");
+  config_.steps = 400;
+  config_.learning_rate = 1e12;
+  config_.warmup = 0;
+  Trainer trainer = make(run);
+  trainer.restore(run);
+  expect_error([&] { trainer.run(); }, {"loss", "step 4", "--resume", "--learning-rate"});
+  for (const fs::path& checkpoint : list_checkpoints(run)) verify_checkpoint(checkpoint, true);
+  config_.learning_rate = 0.001;
+  Trainer mended = make(run);
+  mended.restore(run / "step-00000004");
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(std::isfinite(mended.train_step().loss));
+}
+
+TEST_F(TrainerTest, ResumingWithOtherDataModelOrBatchNamesTheOption) {
+  const fs::path run = train("run");
+  const TrainConfig config = config_;
+  const nn::ModelConfig model = model_;
+  const auto expect_refused = [&](std::string_view option) {
+    expect_error([&] { make(run).restore(run); }, {option, "resume"});
+    config_ = config;
+    model_ = model;
+  };
+  config_.batch = 3;
+  expect_refused("--batch");
+  config_.length = 15;
+  expect_refused("--length");
+  config_.accumulate = 2;
+  expect_refused("--accumulate");
+  config_.seed = 5;
+  expect_refused("--seed");
+  config_.held_out = 0.2;
+  expect_refused("--held-out");
+  model_.cell = "lstm";
+  expect_refused("--cell");
+  model_.width = 32;
+  expect_refused("--width");
+  write(folder_ / "other.txt", read(config_.data) + "more");
+  config_.data = folder_ / "other.txt";
+  expect_refused("--data");
+  config_.log_every = 3;  // this one may change
+  config_.keep = 2;
+  make(run).restore(run);
+}
+
+TEST_F(TrainerTest, ADamagedCheckpointIsRefusedWithTheOneBeforeIt) {
+  const fs::path run = train("run");
+  data::Random random(3);
+  for (const char* name : {"model.safetensors", "optimizer.safetensors", "state.json",
+                           "config.json", "tokenizer.json", "manifest.json"}) {
+    const fs::path file = run / "step-00000024" / name;
+    const std::string whole = read(file);
+    std::string flipped = whole;
+    flipped[static_cast<size_t>(data::random_below(random, std::ssize(whole) / 2))] ^= 0x40;
+    const std::string cut =
+        whole.substr(0, static_cast<size_t>(data::random_below(random, std::ssize(whole))));
+    for (const std::string& damaged : {flipped, cut}) {
+      write(file, damaged);
+      expect_error([&] { make(run).restore(run); }, {name, "step-00000024", "step-00000023"});
+    }
+    write(file, whole);
+  }
+  make(run).restore(run);
+}
+
+TEST_F(TrainerTest, StopsWhenItsMinutesAreOver) {
+  config_.steps = 0;
+  config_.minutes = 0.5 / 60;
+  config_.checkpoint_every = 0;
+  config_.learning_rate_floor = 0.1;
+  const auto begin = std::chrono::steady_clock::now();
+  const fs::path run = train("run");
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(500));
+  // The learning rate has come down to its end with the clock.
+  std::istringstream lines(read(run / kLogFile));
+  double rate = -1;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json event = nlohmann::json::parse(line);
+    if (event["event"] == "step") rate = event["learning_rate"];
+  }
+  EXPECT_GT(rate, 0.1 * config_.learning_rate * 0.999);
+  EXPECT_LT(rate, 0.3 * config_.learning_rate);
+}
+
+TEST_F(TrainerTest, SettingsThatMakeNoRunAreNamed) {
+  config_.steps = 0;
+  expect_error([&] { make("run"); }, {"--steps", "--minutes"});
+  config_.steps = 1;
+  config_.warmup = 1.5;
+  expect_error([&] { make("run"); }, {"--warmup"});
+  config_.warmup = 0;
+  config_.length = 1 << 20;
+  expect_error([&] { make("run"); }, {"text.txt"});
+}
+
+}  // namespace
+}  // namespace pararnn::train
