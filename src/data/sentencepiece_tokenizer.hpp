@@ -1,16 +1,15 @@
 // Byte-pair encoding by the SentencePiece library (Kudo and Richardson 2018), set up to lose
 // nothing: no normalisation, no added space, whitespace pieces allowed, and bytes for what no piece
-// covers. Two things the library would not give back are spelled in byte tokens before it sees
-// them: what is not valid UTF-8, and U+2581, by which it marks spaces. A text is encoded line by
+// covers. What the library would not give back is spelled in byte tokens before it sees it: what is
+// not valid UTF-8, zero bytes, and U+2581, by which it marks spaces. A text is encoded line by
 // line, so that a document can be encoded in parts.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "data/tokenizer.hpp"
 
