@@ -119,17 +119,20 @@ constexpr Vec<Pattern, C::kState> jacobian_pattern() {
   return C::step(h, u, w);
 }
 
+// A variable of its own: NVRTC takes nothing that a lambda captures for a constant.
+template <Cell C>
+inline constexpr Vec<Pattern, C::kState> kJacobianPattern = jacobian_pattern<C>();
+
 /// lambda^T times the columns [first, first + Count) of a step's Jacobian. Entries that are zero by
 /// the cell's structure cost nothing.
 template <Cell C, int First, int Count, class T, int N>
 PARARNN_FN Vec<T, Count> apply_transposed(const Mat<T, C::kState, N>& jacobian,
                                           const Vec<T, C::kState>& lambda) {
-  constexpr Vec<Pattern, C::kState> pattern = jacobian_pattern<C>();
   Vec<T, Count> result{};
-  static_for<Count>([&](auto i) PARARNN_LAMBDA {
+  static_for<Count>([&]<int I>(Index<I>) PARARNN_LAMBDA {
     static_for<C::kState>([&](auto s) PARARNN_LAMBDA {
-      if constexpr (pattern[s].depends_on(First + i)) {
-        result[i] = result[i] + lambda[s] * jacobian(s, First + i);
+      if constexpr (kJacobianPattern<C>[s].depends_on(First + I)) {
+        result[I] = result[I] + lambda[s] * jacobian(s, First + I);
       }
     });
   });

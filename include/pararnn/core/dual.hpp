@@ -19,12 +19,12 @@ struct Dual {
   T tangent[N]{};
   unsigned support = 0;  // bit i: tangent[i] may be nonzero
 
-  PARARNN_FN Dual() = default;
+  constexpr Dual() = default;
   /// A constant.
   PARARNN_FN Dual(const T& v) : value(v) {}
   template <class Number>
-  requires(__is_same(Number, int) || __is_same(Number, float) ||
-           __is_same(Number, double)) PARARNN_FN Dual(Number v)
+  requires(kSame<Number, int> || kSame<Number, float> || kSame<Number, double>) PARARNN_FN
+      Dual(Number v)
       : value(T(v)) {}
 
   /// The independent variable of direction i.

@@ -15,6 +15,12 @@
 
 namespace pararnn {
 
+/// Whether two types are one: std::is_same_v.
+template <class A, class B>
+inline constexpr bool kSame = false;
+template <class A>
+inline constexpr bool kSame<A, A> = true;
+
 /// A number that a generic lambda can use as a constant.
 template <int I>
 struct Index {
