@@ -18,6 +18,8 @@ target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 # brings, never a second one.
 target_compile_options(torch::torch INTERFACE -fopenmp)
 target_link_options(torch::torch INTERFACE LINKER:--no-as-needed)
+# libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first.
+target_link_libraries(torch::torch INTERFACE stdc++)
 foreach(library torch torch_cpu c10 torch_cuda c10_cuda)
   if(EXISTS ${torch}/lib/lib${library}.so)
     target_link_libraries(torch::torch INTERFACE ${torch}/lib/lib${library}.so)

@@ -72,6 +72,7 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
     context->saved_data["chunk"] = arguments.chunk;
     context->saved_data["burn_in"] = arguments.burn_in;
     context->saved_data["tolerance"] = arguments.tolerance;
+    context->saved_data["has_h0"] = h0.has_value();
     return {y, hT};
   }
 
@@ -85,7 +86,7 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
                                   data["tolerance"].toDouble()};
     const auto [du, dw, dh0] =
         call_backward(saved[0], saved[1], saved[2], gradients[0], gradients[1], arguments);
-    return {du, dw, dh0, Tensor()};
+    return {du, dw, data["has_h0"].toBool() ? dh0 : Tensor(), Tensor()};
   }
 };
 
