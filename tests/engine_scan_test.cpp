@@ -1,0 +1,249 @@
+// Forward and backward over the whole registry: whatever the shape, plan, layout, storage, weights
+// and threads, the result is that of the plain loop.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "engine_test_support.hpp"
+
+namespace pararnn::test {
+namespace {
+
+using cpu::Storage;
+
+struct Case {
+  Shape shape;
+  double weight_scale, gate_bias;
+  Running how;
+};
+
+std::string describe(const std::string& cell, const Case& c) {
+  return cell + " B" + std::to_string(c.shape.batch) + " T" + std::to_string(c.shape.steps) + " D" +
+         std::to_string(c.shape.channels) + " weights " + std::to_string(c.weight_scale) +
+         " gate bias " + std::to_string(c.gate_bias) + " plan " + c.how.way + " chunk " +
+         std::to_string(c.how.chunk) + " burn-in " + std::to_string(c.how.burn_in);
+}
+
+/// Within the bounds of the plain loop, and of one step from the state before.
+template <class T>
+void expect_right(const CellUnderTest<T>& cell, const Case& c, unsigned seed) {
+  SCOPED_TRACE(describe(cell.name, c));
+  const Problem<T> p(cell.kernels, c.shape, c.weight_scale, c.gate_bias, seed);
+  const Result<T> r = run(cell.kernels, p, c.how);
+  EXPECT_TRUE(r.in_bounds_of_memory);
+  for (const bool follow : {false, true}) {
+    SCOPED_TRACE(follow ? "along its own trajectory" : "against the loop");
+    BoundedResult expected = bounds(cell, p, r, c.how.with_h0, follow);
+    EXPECT_LE(worst(r.y, expected.y), 1);
+    EXPECT_LE(worst(r.hT, expected.hT), 1);
+    EXPECT_LE(worst(r.du, expected.du), 1);
+    EXPECT_LE(worst(r.dw, expected.dw), 1);
+    EXPECT_LE(worst(r.dh0, expected.dh0), 1);
+    // Where a chunk begins, the state may differ by the tolerance from where the one before ended.
+    const auto [batch, steps, channels] = c.shape;
+    const std::int64_t count = (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+    for (std::size_t i = 0; i < r.checkpoints.size(); ++i) {
+      const std::int64_t t = std::int64_t(i) / (channels * p.S) % count * kCheckpointInterval;
+      if (t > 0 && t % r.forward.plan.chunk == 0) {
+        expected.states.bound[i] +=
+            cpu::kDefaultTolerance<T> * (1 + std::abs(expected.states.value[i]));
+      }
+    }
+    EXPECT_LE(worst(r.checkpoints, expected.states), 1);
+  }
+}
+
+template <class T>
+class EngineScan : public testing::Test {};
+using Arithmetics = testing::Types<float, double>;
+TYPED_TEST_SUITE(EngineScan, Arithmetics);
+
+constexpr const char* kWays[] = {"sequential", "speculative", "newton"};
+
+TYPED_TEST(EngineScan, EqualsTheLoopOverRandomShapesPlansAndLayouts) {
+  std::mt19937 generator(1);
+  const auto pick = [&](auto&&... of) {
+    const std::int64_t values[] = {of...};
+    return values[generator() % sizeof...(of)];
+  };
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    for (int i = 0; i < 24; ++i) {
+      Case c{{pick(1, 2, 3), pick(1, 2, 15, 16, 17, 31, 33, 100, 250), pick(1, 3, 8, 19, 33, 64)},
+             1,
+             double(pick(-4, -1, 0, 2)),
+             {kWays[i % 3], pick(0, 16, 32, 48, 96), pick(-1, 0, 16, 64), kLayouts[generator() % 4],
+              std::nullopt, cpu::serial_executor(), generator() % 2 == 0}};
+      expect_right(cell, c, generator());
+    }
+  }
+}
+
+TYPED_TEST(EngineScan, EqualsTheLoopAtAnyWeightsAndGateBiases) {
+  unsigned seed = 100;
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    for (const double scale : {0.5, 2.0, 8.0}) {
+      for (const double bias : {-8.0, 0.0, 8.0}) {
+        for (const char* way : kWays) {
+          Case c{{1, 210, 9}, scale, bias, {way, 32, 32}};
+          expect_right(cell, c, ++seed);
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(EngineScan, TheBoundsOfAWellConditionedProblemAreTight) {
+  const double unit = std::numeric_limits<TypeParam>::epsilon();
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    SCOPED_TRACE(cell.name);
+    const Problem<TypeParam> p(cell.kernels, {2, 200, 7}, 0.5, 0, 5);
+    Running how{"sequential"};
+    const auto r = run(cell.kernels, p, how);
+    const BoundedResult expected = bounds(cell, p, r, true, false);
+    const auto expect_tight = [](const BoundedArray& array, double most) {
+      for (std::size_t i = 0; i < array.value.size(); ++i) {
+        ASSERT_LE(array.bound[i], most * (1 + std::abs(array.value[i])));
+      }
+    };
+    expect_tight(expected.y, 200 * unit);
+    expect_tight(expected.hT, 200 * unit);
+    expect_tight(expected.du, 2000 * unit);
+    expect_tight(expected.dw, 20000 * unit);
+  }
+}
+
+TYPED_TEST(EngineScan, TheBoundsNoticeAWrongNumber) {
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    SCOPED_TRACE(cell.name);
+    Running how{"newton", 16, 0};
+    const double off = 1e3 * cpu::kDefaultTolerance<TypeParam>;
+    {
+      const Problem<TypeParam> p(cell.kernels, {1, 64, 5}, 8, 0, 6);
+      auto r = run(cell.kernels, p, how);
+      for (const std::size_t i : {0, 77, 150, 319}) {
+        const TypeParam right = r.y[i];
+        r.y[i] += TypeParam(off);
+        EXPECT_GT(worst(r.y, bounds(cell, p, r, true, true).y), 1) << i;
+        r.y[i] = right;
+      }
+    }
+    const Problem<TypeParam> p(cell.kernels, {1, 64, 5}, 1, 0, 6);
+    auto r = run(cell.kernels, p, how);
+    for (const std::size_t i : {std::size_t(0), r.du.size() / 2, r.du.size() - 1}) {
+      const TypeParam right = r.du[i];
+      r.du[i] += TypeParam(off) * (1 + std::abs(right));
+      EXPECT_GT(worst(r.du, bounds(cell, p, r, true, true).du), 1) << i;
+      r.du[i] = right;
+    }
+  }
+}
+
+TYPED_TEST(EngineScan, ThreadsChangeNoBit) {
+  const cpu::Executor two_threads{2, [](std::int64_t count, const auto& task) {
+                                    std::atomic<std::int64_t> next{0};
+                                    const auto work = [&] {
+                                      for (auto i = next++; i < count; i = next++) task(i);
+                                    };
+                                    std::thread other(work);
+                                    work();
+                                    other.join();
+                                  }};
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    for (const char* way : kWays) {
+      SCOPED_TRACE(cell.name + " " + way);
+      const Problem<TypeParam> p(cell.kernels, {2, 300, 37}, 4, -1, 7);
+      Running how{way, 48, 16};
+      // One chunk more or less is the planner's answer to threads, so the chunk is given; whether
+      // failing columns are walked or corrected depends on threads, so both claim to be two.
+      how.executor.threads = 2;
+      const auto serial = run(cell.kernels, p, how);
+      how.executor = two_threads;
+      const auto threaded = run(cell.kernels, p, how);
+      EXPECT_EQ(serial.y, threaded.y);
+      EXPECT_EQ(serial.hT, threaded.hT);
+      EXPECT_EQ(serial.du, threaded.du);
+      EXPECT_EQ(serial.dw, threaded.dw);
+      EXPECT_EQ(serial.dh0, threaded.dh0);
+    }
+  }
+}
+
+TEST(EngineScan, HalfStorageIsTheRoundingOfSingleStorage) {
+  for (const auto& cell : cells_under_test<float>()) {
+    for (const auto storage : {Storage::kFloat16, Storage::kBFloat16}) {
+      for (const Layout layout : kLayouts) {
+        SCOPED_TRACE(cell.name);
+        const Problem<float> p(cell.kernels, {2, 70, 21}, 1, 0, 8);
+        Running how{"newton", 32, 16, layout, Storage::kFloat32};
+        const auto single = run(cell.kernels, p, how);
+        how.storage = storage;
+        const auto half = run(cell.kernels, p, how);
+        const auto rounded = [&](std::vector<float> x) {
+          for (float& v : x) {
+            v = storage == Storage::kFloat16 ? cpu::from_float16(cpu::to_float16(v))
+                                             : cpu::from_bfloat16(cpu::to_bfloat16(v));
+          }
+          return x;
+        };
+        EXPECT_TRUE(half.in_bounds_of_memory);
+        EXPECT_EQ(half.y, rounded(single.y));
+        EXPECT_EQ(half.du, rounded(single.du));
+        EXPECT_EQ(half.hT, single.hT);
+        EXPECT_EQ(half.dw, single.dw);
+        EXPECT_EQ(half.dh0, single.dh0);
+      }
+    }
+  }
+}
+
+TYPED_TEST(EngineScan, NotANumberAndInfinityAreWhereTheLoopHasThem) {
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    for (const double special : {double(INFINITY), -double(INFINITY), double(NAN)}) {
+      for (const char* way : kWays) {
+        SCOPED_TRACE(cell.name + " " + way + " " + std::to_string(special));
+        Problem<TypeParam> p(cell.kernels, {1, 150, 6}, 1, 0, 9);
+        p.u[70 * p.U * 6 + 2] = TypeParam(special);  // step 70, first input, channel 2
+        std::vector<TypeParam> y(p.dy.size()), hT(p.dhT.size());
+        cell.loop(p.shape, p.u.data(), p.w.data(), p.h0.data(), y.data(), hT.data(), nullptr);
+        Running how{way, 32, 16};
+        const auto r = run(cell.kernels, p, how);
+        const auto expect_same_kind = [](const auto& got, const auto& expected) {
+          for (std::size_t i = 0; i < got.size(); ++i) {
+            if (std::isfinite(expected[i])) {
+              ASSERT_NEAR(got[i], expected[i], sizeof(TypeParam) == 8 ? 1e-11 : 1e-4) << i;
+            } else {
+              ASSERT_EQ(std::isnan(got[i]), std::isnan(expected[i])) << i;
+              if (!std::isnan(expected[i])) {
+                ASSERT_EQ(got[i], expected[i]) << i;
+              }
+            }
+          }
+        };
+        expect_same_kind(r.y, y);
+        expect_same_kind(r.hT, hT);
+      }
+    }
+  }
+}
+
+TYPED_TEST(EngineScan, LongMemoryIsCorrectedNotWrong) {
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    if (cell.name != "gru" && cell.name != "lstm") continue;
+    for (const char* way : {"speculative", "newton"}) {
+      SCOPED_TRACE(cell.name + " " + way);
+      // Fewer columns than lanes: where they are more, failing columns are walked instead.
+      const Problem<TypeParam> p(cell.kernels, {1, 400, 3}, 1, cell.name == "gru" ? -6 : 6, 10);
+      Running how{way, 64, 16};
+      const auto r = run(cell.kernels, p, how);
+      EXPECT_EQ(r.forward.columns, 3);
+      EXPECT_GT(r.forward.columns_corrected, 0);
+      EXPECT_GT(r.forward.newton_iterations, 0);
+      EXPECT_LE(r.forward.largest_mismatch, cpu::kDefaultTolerance<TypeParam> * 100);
+      EXPECT_EQ(r.forward.plan.chunks, 7);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pararnn::test

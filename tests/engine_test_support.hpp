@@ -1,0 +1,254 @@
+// What the tests of the engine share: the cells behind function pointers, random problems, callers'
+// layouts of tensors, and the engine run on them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "pararnn/cells.hpp"
+#include "pararnn/cpu/backward.hpp"
+#include "pararnn/cpu/forward.hpp"
+#include "pararnn/cpu/kernels.hpp"
+#include "pararnn/reference_bounds.hpp"
+
+namespace pararnn::test {
+
+/// One cell of the registry with arithmetic in T.
+template <class T>
+struct CellUnderTest {
+  std::string name;
+  cpu::Kernels<T> kernels;
+  decltype(&reference_forward<Gru, T>) loop;
+  decltype(&reference_backward<Gru, T>) loop_backward;
+  decltype(&reference_bounds<Gru, T>) bounds;
+};
+
+template <class T>
+const std::vector<CellUnderTest<T>>& cells_under_test() {
+  static const std::vector<CellUnderTest<T>> cells = {
+#define PARARNN_CELL_UNDER_TEST(name, Type, summary)                                               \
+  {#name, cpu::make_kernels<Type, T>(), &reference_forward<Type, T>, &reference_backward<Type, T>, \
+   &reference_bounds<Type, T>},
+      PARARNN_CELLS(PARARNN_CELL_UNDER_TEST)
+#undef PARARNN_CELL_UNDER_TEST
+  };
+  return cells;
+}
+
+/// Random arrays for one cell; shapes as in reference.hpp.
+template <class T>
+struct Problem {
+  Shape shape;
+  int S, U, P;
+  std::vector<T> u, w, h0, dy, dhT;
+
+  Problem(const cpu::Kernels<T>& cell, const Shape& sizes, double weight_scale, double gate_bias,
+          unsigned seed)
+      : shape(sizes), S(cell.state), U(cell.inputs), P(cell.params) {
+    const auto [batch, steps, channels] = shape;
+    std::mt19937 generator(seed);
+    std::normal_distribution<double> normal;
+    std::uniform_real_distribution<double> uniform(-weight_scale, weight_scale);
+    // Numbers that bfloat16 and float16 hold exactly, so that storage alone makes no difference.
+    const auto fill = [&](std::vector<T>& x, std::int64_t size, auto&& draw) {
+      x.resize(size);
+      for (std::int64_t i = 0; i < size; ++i) x[i] = T(std::round(draw(i) * 16) / 16);
+    };
+    fill(u, batch * steps * U * channels, [&](std::int64_t i) {
+      return normal(generator) + ((i / channels) % U == 0 ? gate_bias : 0);
+    });
+    fill(dy, batch * steps * channels, [&](std::int64_t) { return normal(generator); });
+    fill(dhT, batch * S * channels, [&](std::int64_t) { return normal(generator); });
+    for (std::int64_t i = 0; i < P * channels; ++i) w.push_back(T(uniform(generator)));
+    // Positive, as a normaliser is.
+    for (std::int64_t i = 0; i < batch * S * channels; ++i) {
+      h0.push_back(T(0.1 + std::abs(normal(generator))));
+    }
+  }
+};
+
+/// How the caller's tensors lie in memory.
+enum class Layout { kBatchFirst, kTimeFirst, kHeads, kPadded };
+inline constexpr Layout kLayouts[] = {Layout::kBatchFirst, Layout::kTimeFirst, Layout::kHeads,
+                                      Layout::kPadded};
+
+/// A tensor (B,T,N,D) in some storage and layout, with room around it that must stay untouched.
+class Stored {
+ public:
+  Stored(const Shape& shape, int components, Layout layout, cpu::Storage storage)
+      : shape_(shape), components_(components) {
+    const auto [batch, steps, channels] = shape;
+    const std::int64_t N = components;
+    std::int64_t extra = 0;
+    view.storage = storage;
+    view.head_width = channels;
+    view.head_stride = 0;
+    view.component_stride = channels;
+    switch (layout) {
+      case Layout::kBatchFirst:
+        view.step_stride = N * channels, view.batch_stride = steps * N * channels;
+        break;
+      case Layout::kTimeFirst:
+        view.batch_stride = N * channels, view.step_stride = batch * N * channels;
+        break;
+      case Layout::kHeads:
+        view.head_width = channels % 3 == 0 ? channels / 3 : 1;
+        view.component_stride = view.head_width;
+        view.head_stride = N * view.head_width;
+        view.step_stride = N * channels, view.batch_stride = steps * N * channels;
+        break;
+      case Layout::kPadded:
+        extra = 3;
+        view.component_stride = channels + extra;
+        view.step_stride = N * view.component_stride + 2;
+        view.batch_stride = steps * view.step_stride + 5;
+        break;
+    }
+    const std::int64_t size = batch * steps * (N * (channels + extra) + 2) + batch * 5 + 8;
+    bytes_.assign(size * width(), kUntouched);
+    view.data = bytes_.data() + 4 * width();
+  }
+  Stored(const Stored&) = delete;
+
+  template <class T>
+  void fill(const std::vector<T>& values) {
+    each([&](std::int64_t at, std::int64_t i) {
+      cpu::store_run(&values[i], 1, view.data, view.storage, at);
+    });
+  }
+  template <class T>
+  std::vector<T> values() const {
+    std::vector<T> result(shape_.batch * shape_.steps * components_ * shape_.channels);
+    each([&](std::int64_t at, std::int64_t i) {
+      cpu::load_run(view.data, view.storage, at, 1, &result[i]);
+    });
+    return result;
+  }
+  /// Whether everything outside of the tensor is as it was made.
+  bool surroundings_untouched() const {
+    std::vector<bool> inside(bytes_.size());
+    each([&](std::int64_t at, std::int64_t) {
+      for (int i = 0; i < width(); ++i) inside[(at + 4) * width() + i] = true;
+    });
+    for (std::size_t i = 0; i < bytes_.size(); ++i) {
+      if (!inside[i] && bytes_[i] != kUntouched) return false;
+    }
+    return true;
+  }
+
+  cpu::TensorView view;
+
+ private:
+  static constexpr unsigned char kUntouched = 0xff;  // NaN in every storage
+
+  int width() const {
+    return view.storage == cpu::Storage::kFloat64   ? 8
+           : view.storage == cpu::Storage::kFloat32 ? 4
+                                                    : 2;
+  }
+  template <class F>
+  void each(F&& f) const {
+    std::int64_t i = 0;
+    for (std::int64_t b = 0; b < shape_.batch; ++b) {
+      for (std::int64_t t = 0; t < shape_.steps; ++t) {
+        for (int n = 0; n < components_; ++n) {
+          for (std::int64_t d = 0; d < shape_.channels; ++d) {
+            f(view.offset(b, t, d) + n * view.component_stride, i++);
+          }
+        }
+      }
+    }
+  }
+
+  Shape shape_;
+  int components_;
+  std::vector<unsigned char> bytes_;
+};
+
+template <class T>
+inline constexpr cpu::Storage kStorageOf = sizeof(T) == 8 ? cpu::Storage::kFloat64
+                                                          : cpu::Storage::kFloat32;
+
+/// How to run the engine.
+struct Running {
+  std::string way = "auto";
+  std::int64_t chunk = 0, burn_in = -1;
+  Layout layout = Layout::kBatchFirst;
+  std::optional<cpu::Storage> storage = std::nullopt;  // none: that of the arithmetic
+  cpu::Executor executor = cpu::serial_executor();
+  bool with_h0 = true;
+};
+
+template <class T>
+struct Result {
+  std::vector<T> y, hT, du, dw, dh0, checkpoints;
+  cpu::Statistics forward, backward;
+  bool in_bounds_of_memory = true;
+};
+
+template <class T>
+Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& how) {
+  const auto [batch, steps, channels] = p.shape;
+  const cpu::Storage storage = how.storage.value_or(kStorageOf<T>);
+  Stored u(p.shape, p.U, how.layout, storage), y(p.shape, 1, how.layout, storage);
+  Stored dy(p.shape, 1, how.layout, storage), du(p.shape, p.U, how.layout, storage);
+  u.fill(p.u);
+  dy.fill(p.dy);
+  Result<T> r;
+  r.hT.resize(batch * p.S * channels);
+  r.dw.resize(p.P * channels);
+  r.dh0.resize(batch * p.S * channels);
+  const Plan plan = make_plan(
+      {batch, steps, channels, cell.lanes, how.executor.threads, how.way, how.chunk, how.burn_in});
+  cpu::ForwardProblem<T> forward{};
+  forward.batch = batch, forward.steps = steps, forward.channels = channels;
+  r.checkpoints.resize(batch * forward.checkpoint_count() * p.S * channels);
+  forward.u = u.view, forward.y = y.view, forward.w = p.w.data();
+  forward.checkpoints = r.checkpoints.data();
+  r.forward = cpu::forward(cell, how.executor, forward, plan, cpu::kDefaultTolerance<T>,
+                           how.with_h0 ? p.h0.data() : nullptr, r.hT.data());
+  cpu::BackwardProblem<T> backward{};
+  backward.batch = batch, backward.steps = steps, backward.channels = channels;
+  backward.u = u.view, backward.dy = dy.view, backward.du = du.view, backward.w = p.w.data();
+  backward.checkpoints = r.checkpoints.data();
+  backward.final_adjoint = p.dhT.data();
+  r.backward = cpu::backward(cell, how.executor, backward, plan, cpu::kDefaultTolerance<T>,
+                             r.dw.data(), r.dh0.data());
+  r.y = y.values<T>();
+  r.du = du.values<T>();
+  r.in_bounds_of_memory = y.surroundings_untouched() && du.surroundings_untouched();
+  return r;
+}
+
+/// The reference with its bounds; along the trajectory of `followed` if that is given.
+template <class T>
+BoundedResult bounds(const CellUnderTest<T>& cell, const Problem<T>& p, const Result<T>& of,
+                     bool with_h0, bool follow) {
+  const auto wide = [](const std::vector<T>& x) { return std::vector<double>(x.begin(), x.end()); };
+  const std::vector<double> y = wide(of.y), checkpoints = wide(of.checkpoints), h0 = wide(p.h0);
+  const Trajectory trajectory{y.data(), checkpoints.data()};
+  return cell.bounds(p.shape, wide(p.u).data(), wide(p.w).data(), with_h0 ? h0.data() : nullptr,
+                     wide(p.dy).data(), wide(p.dhT).data(),
+                     {of.forward.plan.chunk, of.backward.plan.chunk, cpu::kDefaultTolerance<T>},
+                     follow ? &trajectory : nullptr);
+}
+
+/// The largest error in units of its bound; infinity where a number is missing. 1 is the most
+/// that is right.
+template <class T>
+double worst(const std::vector<T>& got, const BoundedArray& expected) {
+  double result = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(double(got[i]) - expected.value[i]);
+    const double ratio = error == 0 ? 0 : error / expected.bound[i];
+    if (!(ratio <= result)) result = ratio == ratio ? ratio : std::numeric_limits<double>::max();
+  }
+  return result;
+}
+
+}  // namespace pararnn::test
