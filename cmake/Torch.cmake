@@ -16,7 +16,9 @@ endforeach()
 target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 # at::parallel_for is a template over OpenMP: its users compile with -fopenmp, and link the libgomp that LibTorch
 # brings, never a second one.
-target_compile_options(torch::torch INTERFACE -fopenmp)
+# Loops with comparisons are vectorised only where floating-point exceptions need not be kept apart; this stands here,
+# and not with the few files that need it, because a precompiled header serves only files of the same flags.
+target_compile_options(torch::torch INTERFACE -fopenmp -fno-trapping-math)
 target_link_options(torch::torch INTERFACE LINKER:--no-as-needed)
 # libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first.
 target_link_libraries(torch::torch INTERFACE stdc++)
