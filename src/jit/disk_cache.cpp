@@ -1,0 +1,104 @@
+#include "jit/disk_cache.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+
+#include "jit/digest.hpp"
+#include "jit/source.hpp"
+
+namespace pararnn::jit {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kMagic = "pararnn kernel 1\n";
+
+// What stands before the content of an entry.
+std::string entry_head(const std::string& key, std::string_view content) {
+  return fmt::format("{}{}\n", kMagic, Digest().add(key).add(content).text());
+}
+
+// Writes all and brings it to the disk; 0 or the reason.
+int write_file(const fs::path& path, std::string_view content) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return errno;
+  int reason = 0;
+  while (!content.empty() && !reason) {
+    const ssize_t written = ::write(file, content.data(), content.size());
+    if (written >= 0) {
+      content.remove_prefix(static_cast<size_t>(written));
+    } else if (errno != EINTR) {
+      reason = errno;
+    }
+  }
+  if (!reason && ::fsync(file) != 0) reason = errno;
+  if (::close(file) != 0 && !reason) reason = errno;
+  return reason;
+}
+
+// Makes the folder, for its owner alone: it holds code that will be run. 0 or the reason.
+int make_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_directory(folder, error)) return 0;
+  fs::create_directories(folder.parent_path(), error);
+  return ::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+}  // namespace
+
+std::optional<std::string> DiskCache::load(const std::string& key) const {
+  if (folder_.empty()) return std::nullopt;
+  std::ifstream file(folder_ / key, std::ios::binary);
+  std::string content(std::istreambuf_iterator<char>(file), {});
+  const size_t head = entry_head(key, "").size();
+  if (content.size() < head) return std::nullopt;
+  if (!content.starts_with(entry_head(key, std::string_view(content).substr(head)))) {
+    return std::nullopt;
+  }
+  content.erase(0, head);
+  return content;
+}
+
+void DiskCache::store(const std::string& key, std::string_view content) const {
+  if (folder_.empty()) return;
+  static std::atomic<int> counter = 0;
+  const fs::path aside =
+      folder_ / fmt::format("{}.unfinished.{}.{}", key, ::getpid(), counter.fetch_add(1));
+  int reason = make_folder(folder_);
+  if (!reason) {
+    reason = write_file(aside, entry_head(key, content).append(content));
+    if (!reason && ::rename(aside.c_str(), (folder_ / key).c_str()) != 0) reason = errno;
+    if (reason) ::unlink(aside.c_str());
+  }
+  if (!reason) return;
+  static std::once_flag once;
+  std::call_once(once, [&] {
+    fmt::print(stderr,
+               "pararnn: compiled kernels are not kept: cannot write in '{}' ({}); "
+               "PARARNN_CACHE_DIR may name another folder\n",
+               folder_.string(), std::strerror(reason));
+  });
+}
+
+fs::path cache_folder() {
+  if (const std::string folder = environment("PARARNN_CACHE_DIR"); !folder.empty()) return folder;
+  if (const std::string folder = environment("XDG_CACHE_HOME"); !folder.empty()) {
+    return fs::path(folder) / "pararnn";
+  }
+  if (const std::string home = environment("HOME"); !home.empty()) {
+    return fs::path(home) / ".cache" / "pararnn";
+  }
+  return {};
+}
+
+}  // namespace pararnn::jit

@@ -1,0 +1,219 @@
+#include "jit/kernel.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+#include "base/error.hpp"
+#include "jit/digest.hpp"
+#include "jit/disk_cache.hpp"
+
+namespace pararnn::jit {
+namespace {
+
+// A compiled kernel as the content of a cache entry: each text behind its length.
+std::string pack(const CompiledKernel& kernel) {
+  std::string content;
+  for (const std::string* text : {&kernel.symbol, &kernel.code, &kernel.log}) {
+    content += fmt::format("{}\n{}", text->size(), *text);
+  }
+  return content;
+}
+
+std::optional<CompiledKernel> unpack(std::string_view content) {
+  CompiledKernel kernel;
+  for (std::string* text : {&kernel.symbol, &kernel.code, &kernel.log}) {
+    size_t size = 0, digits = 0;
+    for (; digits < content.size() && content[digits] != '\n'; ++digits) {
+      size = 10 * size + static_cast<size_t>(content[digits] - '0');
+    }
+    if (digits + 1 + size > content.size()) return std::nullopt;
+    *text = content.substr(digits + 1, size);
+    content.remove_prefix(digits + 1 + size);
+  }
+  return kernel;
+}
+
+// Everything that the machine code depends on.
+std::string cache_key(const KernelSource& source, const std::vector<Header>& headers,
+                      std::string_view architecture) {
+  Digest digest;
+  digest.add(compiler_version()).add(source.text).add(source.kernel);
+  for (const std::string& option : compile_options(source, architecture)) digest.add(option);
+  for (const std::vector<Header>* list : {&source.headers, &headers}) {
+    for (const Header& header : *list) digest.add(header.name).add(header.text);
+  }
+  return digest.text();
+}
+
+// Writes the program as a file that says how it is compiled.
+void dump(const std::string& folder, const std::string& key, const KernelSource& source,
+          std::string_view architecture) {
+  std::string name;
+  for (const char c : source.kernel.substr(0, 80)) {
+    name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  }
+  const std::string headers = environment("PARARNN_KERNEL_DIR");
+  const std::filesystem::path path =
+      std::filesystem::path(folder) /
+      fmt::format("{}-{}-{}.cu", name, architecture, key.substr(0, 8));
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  std::ofstream file(path);
+  file << fmt::format("// kernel {}\n// NVRTC {}: {}\n// headers: {}\n{}\n", source.kernel,
+                      compiler_version(), fmt::join(compile_options(source, architecture), " "),
+                      headers.empty() ? "of the library" : headers, source.text);
+  file.close();
+  require(file.good(), "cannot write '{}', where PARARNN_DUMP_SOURCE wants it", path.string());
+}
+
+int current_device() {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "use a GPU");
+  return device;
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, which, device), "ask the GPU for its properties");
+  return value;
+}
+
+// Lets a kernel be loaded while a stream of this thread is being captured.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { exchange(); }
+  ~RelaxedCapture() { exchange(); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  void exchange() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+std::unique_ptr<const Kernel> load(const KernelSource& source, int device) {
+  const CompiledKernel compiled = compile_cached(source, current_architecture());
+  const RelaxedCapture relaxed;
+  const std::string action = fmt::format("load the kernel {}", source.kernel);
+  Kernel kernel{source.kernel, nullptr, kernel_resources(compiled), {}};
+  cudaLibrary_t library = nullptr;
+  check_cuda(
+      cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+      action);
+  check_cuda(cudaLibraryGetKernel(&kernel.handle, library, compiled.symbol.c_str()), action);
+  // All shared memory that the device gives may be asked for at a launch. This also brings the code
+  // to the device now: a capture would not allow that at the first launch.
+  check_cuda(cudaFuncSetAttribute(kernel.handle, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) -
+                                      kernel.resources.shared_bytes),
+             action);
+  for (size_t offset = 0, bytes = 0;
+       cudaFuncGetParamInfo(kernel.handle, kernel.parameter_bytes.size(), &offset, &bytes) ==
+       cudaSuccess;) {
+    kernel.parameter_bytes.push_back(bytes);
+  }
+  cudaGetLastError();  // that there is no further parameter
+  return std::make_unique<const Kernel>(std::move(kernel));
+}
+
+struct SourceHash {
+  size_t operator()(const KernelSource& source) const {
+    return std::hash<std::string>()(source.kernel) ^ (std::hash<std::string>()(source.text) << 1);
+  }
+};
+
+// One kernel's place in the memory cache; its mutex is held while the kernel is made.
+struct Slot {
+  std::mutex mutex;
+  std::unique_ptr<const Kernel> kernel;
+};
+
+Slot& find_slot(const KernelSource& source, int device) {
+  using Slots = std::unordered_map<KernelSource, Slot, SourceHash>;
+  // Never destroyed: other threads, and destructors of other statics, may still launch.
+  static auto& slots = *new std::map<int, Slots>;
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  return slots[device].try_emplace(source).first->second;
+}
+
+}  // namespace
+
+const Kernel& get_kernel(const KernelSource& source) {
+  const int device = current_device();
+  Slot& slot = find_slot(source, device);
+  const std::lock_guard lock(slot.mutex);
+  if (!slot.kernel) slot.kernel = load(source, device);
+  return *slot.kernel;
+}
+
+CompiledKernel compile_cached(const KernelSource& source, std::string_view architecture) {
+  const std::vector<Header> headers = engine_headers();
+  const std::string key = cache_key(source, headers, architecture);
+  if (const std::string folder = environment("PARARNN_DUMP_SOURCE"); !folder.empty()) {
+    dump(folder, key, source, architecture);
+  }
+  const DiskCache cache(cache_folder());
+  if (const std::optional<std::string> content = cache.load(key)) {
+    if (std::optional<CompiledKernel> kernel = unpack(*content)) return *std::move(kernel);
+  }
+  CompiledKernel kernel = compile(source, headers, architecture);
+  cache.store(key, pack(kernel));
+  return kernel;
+}
+
+std::string current_architecture() {
+  const int device = current_device();
+  return fmt::format("sm_{}{}", attribute(cudaDevAttrComputeCapabilityMajor, device),
+                     attribute(cudaDevAttrComputeCapabilityMinor, device));
+}
+
+void launch(const Kernel& kernel, const Launch& how, std::span<void* const> arguments,
+            std::span<const size_t> argument_bytes) {
+  require(std::ranges::equal(argument_bytes, kernel.parameter_bytes),
+          "the kernel {} takes arguments of {} bytes and was given {}", kernel.name,
+          kernel.parameter_bytes, argument_bytes);
+  cudaLaunchAttribute cooperative{};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = how.grid;
+  config.blockDim = how.block;
+  config.dynamicSmemBytes = how.shared_bytes;
+  config.stream = how.stream;
+  config.attrs = &cooperative;
+  config.numAttrs = how.cooperative ? 1 : 0;
+  const cudaError_t status =
+      cudaLaunchKernelExC(&config, kernel.handle, const_cast<void**>(arguments.data()));
+  if (status == cudaSuccess) return;
+  check_cuda(status, fmt::format("launch {} on {}x{}x{} blocks of {} threads with {} bytes of "
+                                 "shared memory",
+                                 kernel.name, how.grid.x, how.grid.y, how.grid.z,
+                                 how.block.x * how.block.y * how.block.z, how.shared_bytes));
+}
+
+int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes) {
+  int blocks = 0;
+  check_cuda(
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel.handle, threads, shared_bytes),
+      fmt::format("tell how many blocks of {} fit", kernel.name));
+  return blocks;
+}
+
+void check_cuda(cudaError_t status, std::string_view action) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // reported here, and not once more by whoever looks next
+  throw Error(fmt::format("cannot {}: {}", action, cudaGetErrorString(status)));
+}
+
+}  // namespace pararnn::jit

@@ -1,0 +1,47 @@
+#include "jit/source.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "base/error.hpp"
+
+namespace pararnn::jit {
+
+std::vector<Header> read_headers(const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path root = folder;
+  std::vector<Header> headers;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(root / "pararnn", error), end; entry != end;
+       entry.increment(error)) {
+    const fs::path& path = entry->path();
+    if (path.filename() == "cpu") entry.disable_recursion_pending();
+    if (path.extension() != ".hpp") continue;
+    std::ifstream file(path, std::ios::binary);
+    Header header{path.lexically_relative(root).string(),
+                  std::string(std::istreambuf_iterator<char>(file), {})};
+    require(!file.bad() && file.is_open(), "cannot read '{}'", path.string());
+    headers.push_back(std::move(header));
+  }
+  require(!error && !headers.empty(),
+          "there are no headers of the engine in '{}': the folder to give holds pararnn/cells.hpp",
+          folder);
+  std::sort(headers.begin(), headers.end(),
+            [](const Header& a, const Header& b) { return a.name < b.name; });
+  return headers;
+}
+
+std::vector<Header> engine_headers() {
+  const std::string folder = environment("PARARNN_KERNEL_DIR");
+  return folder.empty() ? embedded_headers() : read_headers(folder);
+}
+
+std::string environment(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value ? value : "";
+}
+
+}  // namespace pararnn::jit
