@@ -9,23 +9,13 @@
 #pragma once
 
 #include "pararnn/core/platform.hpp"
+#if defined(__CUDACC__)
+#include "pararnn/core/math_device.hpp"
+#endif
 
 namespace pararnn {
 
-#if defined(__CUDACC__)
-PARARNN_FN float exp(float x) { return ::expf(x); }
-PARARNN_FN float log(float x) { return ::logf(x); }
-PARARNN_FN float sqrt(float x) { return ::sqrtf(x); }
-PARARNN_FN float tanh(float x) { return ::tanhf(x); }
-PARARNN_FN float log1p_unit(float x) { return ::log1pf(x); }
-PARARNN_FN float abs(float x) { return ::fabsf(x); }
-PARARNN_FN double exp(double x) { return ::exp(x); }
-PARARNN_FN double log(double x) { return ::log(x); }
-PARARNN_FN double sqrt(double x) { return ::sqrt(x); }
-PARARNN_FN double tanh(double x) { return ::tanh(x); }
-PARARNN_FN double log1p_unit(double x) { return ::log1p(x); }
-PARARNN_FN double abs(double x) { return ::fabs(x); }
-#else
+#if !defined(__CUDACC__)
 PARARNN_FN float exp(float x) { return __builtin_expf(x); }
 PARARNN_FN float log(float x) { return __builtin_logf(x); }
 PARARNN_FN float sqrt(float x) { return __builtin_sqrtf(x); }

@@ -1,0 +1,454 @@
+// The backward pass on the GPU: docs/method.md, with the correction decided on the device.
+//
+//   backward_pass     all lanes once: gradients from a burn-in or from given adjoints, or the
+//   affine
+//                     map of each chunk
+//   backward_scan     the adjoints at all chunk ends, from the maps
+//   backward_correct  one cooperative grid: verify; correct the columns that fail by their maps;
+//                     repair what still fails by walking its chunks in order
+//   sum_parts         the parameters' gradient, in a fixed order
+//
+// A thread takes eight steps at a time: from the checkpoint it runs them with dual numbers, keeps
+// their Jacobians in registers, and sweeps back over them, while the next eight steps' inputs are
+// on their way.
+#pragma once
+
+#include "pararnn/core/affine.hpp"
+#include "pararnn/core/cell.hpp"
+#include "pararnn/cuda/lane.hpp"
+
+namespace pararnn::cuda {
+
+/// One cell on tensors of one storage, V columns a thread.
+template <class C, class Storage, int V>
+struct Backward {
+  static constexpr int S = C::kState, U = C::kInputs, P = C::kParams, K = kCheckpointInterval;
+  static constexpr int kAll = S + U + P;
+  using T = Arithmetic<Storage>;
+  using Adjoint = Columns<T, S, V>;
+  using Map = Vec<Affine<T, S>, V>;
+
+  /// The inputs of a step as they lie in memory.
+  struct Inputs {
+    Pack<Storage, V> u[U], dy;
+  };
+  template <int N>
+  using Jacobians = Vec<Mat<T, S, N>, V>;
+  struct Gradients {
+    Adjoint mu;
+    Columns<T, P, V> dw;
+    Vec<T, V> peak;
+  };
+
+  const BackwardProblem& problem;
+  const Lane& lane;
+  Columns<T, P, V> w;
+
+  PARARNN_FN Backward(const BackwardProblem& the_problem, const Lane& the_lane)
+      : problem(the_problem), lane(the_lane), w(load_columns<P, V, T>(the_problem.w, [&](int n) {
+          return n * the_problem.size.channels + the_lane.channel;
+        })) {}
+
+  PARARNN_FN Inputs load_inputs(const Storage* u, const Storage* dy) const {
+    Inputs inputs{};
+#pragma unroll
+    for (int n = 0; n < U; ++n) {
+      inputs.u[n] = load_pack<Storage, V>(u + n * problem.u.component_stride);
+    }
+    inputs.dy = load_pack<Storage, V>(dy);
+    return inputs;
+  }
+  PARARNN_FN const Storage* u_at(Int t) const {
+    return static_cast<const Storage*>(problem.u.data) +
+           view_offset(problem.u, lane.row, t, lane.channel);
+  }
+  PARARNN_FN const Storage* dy_at(Int t) const {
+    return static_cast<const Storage*>(problem.dy.data) +
+           view_offset(problem.dy, lane.row, t, lane.channel);
+  }
+  PARARNN_FN Columns<T, S, V> load_checkpoint(Int t) const {
+    return load_columns<S, V, T>(
+        problem.checkpoints, [&](int s) { return checkpoint_offset(problem.size, lane, t, S, s); });
+  }
+  PARARNN_FN static Columns<T, U, V> unpack(const Inputs& inputs) {
+    Columns<T, U, V> u{};
+#pragma unroll
+    for (int n = 0; n < U; ++n) {
+      const Vec<T, V> values = inputs.u[n].unpack();
+#pragma unroll
+      for (int v = 0; v < V; ++v) u[v][n] = values[v];
+    }
+    return u;
+  }
+
+  /// Advances h by a step, and gives its Jacobians with respect to the first N arguments.
+  template <int N>
+  PARARNN_FN Jacobians<N> differentiate_step(const Inputs& inputs, Columns<T, S, V>& h) const {
+    const Columns<T, U, V> u = unpack(inputs);
+    Jacobians<N> jacobians{};
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const auto d = differentiate<C, N>(h[v], u[v], w[v]);
+      jacobians[v] = d.jacobian;
+      h[v] = d.next;
+    }
+    return jacobians;
+  }
+
+  /// Calls sweep(jacobians, dy, t) for the steps t of [begin, end) from the last to the first.
+  /// begin is a checkpoint.
+  template <int N, class F>
+  PARARNN_FN void each_step(Int begin, Int end, F&& sweep) const {
+    const Int whole = begin + (end - begin) / K * K;
+    // A last block that is not whole: each step from its checkpoint.
+    for (Int t = end - 1; t >= whole; --t) {
+      Columns<T, S, V> h = load_checkpoint(whole);
+      Inputs inputs = load_inputs(u_at(whole), dy_at(whole));
+      for (Int i = whole; i < t; ++i) {
+        const Columns<T, U, V> u = unpack(inputs);
+#pragma unroll
+        for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
+        inputs = load_inputs(u_at(i + 1), dy_at(i + 1));
+      }
+      const Jacobians<N> jacobians = differentiate_step<N>(inputs, h);
+      sweep(jacobians, inputs.dy.unpack(), t);
+    }
+    // Whole blocks, each while the one before it is on its way.
+    Int t = whole - K;
+    if (t < begin) return;
+    Inputs block[K];
+    Columns<T, S, V> h = load_checkpoint(t);
+    const Storage *u = u_at(t), *dy = dy_at(t);
+#pragma unroll
+    for (int i = 0; i < K; ++i) {
+      block[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+    }
+    for (; t >= begin; t -= K) {
+      Jacobians<N> jacobians[K];
+      Pack<Storage, V> direct[K];
+      Columns<T, S, V> state = h;
+      const bool more = t - K >= begin;
+      u -= K * problem.u.step_stride;
+      dy -= K * problem.dy.step_stride;
+      if (more) h = load_checkpoint(t - K);
+#pragma unroll
+      for (int i = 0; i < K; ++i) {
+        const Inputs inputs = block[i];
+        if (more) {
+          block[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+        }
+        jacobians[i] = differentiate_step<N>(inputs, state);
+        direct[i] = inputs.dy;
+      }
+#pragma unroll
+      for (int i = K - 1; i >= 0; --i) sweep(jacobians[i], direct[i].unpack(), t + i);
+    }
+  }
+
+  PARARNN_FN static Vec<T, S> with_direct_part(Vec<T, S> mu, T dy) {
+    mu[0] += dy;
+    return mu;
+  }
+
+  /// Carries the adjoint alone.
+  PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
+    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy, Int) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
+      }
+    });
+  }
+
+  /// Carries the affine map from the adjoint at the chunk's end.
+  PARARNN_FN void map(Map& maps) const {
+    each_step<S>(lane.begin, lane.end,
+                 [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy, Int) {
+#pragma unroll
+                   for (int v = 0; v < V; ++v) {
+                     const auto back = [&](const Vec<T, S>& x) {
+                       return apply_transposed<C, 0, S>(jacobians[v], x);
+                     };
+                     maps[v].offset = back(with_direct_part(maps[v].offset, dy[v]));
+                     static_for<S>([&](auto c) {
+                       Vec<T, S> column{};
+                       static_for<S>([&](auto r) { column[r] = maps[v].matrix(r, c); });
+                       column = back(column);
+                       static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
+                     });
+                   }
+                 });
+  }
+
+  /// Carries the adjoint and writes the inputs' gradients.
+  PARARNN_FN void gradients(Gradients& g) const {
+    Storage* du = static_cast<Storage*>(problem.du.data) +
+                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
+    each_step<kAll>(lane.begin, lane.end,
+                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy, Int) {
+                      Vec<T, V> inputs[U];
+#pragma unroll
+                      for (int v = 0; v < V; ++v) {
+                        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
+                        static_for<S>([&](auto s) {
+                          g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v];
+                        });
+                        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
+                        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
+                        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
+                        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
+                      }
+#pragma unroll
+                      for (int n = 0; n < U; ++n) {
+                        store_pack<Storage, V>(du + n * problem.du.component_stride,
+                                               Pack<Storage, V>::of(inputs[n]));
+                      }
+                      du -= problem.du.step_stride;
+                    });
+  }
+
+  template <int N>
+  PARARNN_FN Columns<T, N, V> load_boundary(const void* from) const {
+    return load_columns<N, V, T>(from,
+                                 [&](int n) { return boundary_offset(problem.size, lane, N, n); });
+  }
+  template <int N>
+  PARARNN_FN void store_boundary(const Columns<T, N, V>& values, void* to) const {
+    store_columns<N, V, T>(values, to,
+                           [&](int n) { return boundary_offset(problem.size, lane, N, n); });
+  }
+  PARARNN_FN Int row_offset(int s) const {
+    return (lane.row * S + s) * problem.size.channels + lane.channel;
+  }
+
+  /// The adjoint at the chunk's end by a burn-in beyond it, from zero, or from the final adjoint
+  /// where the sequence ends within it.
+  PARARNN_FN Adjoint burn_in() const {
+    const Int left = problem.size.steps - lane.end;
+    const bool reaches_end = left <= problem.size.burn_in;
+    Adjoint mu{};
+    if (reaches_end) mu = load_columns<S, V, T>(problem.dhT, [&](int s) { return row_offset(s); });
+    adjoint(lane.end, reaches_end ? problem.size.steps : lane.end + problem.size.burn_in, mu);
+    return mu;
+  }
+
+  /// Runs the chunk from mu and keeps all results.
+  PARARNN_FN void run(const Adjoint& mu) const {
+    Gradients g{mu, {}, {}};
+    gradients(g);
+    store_boundary<S>(g.mu, problem.start);
+    store_boundary<P>(g.dw, problem.dw_parts);
+    Columns<T, 1, V> peak{};
+    static_for<V>([&](auto v) { peak[v][0] = g.peak[v]; });
+    store_boundary<1>(peak, problem.peak);
+    if (lane.chunk == 0) {
+      store_columns<S, V, T>(g.mu, problem.dh0, [&](int s) { return row_offset(s); });
+    }
+  }
+
+  PARARNN_FN void run_map() const {
+    Map maps{};
+    static_for<V>([&](auto v) { maps[v] = identity_map<T, S>(); });
+    map(maps);
+    Columns<T, S * S, V> matrix{};
+    Columns<T, S, V> offset{};
+    static_for<V>([&](auto v) {
+      offset[v] = maps[v].offset;
+      static_for<S>([&](auto r) {
+        static_for<S>([&](auto c) { matrix[v][r * S + c] = maps[v].matrix(r, c); });
+      });
+    });
+    store_boundary<S * S>(matrix, problem.map_matrix);
+    store_boundary<S>(offset, problem.map_offset);
+  }
+};
+
+enum class BackwardMode { kGiven, kBurnIn, kMap };
+
+/// All lanes once. The last chunk's end is the final adjoint.
+template <class C, class Storage, int V, BackwardMode kMode>
+__global__ void __launch_bounds__(128)
+    backward_pass(const __grid_constant__ BackwardProblem problem) {
+  const Int index = thread_index();
+  if (index >= lane_count(problem.size, V)) return;
+  const Lane lane = lane_at(problem.size, V, index);
+  using B = Backward<C, Storage, V>;
+  const B backward(problem, lane);
+  if constexpr (kMode == BackwardMode::kMap) {
+    backward.run_map();
+    return;
+  }
+  typename B::Adjoint mu{};
+  if (kMode == BackwardMode::kBurnIn || lane.chunk == problem.size.chunks - 1) {
+    mu = backward.burn_in();
+    backward.template store_boundary<C::kState>(mu, problem.end);
+  } else {
+    mu = backward.template load_boundary<C::kState>(problem.end);
+  }
+  backward.run(mu);
+}
+
+/// The adjoints at the chunk ends of one column, from the last chunk to the first.
+template <class C, class T>
+__device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
+  constexpr int S = C::kState;
+  const T* matrix = static_cast<const T*>(problem.map_matrix);
+  const T* offset = static_cast<const T*>(problem.map_offset);
+  T* end = static_cast<T*>(problem.end);
+  Vec<T, S> mu{};
+  static_for<S>([&](auto s) {
+    mu[s] = static_cast<const T*>(
+        problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
+  });
+  for (Int p = problem.size.chunks - 2; p >= 0; --p) {
+    const Lane after = lane_of_chunk(problem.size, column, p + 1);
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    Vec<T, S> next{};
+    static_for<S>([&](auto r) {
+      T sum = offset[boundary_offset(problem.size, after, S, r)];
+      static_for<S>([&](auto c) {
+        sum += matrix[boundary_offset(problem.size, after, S * S, r * S + c)] * mu[c];
+      });
+      next[r] = sum;
+      end[boundary_offset(problem.size, lane, S, r)] = sum;
+    });
+    mu = next;
+  }
+}
+
+template <class C, class Storage>
+__global__ void __launch_bounds__(128)
+    backward_scan(const __grid_constant__ BackwardProblem problem) {
+  const Int i = thread_index();
+  if (i >= problem.size.batch * problem.size.channels) return;
+  scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
+}
+
+/// Whether the adjoint from which a chunk was run is the one at which the next arrived, to the
+/// tolerance relative to the largest adjoint in the chunk.
+template <class T>
+PARARNN_FN bool adjoint_passes(T from, T arrived, T peak, double tolerance) {
+  const T least = abs(from) < abs(arrived) ? abs(from) : abs(arrived);
+  return mismatch(from, arrived) <= T(tolerance) * (peak > least ? peak : least);
+}
+
+template <class C, class T>
+__device__ bool boundary_passes(const BackwardProblem& problem, const Lane& lane) {
+  constexpr int S = C::kState;
+  const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
+  const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
+  bool passes = true;
+  static_for<S>([&](auto s) {
+    passes = passes &&
+             adjoint_passes(
+                 static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
+                 static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)],
+                 peak, problem.tolerance);
+  });
+  return passes;
+}
+
+template <class C, class T>
+__device__ void verify(const BackwardProblem& problem, unsigned round) {
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    const Lane lane = lane_at(problem.size, 1, i);
+    unsigned char& failing = problem.failing[column_index(problem.size, lane)];
+    if (lane.chunk == problem.size.chunks - 1 || failing + 1u < round) continue;
+    if (boundary_passes<C, T>(problem, lane)) continue;
+    failing = round;
+    problem.counters->failed[round - 1] = 1;
+  }
+}
+
+template <class C, class Storage>
+__device__ void repair_column(const BackwardProblem& problem, const Lane& column) {
+  using B = Backward<C, Storage, 1>;
+  for (Int p = problem.size.chunks - 2; p >= 0; --p) {
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    if (boundary_passes<C, Arithmetic<Storage>>(problem, lane)) continue;
+    const Lane after = lane_of_chunk(problem.size, column, p + 1);
+    const B backward(problem, lane);
+    const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
+    backward.template store_boundary<C::kState>(mu, problem.end);
+    backward.run(mu);
+  }
+}
+
+/// Verifies, corrects and repairs; a cooperative grid.
+template <class C, class Storage>
+__global__ void __launch_bounds__(128)
+    backward_correct(const __grid_constant__ BackwardProblem problem) {
+  using B = Backward<C, Storage, 1>;
+  using T = Arithmetic<Storage>;
+  const Int columns = problem.size.batch * problem.size.channels;
+  Counters* counters = problem.counters;
+  unsigned phase = 0;
+  verify<C, T>(problem, 1);
+  grid_barrier(counters, phase);
+  if (!is_set(counters->failed[0])) return;
+
+  const auto each_failing_lane = [&](auto&& run) {
+    for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+      const Lane lane = lane_at(problem.size, 1, i);
+      if (problem.failing[column_index(problem.size, lane)] == 1) run(B(problem, lane));
+    }
+  };
+  each_failing_lane([&](const B& backward) {
+    if (backward.lane.chunk > 0) backward.run_map();
+  });
+  grid_barrier(counters, phase);
+  for (Int i = thread_index(); i < columns; i += thread_count()) {
+    if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
+  }
+  grid_barrier(counters, phase);
+  each_failing_lane([&](const B& backward) {
+    if (backward.lane.chunk == problem.size.chunks - 1) return;
+    backward.run(backward.template load_boundary<C::kState>(problem.end));
+  });
+  grid_barrier(counters, phase);
+  verify<C, T>(problem, 2);
+  grid_barrier(counters, phase);
+  for (Int i = thread_index(); i < columns; i += thread_count()) {
+    if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
+    if (problem.failing[i] != 2) continue;
+    atomicAdd(&counters->columns_repaired, 1u);
+    repair_column<C, Storage>(problem, column_at(problem.size, i));
+  }
+  if (thread_index() == 0) counters->newton_iterations = 1;
+}
+
+/// dw (P,D): the sum of the parts over rows and chunks, in their order; one thread a number.
+template <class C, class Storage>
+__global__ void __launch_bounds__(128)
+    sum_parts(const __grid_constant__ BackwardProblem problem, void* dw) {
+  using T = Arithmetic<Storage>;
+  const Int i = thread_index(), width = C::kParams * problem.size.channels;
+  if (i >= width) return;
+  double sum = 0;
+  for (Int part = 0; part < problem.size.batch * problem.size.chunks; ++part) {
+    sum += static_cast<const T*>(problem.dw_parts)[part * width + i];
+  }
+  static_cast<T*>(dw)[i] = T(sum);
+}
+
+/// The largest mismatch that is left, relative to the chunk's peak.
+template <class C, class Storage>
+__global__ void __launch_bounds__(128)
+    backward_mismatch(const __grid_constant__ BackwardProblem problem) {
+  using T = Arithmetic<Storage>;
+  constexpr int S = C::kState;
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    const Lane lane = lane_at(problem.size, 1, i);
+    if (lane.chunk == problem.size.chunks - 1) continue;
+    const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
+    const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
+    static_for<S>([&](auto s) {
+      const T m = mismatch(
+          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
+          static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)]);
+      record_mismatch(problem.counters, m == T(0) ? T(0) : m / peak);
+    });
+  }
+}
+
+}  // namespace pararnn::cuda

@@ -1,0 +1,79 @@
+// What the GPU kernels are told: tensors as views with the caller's strides, and the arrays of the
+// chunked Newton method. Plain data, passed to kernels by value; the same on host and device.
+//
+// A lane is one chunk of V neighbouring columns. Threads are numbered channels first, then chunks,
+// then rows, so a warp reads neighbouring channels.
+#pragma once
+
+namespace pararnn::cuda {
+
+using Int = long long;
+
+/// Steps from one checkpoint of the state to the next: as many Jacobians as the backward pass keeps
+/// in registers.
+inline constexpr int kCheckpointInterval = 8;
+
+/// Most Newton corrections before the columns that still fail are walked in order.
+inline constexpr int kMaxNewtonIterations = 4;
+
+/// A tensor of (batch, step, component, channel), strides in elements; channel d is at
+/// (d / head_width) head_stride + d % head_width.
+struct View {
+  void* data;
+  Int batch_stride, step_stride, component_stride, head_stride, head_width;
+};
+
+/// Sizes, and the cutting of the sequence: chunk p is steps [p chunk, min((p+1) chunk, steps)).
+/// chunk and burn_in are multiples of kCheckpointInterval unless there is one chunk.
+struct Chunking {
+  Int batch, steps, channels;
+  Int chunk, chunks, burn_in;
+};
+
+/// What a pass found, in device memory, zero before it.
+struct Counters {
+  unsigned largest_mismatch_bits;  // of a float; those of positive floats order as the floats do
+  unsigned newton_iterations;
+  unsigned columns_corrected, columns_repaired;
+  unsigned failed[kMaxNewtonIterations + 2];  // whether verification r found a failing column
+  unsigned arrived;                           // at the grid's barrier
+};
+
+/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the
+/// arithmetic's type.
+struct ForwardProblem {
+  Chunking size;
+  View u, y;
+  const void* w;      // (P,D)
+  const void* h0;     // (B,S,D); null for zeros
+  void* hT;           // (B,S,D)
+  void* checkpoints;  // null if nobody will go backward
+  void* start;        // b_p
+  void* end;          // F_p(b_p)
+  void* jacobian;     // M_p
+  unsigned char*
+      failing;  // (B,D): the last verification that the column failed; zero before the pass
+  Counters* counters;
+  double tolerance;
+  bool have_jacobians;  // of some earlier pass, when the correction begins
+};
+
+struct BackwardProblem {
+  Chunking size;
+  View u, dy, du;
+  const void* w;
+  const void* checkpoints;
+  const void* dhT;   // (B,S,D)
+  void* dh0;         // (B,S,D)
+  void* end;         // the adjoint from which a chunk was run
+  void* start;       // the adjoint at which it arrived
+  void* peak;        // (B,P,D): largest |lambda| in the chunk
+  void* map_matrix;  // (B,P,S,S,D): start = map_matrix end + map_offset
+  void* map_offset;  // (B,P,S,D)
+  void* dw_parts;    // (B,P,P_w,D)
+  unsigned char* failing;
+  Counters* counters;
+  double tolerance;
+};
+
+}  // namespace pararnn::cuda
