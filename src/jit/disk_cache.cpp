@@ -9,12 +9,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <mutex>
 
 #include "jit/digest.hpp"
-#include "jit/source.hpp"
+#include "jit/system.hpp"
 
 namespace pararnn::jit {
 namespace {
@@ -58,14 +56,11 @@ int make_folder(const fs::path& folder) {
 
 std::optional<std::string> DiskCache::load(const std::string& key) const {
   if (folder_.empty()) return std::nullopt;
-  std::ifstream file(folder_ / key, std::ios::binary);
-  std::string content(std::istreambuf_iterator<char>(file), {});
+  const std::optional<std::string> entry = read_file(folder_ / key);
   const size_t head = entry_head(key, "").size();
-  if (content.size() < head) return std::nullopt;
-  if (!content.starts_with(entry_head(key, std::string_view(content).substr(head)))) {
-    return std::nullopt;
-  }
-  content.erase(0, head);
+  if (!entry || entry->size() < head) return std::nullopt;
+  std::string content = entry->substr(head);
+  if (!entry->starts_with(entry_head(key, content))) return std::nullopt;
   return content;
 }
 

@@ -16,6 +16,7 @@
 #include "base/error.hpp"
 #include "jit/digest.hpp"
 #include "jit/disk_cache.hpp"
+#include "jit/system.hpp"
 
 namespace pararnn::jit {
 namespace {

@@ -1,12 +1,11 @@
 #include "jit/source.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <optional>
 
 #include "base/error.hpp"
+#include "jit/system.hpp"
 
 namespace pararnn::jit {
 
@@ -20,11 +19,9 @@ std::vector<Header> read_headers(const std::string& folder) {
     const fs::path& path = entry->path();
     if (path.filename() == "cpu") entry.disable_recursion_pending();
     if (path.extension() != ".hpp") continue;
-    std::ifstream file(path, std::ios::binary);
-    Header header{path.lexically_relative(root).string(),
-                  std::string(std::istreambuf_iterator<char>(file), {})};
-    require(!file.bad() && file.is_open(), "cannot read '{}'", path.string());
-    headers.push_back(std::move(header));
+    std::optional<std::string> text = read_file(path);
+    require(text.has_value(), "cannot read '{}'", path.string());
+    headers.push_back({path.lexically_relative(root).string(), *std::move(text)});
   }
   require(!error && !headers.empty(),
           "there are no headers of the engine in '{}': the folder to give holds pararnn/cells.hpp",
@@ -37,11 +34,6 @@ std::vector<Header> read_headers(const std::string& folder) {
 std::vector<Header> engine_headers() {
   const std::string folder = environment("PARARNN_KERNEL_DIR");
   return folder.empty() ? embedded_headers() : read_headers(folder);
-}
-
-std::string environment(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value ? value : "";
 }
 
 }  // namespace pararnn::jit

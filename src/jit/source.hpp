@@ -37,7 +37,4 @@ std::vector<Header> read_headers(const std::string& folder);
 /// The engine's headers: those in PARARNN_KERNEL_DIR if it is set, or the embedded ones.
 std::vector<Header> engine_headers();
 
-/// The value of an environment variable; empty if it is not set.
-std::string environment(const char* variable);
-
 }  // namespace pararnn::jit
