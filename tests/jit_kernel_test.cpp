@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "base/error.hpp"
@@ -33,6 +35,26 @@ double seconds_of(const auto& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Starts a process that does the work and exits with what it returns.
+pid_t start(const std::function<int()>& work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    try {
+      _exit(work());
+    } catch (const std::exception& error) {
+      fmt::print(stderr, "{}\n", error.what());
+      _exit(255);
+    }
+  }
+  return child;
+}
+
+int exit_code(pid_t child) {
+  int status = -1;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
 // An empty cache of its own, and no other variable set.
 class KernelTest : public testing::Test {
  protected:
@@ -50,16 +72,25 @@ class KernelTest : public testing::Test {
   fs::path root_;
 };
 
-TEST_F(KernelTest, TheDiskCacheGivesTheSameBytesAndIsQuick) {
-  const CompiledKernel compiled = compile_cached(kSource, "sm_90");
-  ASSERT_EQ(entries().size(), 1u);
-  double seconds = 1;
-  for (int i = 0; i < 5; ++i) {  // the best: others use this machine too
-    seconds = std::min(seconds,
-                       seconds_of([&] { EXPECT_EQ(compile_cached(kSource, "sm_90"), compiled); }));
+TEST_F(KernelTest, ANewProcessTakesItFromTheDiskQuickly) {
+  // In processes of their own, so that loading the compiler counts.
+  ASSERT_EQ(exit_code(start([] { return compile_cached(kSource, "sm_90").code.empty(); })), 0);
+  int best = 255;  // ms; others use this machine too
+  for (int i = 0; i < 5; ++i) {
+    best = std::min(best, exit_code(start([] {
+                      const double seconds = seconds_of([] { compile_cached(kSource, "sm_90"); });
+                      return static_cast<int>(std::min(254.0, std::ceil(1e3 * seconds)));
+                    })));
   }
-  EXPECT_LE(seconds, 0.05);
-  fmt::print("from the disk cache: {:.2f} ms\n", 1e3 * seconds);
+  fmt::print("from the disk cache: {} ms\n", best);
+  EXPECT_LE(best, 50);
+  EXPECT_EQ(entries().size(), 1u);
+}
+
+TEST_F(KernelTest, TheDiskCacheGivesTheSameBytes) {
+  const CompiledKernel compiled = compile_cached(kSource, "sm_90");
+  EXPECT_EQ(compile_cached(kSource, "sm_90"), compiled);
+  EXPECT_EQ(compile(kSource, engine_headers(), "sm_90").code, compiled.code);
   EXPECT_EQ(entries().size(), 1u);
 }
 
@@ -86,23 +117,12 @@ TEST_F(KernelTest, ADamagedEntryIsRebuilt) {
 TEST_F(KernelTest, ProcessesThatStartAtOnceAgree) {
   std::vector<pid_t> children;
   for (int i = 0; i < 2; ++i) {
-    const pid_t child = fork();
-    if (child == 0) {
-      bool same = false;
-      try {
-        same = compile_cached(kSource, "sm_90") == compile_cached(kSource, "sm_90");
-      } catch (const std::exception& error) {
-        fmt::print(stderr, "{}\n", error.what());
-      }
-      _exit(same ? 0 : 1);
-    }
-    children.push_back(child);
+    children.push_back(start([] {
+      const std::string code = compile_cached(kSource, "sm_90").code;
+      return code != compile_cached(kSource, "sm_90").code;
+    }));
   }
-  for (const pid_t child : children) {
-    int status = -1;
-    waitpid(child, &status, 0);
-    EXPECT_EQ(status, 0);
-  }
+  for (const pid_t child : children) EXPECT_EQ(exit_code(child), 0);
   EXPECT_EQ(entries().size(), 1u);
 }
 
