@@ -97,8 +97,9 @@ int number_before(std::string_view line, std::string_view unit) {
 
 std::vector<std::string> compile_options(const KernelSource& source,
                                          std::string_view architecture) {
+  // With a driver NVRTC keeps a cache of its own, which gives code without the log.
   std::vector<std::string> options = {"--std=c++20", fmt::format("-arch={}", architecture),
-                                      "-default-device", "--ptxas-options=-v"};
+                                      "-default-device", "--ptxas-options=-v", "--no-cache"};
   options.insert(options.end(), source.options.begin(), source.options.end());
   return options;
 }
