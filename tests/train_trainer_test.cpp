@@ -22,7 +22,6 @@ class TrainerTest : public testing::Test {
   TrainerTest() {
     data::Random random(1);
     write(folder_ / "text.txt", data::random_text(random, 5000));
-    config_.data = folder_ / "text.txt";
   }
 
   Trainer make(const fs::path& run) {
@@ -62,7 +61,8 @@ class TrainerTest : public testing::Test {
   }
 
   TemporaryFolder folder_;
-  TrainConfig config_{.batch = 2,
+  TrainConfig config_{.data = (folder_ / "text.txt").string(),
+                      .batch = 2,
                       .length = 16,
                       .steps = 24,
                       .validate_every = 7,

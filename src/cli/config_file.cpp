@@ -10,7 +10,7 @@ namespace {
 /// Gives lines outside a section to the subcommand that is being run, and refuses unknown names.
 class SubcommandConfig : public CLI::ConfigTOML {
  public:
-  explicit SubcommandConfig(CLI::App& program) : program_(program) {}
+  explicit SubcommandConfig(const CLI::App& program) : program_(program) {}
 
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(input);
@@ -19,9 +19,10 @@ class SubcommandConfig : public CLI::ConfigTOML {
       if (item.parents.empty() && !commands.empty())
         item.parents.push_back(commands.front()->get_name());
       if (item.name == "++" || item.name == "--") continue;  // a section begins or ends
-      const CLI::App* command =
-          item.parents.size() == 1 ? program_.get_subcommand_no_throw(item.parents[0]) : nullptr;
-      if (command == nullptr || command->get_option_no_throw("--" + item.name) == nullptr) {
+      const auto named = program_.get_subcommands([&](const CLI::App* command) {
+        return item.parents == std::vector{command->get_name()};
+      });
+      if (named.empty() || named.front()->get_option_no_throw("--" + item.name) == nullptr) {
         throw CLI::ConfigError(
             "the config file sets \"" + item.fullname() + "\", which is no option",
             CLI::ExitCodes::ConfigError);
@@ -31,7 +32,7 @@ class SubcommandConfig : public CLI::ConfigTOML {
   }
 
  private:
-  CLI::App& program_;
+  const CLI::App& program_;
 };
 
 }  // namespace

@@ -122,14 +122,19 @@ void add_model_options(CLI::App& command, nn::ModelConfig& model) {
 }
 
 void add_training_options(CLI::App& command, train::TrainConfig& config) {
+  const auto add = [&](std::string_view name, auto& value, const train::Field& field) {
+    return command.add_option(train::option_name(name), value, std::string(field.meaning))
+        ->capture_default_str();
+  };
   train::for_each_field(config, [&](std::string_view name, auto& value, const train::Field& field) {
-    if (name == "precision") return add_precision_option(command, value);
-    CLI::Option* option =
-        command.add_option(train::option_name(name), value, std::string(field.meaning))
-            ->capture_default_str();
     using Value = std::remove_reference_t<decltype(value)>;
     if constexpr (std::is_arithmetic_v<Value>) {
-      option->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
+      add(name, value, field)
+          ->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
+    } else if (name == "precision") {
+      add_precision_option(command, value);
+    } else {
+      add(name, value, field);
     }
   });
 }
