@@ -6,6 +6,7 @@
 #include <pararnn/cells.hpp>
 
 #include "base/error.hpp"
+#include "jit/cubin.hpp"
 
 namespace pararnn::jit {
 namespace {
@@ -139,6 +140,24 @@ template <int N> __global__ void __launch_bounds__(1024) reverse(const float* in
   EXPECT_GE(large.spill_store_bytes, (128 - 64) * 4);
   EXPECT_GE(large.spill_load_bytes, large.spill_store_bytes);
   EXPECT_GE(large.stack_bytes, large.spill_store_bytes);
+}
+
+TEST(Cubin, TellsTheParametersOfAKernel) {
+  const std::string text = R"(
+template <int N> struct Bytes { char bytes[N]; };
+template <int N> __global__ void use(char a, double b, Bytes<N> c, short d, const float* e) {}
+__global__ void bare() {})";
+  for (const char* architecture : kArchitectures) {
+    for (const size_t n : {1, 3, 100, 4000, 4096, 5000, 20001}) {
+      const CompiledKernel kernel = compile({text, fmt::format("use<{}>", n)}, {}, architecture);
+      EXPECT_EQ(parameter_bytes(kernel.code, kernel.symbol), (std::vector<size_t>{1, 8, n, 2, 8}))
+          << architecture;
+      EXPECT_THROW(parameter_bytes(std::string_view(kernel.code).substr(0, 100), kernel.symbol),
+                   Error);
+    }
+    const CompiledKernel kernel = compile({text, "bare"}, {}, architecture);
+    EXPECT_EQ(parameter_bytes(kernel.code, kernel.symbol), std::vector<size_t>{});
+  }
 }
 
 }  // namespace

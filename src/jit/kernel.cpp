@@ -14,6 +14,7 @@
 #include <unordered_map>
 
 #include "base/error.hpp"
+#include "jit/cubin.hpp"
 #include "jit/digest.hpp"
 #include "jit/disk_cache.hpp"
 #include "jit/system.hpp"
@@ -106,7 +107,8 @@ std::unique_ptr<const Kernel> load(const KernelSource& source, int device) {
   const CompiledKernel compiled = compile_cached(source, current_architecture());
   const RelaxedCapture relaxed;
   const std::string action = fmt::format("load the kernel {}", source.kernel);
-  Kernel kernel{source.kernel, nullptr, kernel_resources(compiled), {}};
+  Kernel kernel{source.kernel, nullptr, kernel_resources(compiled),
+                parameter_bytes(compiled.code, compiled.symbol)};
   cudaLibrary_t library = nullptr;
   check_cuda(
       cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
@@ -118,12 +120,6 @@ std::unique_ptr<const Kernel> load(const KernelSource& source, int device) {
                                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) -
                                       kernel.resources.shared_bytes),
              action);
-  for (size_t offset = 0, bytes = 0;
-       cudaFuncGetParamInfo(kernel.handle, kernel.parameter_bytes.size(), &offset, &bytes) ==
-       cudaSuccess;) {
-    kernel.parameter_bytes.push_back(bytes);
-  }
-  cudaGetLastError();  // that there is no further parameter
   return std::make_unique<const Kernel>(std::move(kernel));
 }
 
@@ -181,9 +177,10 @@ std::string current_architecture() {
 
 void launch(const Kernel& kernel, const Launch& how, std::span<void* const> arguments,
             std::span<const size_t> argument_bytes) {
-  require(std::ranges::equal(argument_bytes, kernel.parameter_bytes),
-          "the kernel {} takes arguments of {} bytes and was given {}", kernel.name,
-          kernel.parameter_bytes, argument_bytes);
+  require(
+      kernel.parameter_bytes.empty() || std::ranges::equal(argument_bytes, kernel.parameter_bytes),
+      "the kernel {} takes arguments of {} bytes and was given {}", kernel.name,
+      kernel.parameter_bytes, argument_bytes);
   cudaLaunchAttribute cooperative{};
   cooperative.id = cudaLaunchAttributeCooperative;
   cooperative.val.cooperative = 1;

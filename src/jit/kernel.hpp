@@ -25,7 +25,7 @@ struct Kernel {
   std::string name;  // as KernelSource names it
   cudaKernel_t handle;
   KernelResources resources;
-  std::vector<size_t> parameter_bytes;
+  std::vector<size_t> parameter_bytes;  // empty if not known
 };
 
 /// The kernel for the current device: compiled at most once a process and device, in most processes
