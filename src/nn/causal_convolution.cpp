@@ -29,13 +29,13 @@ template <class T, class A>
 [[gnu::always_inline]] inline void accumulate(A* sums, const A* weight, const T* row,
                                               int64_t width) {
 #pragma omp simd
-  for (int64_t i = 0; i < width; ++i) sums[i] += weight[i] * static_cast<A>(row[i]);
+  for (int64_t i = 0; i < width; ++i) sums[i] += weight[i] * widen(row[i]);
 }
 
 template <class T, class A>
 [[gnu::always_inline]] inline void store(T* row, const A* sums, int64_t width) {
 #pragma omp simd
-  for (int64_t i = 0; i < width; ++i) row[i] = static_cast<T>(sums[i]);
+  for (int64_t i = 0; i < width; ++i) row[i] = narrow<T>(sums[i]);
 }
 
 template <class T>
@@ -79,8 +79,7 @@ PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>*
         const T* xs = x[t - tap_count + 1 + k] + tile;
         A* gradients = dtaps + k * x.width + tile;
 #pragma omp simd
-        for (int64_t i = 0; i < width; ++i)
-          gradients[i] += static_cast<A>(dys[i]) * static_cast<A>(xs[i]);
+        for (int64_t i = 0; i < width; ++i) gradients[i] += widen(dys[i]) * widen(xs[i]);
       }
     }
   }
@@ -88,10 +87,10 @@ PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>*
 
 template <class T>
 Sequence<T> sequence(const Tensor& x, const Tensor& before, int64_t row) {
-  using Value = std::remove_const_t<T>;
   const int64_t before_rows = before.size(1), width = x.size(2);
-  return {x.data_ptr<Value>() + row * x.stride(0),
-          before.data_ptr<Value>() + row * before_rows * width, x.stride(1), before_rows, width};
+  return {static_cast<T*>(x.data_ptr()) + row * x.stride(0),
+          static_cast<T*>(before.data_ptr()) + row * before_rows * width, x.stride(1), before_rows,
+          width};
 }
 
 // Calls work(piece, row, begin, end) for pieces of the steps of every row of the batch, on all
@@ -121,7 +120,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
       const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
       for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
         forward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
-                         y.data_ptr<T>() + row * y.stride(0), begin, end);
+                         static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin, end);
       });
     });
     context->save_for_backward({x, taps, before});
@@ -146,7 +145,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                                           x.options().dtype(arithmetic));
       for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
         backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
-                          dy.data_ptr<T>() + row * dy.stride(0), dy.stride(1), steps,
+                          static_cast<T*>(dy.data_ptr()) + row * dy.stride(0), dy.stride(1), steps,
                           sequence<T>(dx, dbefore, row),
                           partial.data_ptr<A>() + piece * partial.stride(0),
                           begin == 0 ? 1 - tap_count : begin, end);

@@ -16,8 +16,8 @@ PARARNN_VECTORISED void forward_rows(Rows<T> x, Rows<T> y, int64_t begin, int64_
     T* ys = y[row];
 #pragma omp simd
     for (int64_t i = 0; i < y.width; ++i) {
-      const A g = static_cast<A>(gates[i]);
-      ys[i] = static_cast<T>(g * sigmoid(g) * static_cast<A>(values[i]));
+      const A g = widen(gates[i]);
+      ys[i] = narrow<T>(g * sigmoid(g) * widen(values[i]));
     }
   }
 }
@@ -34,10 +34,10 @@ PARARNN_VECTORISED void backward_rows(Rows<T> x, Rows<T> dy, Rows<T> dx, int64_t
     T* dvalues = dx[row] + dy.width;
 #pragma omp simd
     for (int64_t i = 0; i < dy.width; ++i) {
-      const A g = static_cast<A>(gates[i]), gradient = static_cast<A>(dys[i]);
+      const A g = widen(gates[i]), gradient = widen(dys[i]);
       const A s = sigmoid(g);
-      dgates[i] = static_cast<T>(gradient * static_cast<A>(values[i]) * (s + g * s * (1 - s)));
-      dvalues[i] = static_cast<T>(gradient * g * s);
+      dgates[i] = narrow<T>(gradient * widen(values[i]) * (s + g * s * (1 - s)));
+      dvalues[i] = narrow<T>(gradient * g * s);
     }
   }
 }

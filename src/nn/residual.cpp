@@ -10,14 +10,13 @@ using torch::Tensor;
 template <class X, class Y>
 PARARNN_VECTORISED void forward_rows(Rows<X> x, const Arithmetic<X>* scale, Rows<Y> branch,
                                      Rows<X> sum, int64_t begin, int64_t end) {
-  using A = Arithmetic<X>;
   for (int64_t row = begin; row < end; ++row) {
     const X* xs = x[row];
     const Y* branches = branch[row];
     X* sums = sum[row];
 #pragma omp simd
     for (int64_t i = 0; i < x.width; ++i) {
-      sums[i] = static_cast<X>(static_cast<A>(xs[i]) + scale[i] * static_cast<A>(branches[i]));
+      sums[i] = narrow<X>(widen(xs[i]) + scale[i] * widen(branches[i]));
     }
   }
 }
@@ -34,9 +33,9 @@ PARARNN_VECTORISED void backward_rows(Rows<X> dsum, const Arithmetic<X>* scale, 
     Y* dbranches = dbranch[row];
 #pragma omp simd
     for (int64_t i = 0; i < dsum.width; ++i) {
-      const A gradient = static_cast<A>(dsums[i]);
-      dbranches[i] = static_cast<Y>(gradient * scale[i]);
-      dscale[i] += gradient * static_cast<A>(branches[i]);
+      const A gradient = widen(dsums[i]);
+      dbranches[i] = narrow<Y>(gradient * scale[i]);
+      dscale[i] += gradient * widen(branches[i]);
     }
   }
 }

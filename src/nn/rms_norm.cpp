@@ -13,8 +13,7 @@ template <class X>
 inline Arithmetic<X> inverse_rms(const X* x, int64_t width, Arithmetic<X> epsilon) {
   Arithmetic<X> sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; ++i)
-    sum += static_cast<Arithmetic<X>>(x[i]) * static_cast<Arithmetic<X>>(x[i]);
+  for (int64_t i = 0; i < width; ++i) sum += widen(x[i]) * widen(x[i]);
   return 1 / std::sqrt(sum / width + epsilon);
 }
 
@@ -30,9 +29,9 @@ PARARNN_VECTORISED void forward_rows(Rows<X> x, const Arithmetic<X>* weight, Ari
     const A scale = inverse_rms(xs, x.width, epsilon);
 #pragma omp simd
     for (int64_t i = 0; i < x.width; ++i) {
-      A value = static_cast<A>(xs[i]) * scale * weight[i];
-      if constexpr (kGated) value *= static_cast<A>(gates[i]) * sigmoid(static_cast<A>(gates[i]));
-      ys[i] = static_cast<Y>(value);
+      A value = widen(xs[i]) * scale * weight[i];
+      if constexpr (kGated) value *= widen(gates[i]) * sigmoid(widen(gates[i]));
+      ys[i] = narrow<Y>(value);
     }
   }
 }
@@ -54,12 +53,12 @@ PARARNN_VECTORISED void backward_rows(Rows<X> x, const Arithmetic<X>* weight, Ar
     A dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t i = 0; i < x.width; ++i) {
-      const A n = static_cast<A>(xs[i]) * scale;
-      A product = static_cast<A>(dys[i]) * n;
+      const A n = widen(xs[i]) * scale;
+      A product = widen(dys[i]) * n;
       if constexpr (kGated) {
-        const A g = static_cast<A>(gates[i]);
+        const A g = widen(gates[i]);
         const A s = sigmoid(g);
-        dgates[i] = static_cast<Y>(product * weight[i] * (s + g * s * (1 - s)));
+        dgates[i] = narrow<Y>(product * weight[i] * (s + g * s * (1 - s)));
         product *= g * s;
       }
       dweight[i] += product;
@@ -68,9 +67,9 @@ PARARNN_VECTORISED void backward_rows(Rows<X> x, const Arithmetic<X>* weight, Ar
     const A mean = dot / x.width;
 #pragma omp simd
     for (int64_t i = 0; i < x.width; ++i) {
-      A g = static_cast<A>(dys[i]) * weight[i];
-      if constexpr (kGated) g *= gated(static_cast<A>(gates[i]));
-      dxs[i] = static_cast<X>(scale * (g - static_cast<A>(xs[i]) * scale * mean));
+      A g = widen(dys[i]) * weight[i];
+      if constexpr (kGated) g *= gated(widen(gates[i]));
+      dxs[i] = narrow<X>(scale * (g - widen(xs[i]) * scale * mean));
     }
   }
 }

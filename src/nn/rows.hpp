@@ -23,7 +23,7 @@
 // starts. (clang knows no such clones of templates, and compiles the baseline.)
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define PARARNN_VECTORISED \
-  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PARARNN_VECTORISED
 #endif
@@ -33,6 +33,28 @@ namespace pararnn::nn {
 /// The dtype of the arithmetic on values stored as T: fp32, but fp64 for fp64.
 template <class T>
 using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// How the loops see bf16: as its bits, which the compiler vectorises as it does integers.
+using Bfloat16Bits = uint16_t;
+
+/// A stored value in the arithmetic's dtype.
+[[gnu::always_inline]] inline float widen(float x) { return x; }
+[[gnu::always_inline]] inline double widen(double x) { return x; }
+[[gnu::always_inline]] inline float widen(Bfloat16Bits x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x) << 16);
+}
+
+/// A value rounded to what is stored.
+template <class T>
+[[gnu::always_inline]] inline T narrow(Arithmetic<T> x) {
+  if constexpr (std::is_same_v<T, Bfloat16Bits>) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // ties to even
+    return static_cast<Bfloat16Bits>(x == x ? rounded : 0x7FC0);
+  } else {
+    return x;
+  }
+}
 
 /// A tensor seen as rows of `width` contiguous channels, `stride` apart.
 template <class T>
@@ -55,7 +77,7 @@ Rows<T> rows(const torch::Tensor& x) {
   const int64_t width = x.size(-1);
   const int64_t count = width ? x.numel() / width : 0;
   const int64_t stride = x.dim() > 1 ? x.stride(-2) : width;
-  return {x.data_ptr<std::remove_const_t<T>>(), count, width, stride};
+  return {static_cast<T*>(x.data_ptr()), count, width, stride};
 }
 
 /// Work is cut into blocks of so many rows, whatever the number of threads, and sums over rows are
@@ -87,7 +109,7 @@ void with_type(torch::ScalarType dtype, F&& f) {
   if (dtype == torch::kDouble) {
     f(double{});
   } else if (dtype == torch::kBFloat16) {
-    f(at::BFloat16{});
+    f(Bfloat16Bits{});
   } else {
     f(float{});
   }
@@ -106,7 +128,7 @@ template <class F>
 void with_types(torch::ScalarType stream, torch::ScalarType branch, F&& f) {
   with_type(stream, [&](auto x) {
     if (stream == torch::kFloat && branch == torch::kBFloat16) {
-      f(float{}, at::BFloat16{});
+      f(float{}, Bfloat16Bits{});
     } else {
       f(x, x);
     }
@@ -119,9 +141,14 @@ inline void refuse_second_derivative() {
           "this module has first derivatives only: call backward without create_graph");
 }
 
-/// e^x without a branch, relative error below 2e-7 and never infinite: x is held within ±87.
-inline float exponential(float x) {
-  x = x > 87.0f ? 87.0f : x < -87.0f ? -87.0f : x;
+/// e^x without a branch, relative error below 2e-7 and never infinite: x is held within ±87 (and
+/// NaN taken for ±87).
+[[gnu::always_inline]] inline float exponential(float x) {
+  // Held by comparing the bits of |x| as integers: a comparison of floats may raise an exception,
+  // which keeps a loop from being vectorised for AVX2.
+  const uint32_t bits = std::bit_cast<uint32_t>(x), limit = std::bit_cast<uint32_t>(87.0f);
+  const uint32_t size = bits & 0x7FFFFFFF, sign = bits & 0x80000000;
+  x = std::bit_cast<float>((size < limit ? size : limit) | sign);
   // x = n ln 2 + r, |r| <= ln(2)/2, with ln 2 in two parts, the first of which n multiplies
   // exactly.
   const float n = __builtin_rintf(x * 1.44269504f);
@@ -137,10 +164,11 @@ inline float exponential(float x) {
   p = p * r + 1.0f;
   return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
 }
-inline double exponential(double x) { return std::exp(x); }
+[[gnu::always_inline]] inline double exponential(double x) { return std::exp(x); }
 
+/// 1 / (1 + e^-x). Takes NaN for a number: its callers multiply by x as well.
 template <class T>
-T sigmoid(T x) {
+[[gnu::always_inline]] inline T sigmoid(T x) {
   return 1 / (1 + exponential(-x));
 }
 

@@ -1,0 +1,388 @@
+// The language model as a whole: reading a text at once, in pieces and token by token is one thing;
+// no token sees a later one; the config and the files give the model back; sampling keeps to its
+// limits.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <pararnn/cells.hpp>
+#include <random>
+
+#include "base/error.hpp"
+#include "nn/generate.hpp"
+#include "nn/language_model.hpp"
+#include "nn/model_files.hpp"
+
+using namespace pararnn;
+using namespace pararnn::nn;
+using torch::Tensor;
+
+namespace {
+
+ModelConfig small_config(std::string_view cell = "gru", int64_t heads = 2) {
+  return {.vocabulary = 11, .width = 16, .layers = 2, .cell = std::string(cell), .heads = heads};
+}
+
+/// A model in fp64, where two ways to the same number agree to many digits.
+LanguageModel exact_model(const ModelConfig& config) {
+  LanguageModel model(config);
+  model->to(torch::kDouble);
+  return model;
+}
+
+Tensor random_tokens(const ModelConfig& config, int64_t batch, int64_t steps) {
+  return torch::randint(config.vocabulary, {batch, steps}, torch::kLong);
+}
+
+/// Runs f, which must throw Error, and returns its sentence.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error was thrown";
+  return "";
+}
+
+void expect_holds(const std::string& sentence, const std::string& part) {
+  EXPECT_NE(sentence.find(part), std::string::npos)
+      << "'" << sentence << "' should hold '" << part << "'";
+}
+
+struct TemporaryFolder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() /
+                               ("pararnn-" + std::to_string(std::random_device()()));
+  TemporaryFolder() { std::filesystem::create_directories(path); }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+};
+
+class EveryCell : public testing::TestWithParam<CellInfo> {};
+
+TEST_P(EveryCell, StepByStepEqualsTheWholeText) {
+  torch::manual_seed(1);
+  torch::NoGradGuard no_grad;
+  for (const int64_t heads : {1, 4}) {
+    const ModelConfig config = small_config(GetParam().name, heads);
+    auto model = exact_model(config);
+    const Tensor tokens = random_tokens(config, 3, 40);
+    const Tensor expected = model->forward(tokens);
+    LanguageModelState state;
+    for (int64_t t = 0; t < tokens.size(1); ++t) {
+      const Tensor logits = model->step(tokens.select(1, t), state);
+      ASSERT_TRUE(torch::allclose(logits, expected.select(1, t), 1e-8, 1e-8)) << "step " << t;
+    }
+  }
+}
+
+TEST_P(EveryCell, PiecesEqualTheWholeText) {
+  torch::manual_seed(2);
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = small_config(GetParam().name);
+  auto model = exact_model(config);
+  const Tensor tokens = random_tokens(config, 2, 30);
+  const auto [expected, expected_state] = model->forward(tokens, LanguageModelState{});
+  const auto [first, state] = model->forward(tokens.narrow(1, 0, 13), LanguageModelState{});
+  const auto [second, last_state] = model->forward(tokens.narrow(1, 13, 17), state);
+  EXPECT_TRUE(torch::allclose(torch::cat({first, second}, 1), expected, 1e-8, 1e-8));
+  for (size_t layer = 0; layer < expected_state.layers.size(); ++layer) {
+    for (size_t i = 0; i < expected_state.layers[layer].size(); ++i) {
+      EXPECT_TRUE(torch::allclose(last_state.layers[layer][i], expected_state.layers[layer][i],
+                                  1e-8, 1e-8));
+    }
+  }
+}
+
+TEST_P(EveryCell, NoTokenSeesALaterOne) {
+  torch::manual_seed(3);
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = small_config(GetParam().name);
+  auto model = exact_model(config);
+  const Tensor tokens = random_tokens(config, 2, 24);
+  const Tensor logits = model->forward(tokens);
+  for (const int64_t t : {0, 5, 23}) {
+    Tensor changed = tokens.clone();
+    changed.select(1, t).copy_((changed.select(1, t) + 1) % config.vocabulary);
+    const Tensor after = model->forward(changed);
+    EXPECT_TRUE(torch::equal(after.narrow(1, 0, t), logits.narrow(1, 0, t)));
+    EXPECT_FALSE(torch::allclose(after.select(1, t), logits.select(1, t)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, EveryCell,
+                         testing::ValuesIn(cell_registry().begin(), cell_registry().end()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(LanguageModel, EveryParameterHasAGradient) {
+  torch::manual_seed(4);
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_config();
+    config.tie_embedding = tied;
+    LanguageModel model(config);
+    EXPECT_EQ(model->named_parameters().contains("output"), !tied);
+    const Tensor tokens = random_tokens(config, 2, 9);
+    torch::nn::functional::cross_entropy(model->forward(tokens).flatten(0, 1), tokens.flatten())
+        .backward();
+    for (const auto& item : model->named_parameters()) {
+      ASSERT_TRUE(item.value().grad().defined()) << item.key();
+      EXPECT_GT(item.value().grad().abs().sum().item<double>(), 0) << item.key();
+    }
+  }
+}
+
+TEST(LanguageModel, ReducedPrecisionIsNearTheFull) {
+  torch::manual_seed(5);
+  torch::NoGradGuard no_grad;
+  LanguageModel model(small_config());
+  const Tensor tokens = random_tokens(model->config(), 4, 50);
+  const Tensor full = model->forward(tokens);
+  model->set_compute_dtype(torch::kBFloat16);
+  const Tensor reduced = model->forward(tokens);
+  EXPECT_EQ(reduced.scalar_type(), torch::kFloat);
+  EXPECT_FALSE(torch::equal(reduced, full));
+  EXPECT_LT((reduced - full).abs().mean().item<double>(), 0.02 * full.abs().mean().item<double>());
+}
+
+TEST(LanguageModel, TheSeedGivesTheWeights) {
+  const auto weights = [](int64_t seed) {
+    torch::manual_seed(seed);
+    return parameters_of(LanguageModel(small_config()));
+  };
+  const auto first = weights(1), again = weights(1), other = weights(2);
+  for (const auto& [name, tensor] : first)
+    EXPECT_TRUE(torch::equal(tensor, again.at(name))) << name;
+  EXPECT_FALSE(torch::equal(first.at("embedding"), other.at("embedding")));
+}
+
+TEST(LanguageModel, GatesStartWithASpreadOfMemories) {
+  torch::manual_seed(6);
+  for (const CellInfo& cell : cell_registry()) {
+    ModelConfig config = small_config(cell.name, 1);
+    config.width = 256;
+    LanguageModel model(config);
+    const Tensor bias =
+        model->named_parameters()["block0.mixer.projection.bias"].view({cell.inputs, config.width});
+    EXPECT_FALSE(bias.slice(0, 1).any().item<bool>());
+    if (cell.name == "elman") {
+      EXPECT_FALSE(bias.any().item<bool>());
+      continue;
+    }
+    // A cell whose first gate forgets has positive biases; one whose first gate updates, negative
+    // ones.
+    const Tensor memory = 1 + torch::exp(cell.name == "gru" ? -bias[0] : bias[0]);
+    EXPECT_LT(memory.min().item<double>(), 4);
+    EXPECT_GT(memory.max().item<double>(), 64);
+    EXPECT_LE(memory.max().item<double>(), 129);
+  }
+}
+
+TEST(LanguageModel, ClippingBoundsTheRecurrentWeightsAlone) {
+  torch::manual_seed(7);
+  ModelConfig config = small_config();
+  config.weight_bound = 0.25;
+  LanguageModel model(config);
+  torch::NoGradGuard no_grad;
+  for (Tensor& parameter : model->parameters()) parameter.mul_(100);
+  const auto before = parameters_of(model);
+  std::map<std::string, Tensor> copies;
+  for (const auto& [name, tensor] : before) copies[name] = tensor.clone();
+  model->clip_weights();
+  for (const auto& [name, tensor] : parameters_of(model)) {
+    if (name.ends_with("recurrent_weight")) {
+      EXPECT_EQ(tensor.abs().max().item<float>(), 0.25f) << name;
+    } else {
+      EXPECT_TRUE(torch::equal(tensor, copies[name])) << name;
+    }
+  }
+}
+
+TEST(LanguageModel, DecayIsForMatricesOnly) {
+  ModelConfig config = small_config();
+  config.tie_embedding = false;
+  for (const auto& item : LanguageModel(config)->named_parameters()) {
+    const std::string& name = item.key();
+    const bool is_matrix = name == "embedding" || name == "output" ||
+                           name.ends_with("put.weight") || name.ends_with("projection.weight") ||
+                           name.ends_with("convolution.weight");
+    EXPECT_EQ(decays(name, item.value()), is_matrix) << name;
+  }
+}
+
+TEST(LanguageModel, WrongTokensAreRefused) {
+  LanguageModel model(small_config());
+  expect_holds(error_of([&] { model->forward(torch::tensor({{1, 11}})); }), "from 0 to 10");
+  expect_holds(error_of([&] { model->forward(torch::tensor({{-1, 1}})); }), "from 0 to 10");
+  expect_holds(error_of([&] { model->forward(torch::tensor({1, 2})); }), "(batch, steps)");
+  expect_holds(error_of([&] { model->forward(torch::ones({1, 2})); }), "int32 or int64");
+}
+
+TEST(Config, ComesBackFromJson) {
+  std::mt19937_64 random(8);
+  for (int i = 0; i < 50; ++i) {
+    const int64_t heads = 1 + static_cast<int64_t>(random() % 8);
+    const auto cells = cell_registry();
+    const ModelConfig config{.vocabulary = 1 + static_cast<int64_t>(random() % 70000),
+                             .width = heads * (1 + static_cast<int64_t>(random() % 64)),
+                             .layers = static_cast<int64_t>(random() % 40),
+                             .cell = std::string(cells[random() % cells.size()].name),
+                             .heads = heads,
+                             .conv_width = 1 + static_cast<int64_t>(random() % 8),
+                             .mlp_width = static_cast<int64_t>(random() % 1000),
+                             .tie_embedding = random() % 2 == 0,
+                             .weight_bound = static_cast<double>(random() % 1000) / 700,
+                             .norm_epsilon = static_cast<double>(1 + random() % 1000) * 1e-8};
+    EXPECT_EQ(config_from_json(nlohmann::json::parse(to_json(config).dump())), config);
+  }
+}
+
+TEST(Config, WrongOnesAreRefusedByName) {
+  const nlohmann::json good = to_json(small_config());
+  const auto sentence = [&](const std::string& key, const nlohmann::json& value) {
+    nlohmann::json bad = good;
+    bad[key] = value;
+    return error_of([&] { config_from_json(bad, "config.json"); });
+  };
+  for (const auto& [key, value] : good.items()) {
+    nlohmann::json bad = good;
+    bad.erase(key);
+    expect_holds(error_of([&] { config_from_json(bad, "config.json"); }),
+                 "lacks the key '" + key + "'");
+    expect_holds(sentence(key, nlohmann::json::array()), "'" + key + "' in config.json must be");
+  }
+  expect_holds(sentence("depth", 3), "unknown key 'depth'");
+  expect_holds(sentence("width", 0), "width must be from 1");
+  expect_holds(sentence("width", uint64_t{1} << 63), "too large");
+  expect_holds(sentence("width", 16.5), "whole number");
+  expect_holds(sentence("heads", 3), "heads must divide width");
+  expect_holds(sentence("cell", "perceptron"), "gru");
+  expect_holds(sentence("mixer", "perceptron"), "rnn");
+  expect_holds(sentence("weight_bound", -1), "weight_bound");
+  expect_holds(sentence("norm_epsilon", 0), "norm_epsilon");
+  expect_holds(error_of([&] { config_from_json(nlohmann::json::array(), "config.json"); }),
+               "JSON object");
+}
+
+TEST(ModelFiles, GiveTheModelBack) {
+  torch::manual_seed(9);
+  const TemporaryFolder folder;
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_config();
+    config.tie_embedding = tied;
+    LanguageModel model(config);
+    save_language_model(folder.path, model);
+    LanguageModel loaded = load_language_model(folder.path);
+    EXPECT_EQ(loaded->config(), config);
+    const Tensor tokens = random_tokens(config, 2, 12);
+    EXPECT_TRUE(torch::equal(loaded->forward(tokens), model->forward(tokens)));
+  }
+}
+
+TEST(ModelFiles, WrongOnesAreRefusedByName) {
+  const TemporaryFolder folder;
+  expect_holds(error_of([&] { load_language_model(folder.path); }), "there is no model in");
+  LanguageModel model(small_config());
+  save_language_model(folder.path, model);
+  const auto weights = folder.path / "model.safetensors";
+  const auto sentence_with =
+      [&](const std::function<void(std::map<std::string, Tensor>&)>& change) {
+        auto tensors = parameters_of(model);
+        change(tensors);
+        save_safetensors(weights, {.tensors = tensors, .metadata = {}});
+        return error_of([&] { load_language_model(folder.path); });
+      };
+  expect_holds(sentence_with([](auto& tensors) { tensors.erase("embedding"); }),
+               "lacks the tensor 'embedding'");
+  expect_holds(sentence_with([](auto& tensors) { tensors["more"] = torch::ones(1); }), "'more'");
+  expect_holds(sentence_with([](auto& tensors) {
+                 tensors["embedding"] = torch::ones({2, 3});
+               }),
+               "(2,3)");
+  expect_holds(sentence_with([](auto& tensors) {
+                 tensors["embedding"] = tensors["embedding"].to(torch::kInt);
+               }),
+               "floating-point");
+  std::ofstream(folder.path / "config.json") << "{";
+  expect_holds(error_of([&] { load_language_model(folder.path); }), "no valid JSON");
+}
+
+TEST(Sampler, KeepsToItsLimits) {
+  torch::manual_seed(10);
+  for (int i = 0; i < 20; ++i) {
+    const Tensor logits = torch::randn(50) * 3;
+    const int64_t best = logits.argmax().item<int64_t>();
+    EXPECT_EQ(Sampler({.temperature = 0})(logits), best);
+    EXPECT_EQ(Sampler({.temperature = 1e-6, .seed = uint64_t(i)})(logits), best);
+    EXPECT_EQ(Sampler({.top_p = 1e-9, .seed = uint64_t(i)})(logits), best);
+
+    // The tokens that may come with top-p: all whose likelier ones do not reach it by themselves.
+    const double top_p = 0.6;
+    const Tensor probability = torch::softmax(logits.to(torch::kDouble), 0);
+    Sampler sampler({.top_p = top_p, .seed = uint64_t(i)});
+    for (int draw = 0; draw < 200; ++draw) {
+      const int64_t token = sampler(logits);
+      const double likelier =
+          probability.masked_select(probability > probability[token]).sum().item<double>();
+      ASSERT_LT(likelier, top_p);
+    }
+  }
+}
+
+TEST(Sampler, DrawsByProbability) {
+  const double temperature = 0.7;
+  const Tensor logits = torch::tensor({0.0, 1.0, -1.0, 0.5});
+  const Tensor probability = torch::softmax(logits / temperature, 0);
+  Sampler sampler({.temperature = temperature, .seed = 3});
+  const int draws = 20000;
+  Tensor counts = torch::zeros(4);
+  for (int i = 0; i < draws; ++i) counts[sampler(logits)] += 1;
+  // Five standard deviations of a binomial.
+  const Tensor deviation = (probability * (1 - probability) / draws).sqrt();
+  EXPECT_TRUE(((counts / draws - probability).abs() < 5 * deviation).all().item<bool>());
+}
+
+TEST(Sampler, RefusesWhatItCannotDo) {
+  EXPECT_THROW(Sampler({.temperature = -1}), Error);
+  EXPECT_THROW(Sampler({.temperature = NAN}), Error);
+  EXPECT_THROW(Sampler({.top_p = 0}), Error);
+  EXPECT_THROW(Sampler({.top_p = 1.5}), Error);
+  EXPECT_THROW(Sampler({})(torch::tensor({0.0, std::nan("")})), Error);
+}
+
+TEST(Generate, TheSeedGivesTheText) {
+  torch::manual_seed(11);
+  LanguageModel model(small_config());
+  const std::vector<int32_t> prompt{1, 2, 3};
+  const auto text = [&](const SamplingOptions& options, int64_t count = 60) {
+    std::vector<int32_t> tokens;
+    generate(model, prompt, count, options,
+             [&](int32_t token) { return tokens.push_back(token), true; });
+    return tokens;
+  };
+  EXPECT_EQ(text({.seed = 1}), text({.seed = 1}));
+  EXPECT_NE(text({.seed = 1}), text({.seed = 2}));
+  EXPECT_EQ(text({}).size(), 60u);
+  EXPECT_TRUE(text({}, 0).empty());
+
+  // At temperature 0 each token is the likeliest after all before it.
+  std::vector<int64_t> read(prompt.begin(), prompt.end());
+  for (const int32_t token : text({.temperature = 0}, 20)) {
+    const Tensor logits = model->forward(torch::tensor(read).unsqueeze(0)).select(1, -1)[0];
+    EXPECT_NEAR(logits[token].item<double>(), logits.max().item<double>(), 1e-5);
+    read.push_back(token);
+  }
+}
+
+TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
+  LanguageModel model(small_config());
+  const std::vector<int32_t> prompt{1};
+  int calls = 0;
+  generate(model, prompt, 100, {}, [&](int32_t) { return ++calls < 5; });
+  EXPECT_EQ(calls, 5);
+  EXPECT_THROW(generate(model, {}, 1, {}, [](int32_t) { return true; }), Error);
+}
+
+}  // namespace
