@@ -29,11 +29,12 @@ struct CellInfo {
   std::string_view name;
   int state, inputs, params;
   std::string_view summary;
+  std::string_view type;  // the struct's name in namespace pararnn
 };
 
 inline std::span<const CellInfo> cell_registry() {
 #define PARARNN_CELL_INFO(name, Type, summary) \
-  CellInfo{#name, Type::kState, Type::kInputs, Type::kParams, summary},
+  CellInfo{#name, Type::kState, Type::kInputs, Type::kParams, summary, #Type},
   static constexpr std::array kCells = {PARARNN_CELLS(PARARNN_CELL_INFO)};
 #undef PARARNN_CELL_INFO
   return kCells;

@@ -2,8 +2,8 @@
 // _scan_forward and _scan_backward, which each device implements.
 //
 // Saved for the backward pass: u, w, and the checkpoints of the state, S numbers of the
-// arithmetic's type per channel every 16 steps (S/4 bytes a step and channel in fp32). Neither y
-// nor any other state is kept.
+// arithmetic's type per channel every 16 steps on a CPU (S/4 bytes a step and channel in fp32) and
+// every 8 on a GPU (S/2). Neither y nor any other state is kept.
 #include "ops/scan.hpp"
 
 #include <mutex>
@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/cells.hpp"
+#include "pararnn/cuda/problem.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn {
@@ -29,7 +30,8 @@ std::string shape_of(const Tensor& t) {
 }
 
 std::mutex statistics_mutex;
-std::pair<ScanStatistics, ScanStatistics> statistics;
+// Read when they are asked for: on a GPU that waits for the device.
+std::pair<ReadStatistics, ReadStatistics> statistics;
 
 struct ScanArguments {
   std::string cell, way;
@@ -39,14 +41,15 @@ struct ScanArguments {
 
 std::tuple<Tensor, Tensor, Tensor> call_forward(const Tensor& u, const Tensor& w,
                                                 const std::optional<Tensor>& h0,
-                                                const ScanArguments& a, bool keep_checkpoints) {
+                                                const ScanArguments& a,
+                                                int64_t checkpoint_interval) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("pararnn::_scan_forward", "")
           .typed<std::tuple<Tensor, Tensor, Tensor>(
               const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
-              const std::string&, int64_t, int64_t, double, bool)>();
-  return op.call(u, w, h0, a.cell, a.way, a.chunk, a.burn_in, a.tolerance, keep_checkpoints);
+              const std::string&, int64_t, int64_t, double, int64_t)>();
+  return op.call(u, w, h0, a.cell, a.way, a.chunk, a.burn_in, a.tolerance, checkpoint_interval);
 }
 
 std::tuple<Tensor, Tensor, Tensor> call_backward(const Tensor& u, const Tensor& w,
@@ -65,7 +68,8 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* context, const Tensor& u, const Tensor& w,
                                const std::optional<Tensor>& h0, const ScanArguments& arguments) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [y, hT, checkpoints] = call_forward(u, w, h0, arguments, true);
+    const auto [y, hT, checkpoints] =
+        call_forward(u, w, h0, arguments, checkpoint_interval_on(u.device()));
     context->save_for_backward({u, w, checkpoints});
     context->saved_data["cell"] = arguments.cell;
     context->saved_data["way"] = arguments.way;
@@ -104,7 +108,7 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
       torch::GradMode::is_enabled() &&
       (u.requires_grad() || weights.requires_grad() || (state && state->requires_grad()));
   if (!differentiable) {
-    const auto [y, hT, checkpoints] = call_forward(u, weights, state, arguments, false);
+    const auto [y, hT, checkpoints] = call_forward(u, weights, state, arguments, 0);
     return {y, hT};
   }
   const variable_list results = ScanFunction::apply(u, weights, state, arguments);
@@ -124,12 +128,12 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_meta(const Tensor& u, const Tens
                                                      const std::optional<Tensor>& h0,
                                                      const std::string& cell, const std::string&,
                                                      int64_t, int64_t, double,
-                                                     bool keep_checkpoints) {
+                                                     int64_t checkpoint_interval) {
   const ScanSizes s = check_scan_arguments(u, w, h0, cell);
   return {
       torch::empty({s.batch, s.steps, s.channels}, u.options()),
       torch::empty({s.batch, s.state, s.channels}, w.options()),
-      torch::empty({s.batch, keep_checkpoints ? checkpoint_count(s.steps) : 0, s.state, s.channels},
+      torch::empty({s.batch, checkpoint_count(s.steps, checkpoint_interval), s.state, s.channels},
                    w.options())};
 }
 
@@ -147,8 +151,16 @@ torch::ScalarType arithmetic_type(torch::ScalarType type) {
   return type == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
 }
 
-int64_t checkpoint_count(int64_t steps) {
-  return (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+int64_t checkpoint_interval_on(const torch::Device& device) {
+  return device.is_cuda() ? cuda::kCheckpointInterval : kCheckpointInterval;
+}
+
+int64_t checkpoint_count(int64_t steps, int64_t interval) {
+  return interval == 0 ? 0 : (steps + interval - 1) / interval;
+}
+
+Tensor with_neighbouring_channels(const Tensor& t) {
+  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : t.contiguous();
 }
 
 ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
@@ -186,19 +198,20 @@ ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::opti
   return s;
 }
 
-void record_forward_statistics(const ScanStatistics& s) {
+void record_forward_statistics(ReadStatistics read) {
   const std::lock_guard lock(statistics_mutex);
-  statistics.first = s;
+  statistics.first = std::move(read);
 }
 
-void record_backward_statistics(const ScanStatistics& s) {
+void record_backward_statistics(ReadStatistics read) {
   const std::lock_guard lock(statistics_mutex);
-  statistics.second = s;
+  statistics.second = std::move(read);
 }
 
 std::pair<ScanStatistics, ScanStatistics> last_scan_statistics() {
   const std::lock_guard lock(statistics_mutex);
-  return statistics;
+  const auto read = [](const ReadStatistics& f) { return f ? f() : ScanStatistics{}; };
+  return {read(statistics.first), read(statistics.second)};
 }
 
 std::tuple<Tensor, Tensor> scan(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
@@ -220,7 +233,7 @@ TORCH_LIBRARY(pararnn, m) {
   m.def("step(Tensor u, Tensor w, Tensor h, str cell) -> (Tensor y, Tensor h)", &step_operator);
   m.def(
       "_scan_forward(Tensor u, Tensor w, Tensor? h0, str cell, str plan, int chunk, int burn_in, "
-      "float tolerance, bool keep_checkpoints) -> (Tensor y, Tensor hT, Tensor checkpoints)");
+      "float tolerance, int checkpoint_interval) -> (Tensor y, Tensor hT, Tensor checkpoints)");
   m.def(
       "_scan_backward(Tensor u, Tensor w, Tensor checkpoints, Tensor dy, Tensor dhT, str cell, "
       "str plan, int chunk, int burn_in, float tolerance) -> (Tensor du, Tensor dw, Tensor dh0)");

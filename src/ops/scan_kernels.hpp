@@ -2,6 +2,8 @@
 // arguments and the last statistics.
 #pragma once
 
+#include <functional>
+
 #include "ops/scan.hpp"
 
 namespace pararnn {
@@ -20,11 +22,21 @@ ScanSizes check_scan_arguments(const torch::Tensor& u, const torch::Tensor& w,
 /// fp32 for fp16, bf16 and fp32; fp64 for fp64.
 torch::ScalarType arithmetic_type(torch::ScalarType type);
 
-/// Checkpoints of the state that the forward pass leaves for the backward: ceil(T / 16).
-int64_t checkpoint_count(int64_t steps);
+/// Steps from one checkpoint of the state to the next, on a device.
+int64_t checkpoint_interval_on(const torch::Device& device);
+
+/// Checkpoints that the forward pass leaves for the backward: ceil(steps / interval), or none for
+/// an interval of 0.
+int64_t checkpoint_count(int64_t steps, int64_t interval);
+
+/// The tensor itself if neighbours in the last dimension are neighbours in memory, or a copy.
+torch::Tensor with_neighbouring_channels(const torch::Tensor& t);
+
+/// Reads the statistics of a pass, once it is asked for.
+using ReadStatistics = std::function<ScanStatistics()>;
 
 /// Keeps what last_scan_statistics() returns.
-void record_forward_statistics(const ScanStatistics& statistics);
-void record_backward_statistics(const ScanStatistics& statistics);
+void record_forward_statistics(ReadStatistics read);
+void record_backward_statistics(ReadStatistics read);
 
 }  // namespace pararnn

@@ -263,8 +263,6 @@ struct Backward {
   }
 };
 
-enum class BackwardMode { kGiven, kBurnIn, kMap };
-
 /// All lanes once. The last chunk's end is the final adjoint.
 template <class C, class Storage, int V, BackwardMode kMode>
 __global__ void __launch_bounds__(128)

@@ -58,6 +58,9 @@ struct ForwardProblem {
   bool have_jacobians;  // of some earlier pass, when the correction begins
 };
 
+/// From given adjoints at the chunks' ends, from a burn-in beyond them, or only the affine maps.
+enum class BackwardMode { kGiven, kBurnIn, kMap };
+
 struct BackwardProblem {
   Chunking size;
   View u, dy, du;

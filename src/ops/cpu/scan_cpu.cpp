@@ -48,20 +48,17 @@ cpu::TensorView view_of(const Tensor& t) {
   return view;
 }
 
-Tensor with_neighbouring_channels(const Tensor& t) {
-  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : t.contiguous();
-}
-
-ScanStatistics public_statistics(const cpu::Statistics& s) {
-  return {std::string(way_name(s.plan.way)),
-          s.plan.chunk,
-          s.plan.chunks,
-          s.plan.burn_in,
-          s.largest_mismatch,
-          s.newton_iterations,
-          s.columns,
-          s.columns_corrected,
-          s.columns_repaired};
+ReadStatistics public_statistics(const cpu::Statistics& s) {
+  const ScanStatistics result{std::string(way_name(s.plan.way)),
+                              s.plan.chunk,
+                              s.plan.chunks,
+                              s.plan.burn_in,
+                              s.largest_mismatch,
+                              s.newton_iterations,
+                              s.columns,
+                              s.columns_corrected,
+                              s.columns_repaired};
+  return [result] { return result; };
 }
 
 template <class T>
@@ -75,14 +72,14 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_cpu(const Tensor& u_in, const Te
                                                     const std::optional<Tensor>& h0,
                                                     const std::string& cell, const std::string& way,
                                                     int64_t chunk, int64_t burn_in,
-                                                    double tolerance, bool keep_checkpoints) {
+                                                    double tolerance, int64_t checkpoint_interval) {
   const ScanSizes sizes = check_scan_arguments(u_in, w, h0, cell);
   const Tensor u = with_neighbouring_channels(u_in);
   const auto arithmetic = w.options();
   Tensor y = torch::empty({sizes.batch, sizes.steps, sizes.channels}, u.options());
   Tensor hT = torch::empty({sizes.batch, sizes.state, sizes.channels}, arithmetic);
   Tensor checkpoints =
-      torch::empty({sizes.batch, keep_checkpoints ? checkpoint_count(sizes.steps) : 0, sizes.state,
+      torch::empty({sizes.batch, checkpoint_count(sizes.steps, checkpoint_interval), sizes.state,
                     sizes.channels},
                    arithmetic);
   if (y.numel() == 0) {
@@ -102,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_cpu(const Tensor& u_in, const Te
     problem.u = view_of(u);
     problem.y = view_of(y);
     problem.w = w.const_data_ptr<scalar_t>();
-    problem.checkpoints = keep_checkpoints ? checkpoints.data_ptr<scalar_t>() : nullptr;
+    problem.checkpoints = checkpoint_interval > 0 ? checkpoints.data_ptr<scalar_t>() : nullptr;
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
     record_forward_statistics(public_statistics(
         cpu::forward(kernels, torch_executor(), problem, plan,

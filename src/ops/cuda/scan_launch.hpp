@@ -1,0 +1,45 @@
+// The engine's GPU kernels of one cell and storage, by name: what is compiled, and how many threads
+// it takes. One method a kernel of include/pararnn/cuda/.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <torch/torch.h>
+
+#include <string>
+
+#include "pararnn/cuda/problem.hpp"
+
+namespace pararnn::cuda {
+
+/// Of the current device. Throws Error if there is none.
+int multiprocessor_count();
+
+class ScanLauncher {
+ public:
+  /// Kernels for tensors of `type` with `width` channels a thread, on a stream of the current
+  /// device.
+  ScanLauncher(const std::string& cell, torch::ScalarType type, int width, cudaStream_t stream)
+      : cell_(cell), type_(type), width_(width), stream_(stream) {}
+
+  struct ForwardMode {
+    bool burn_in, write, linearize;
+  };
+  void forward_pass(const ForwardProblem& problem, ForwardMode mode) const;
+  void forward_scan(const ForwardProblem& problem) const;
+  void forward_correct(const ForwardProblem& problem) const;
+  void forward_mismatch(const ForwardProblem& problem) const;
+  void backward_pass(const BackwardProblem& problem, BackwardMode mode) const;
+  void backward_scan(const BackwardProblem& problem) const;
+  void backward_correct(const BackwardProblem& problem) const;
+  void backward_mismatch(const BackwardProblem& problem) const;
+  /// Writes dw (P,D).
+  void sum_parts(const BackwardProblem& problem, void* dw) const;
+
+ private:
+  std::string cell_;
+  torch::ScalarType type_;
+  int width_;
+  cudaStream_t stream_;
+};
+
+}  // namespace pararnn::cuda
