@@ -10,6 +10,9 @@
 #include <new>
 #include <string>
 
+#include "cli/bench.hpp"
+#include "cli/cells.hpp"
+#include "cli/check.hpp"
 #include "cli/common_options.hpp"
 #include "cli/config_file.hpp"
 #include "cli/eval.hpp"
@@ -41,6 +44,9 @@ int run(int argc, char** argv) {
   pararnn::cli::add_eval_command(program);
   pararnn::cli::add_generate_command(program);
   pararnn::cli::add_tokenize_command(program);
+  pararnn::cli::add_cells_command(program);
+  pararnn::cli::add_check_command(program);
+  pararnn::cli::add_bench_command(program);
   try {
     program.parse(argc, argv);
     if (program.get_subcommands().empty()) fmt::print("{}", program.help());

@@ -1,0 +1,66 @@
+// Compiled with relaxed arithmetic, by which the compiler may call the vector functions of the C
+// library, and once for each instruction set; see CMakeLists.txt. Includes no LibTorch: the
+// precompiled header has other flags.
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pararnn/cells.hpp"
+#include "pararnn/reference.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+/// As load_channel, unrolled in the source: a loop inside would keep the compiler from vectorising.
+template <int N>
+PARARNN_FN Vec<float, N> load(const float* base, std::int64_t channels) {
+  Vec<float, N> v{};
+  static_for<N>([&](auto i) PARARNN_LAMBDA { v[i] = base[i * channels]; });
+  return v;
+}
+
+template <Cell C>
+__attribute__((always_inline)) inline void run(const Shape& shape, const float* u, const float* w,
+                                               float* state, float* y) {
+  constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
+  const auto [batch, steps, channels] = shape;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    float* h = state + b * S * channels;
+    for (std::int64_t t = 0; t < steps; ++t) {
+      const float* input = u + (b * steps + t) * U * channels;
+      float* output = y + (b * steps + t) * channels;
+#pragma GCC ivdep
+      for (std::int64_t d = 0; d < channels; ++d) {
+        const Vec<float, S> next = C::step(load<S>(h + d, channels), load<U>(input + d, channels),
+                                           load<P>(w + d, channels));
+        static_for<S>([&](auto s) PARARNN_LAMBDA { h[s * channels + d] = next[s]; });
+        output[d] = next[0];
+      }
+    }
+  }
+}
+
+#define PARARNN_LOOP(name, Type, summary)                                                        \
+  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell",                            \
+                               "default"))) void name##_loop(const Shape& shape, const float* u, \
+                                                             const float* w, float* state,       \
+                                                             float* y) {                         \
+    run<Type>(shape, u, w, state, y);                                                            \
+  }
+PARARNN_CELLS(PARARNN_LOOP)
+#undef PARARNN_LOOP
+
+}  // namespace
+
+void vectorized_loop(const std::string& cell, const Shape& shape, const float* u, const float* w,
+                     const float* h0, float* y, float* hT) {
+  const std::int64_t size = shape.batch * find_cell(cell).state * shape.channels;
+  for (std::int64_t i = 0; i < size; ++i) hT[i] = h0[i];
+#define PARARNN_CALL(name, Type, summary) \
+  if (cell == #name) return name##_loop(shape, u, w, hT, y);
+  PARARNN_CELLS(PARARNN_CALL)
+#undef PARARNN_CALL
+}
+
+}  // namespace pararnn::cli

@@ -1,0 +1,217 @@
+#include "cli/check_case.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <future>
+#include <limits>
+
+#include "base/error.hpp"
+#include "cli/cell_reference.hpp"
+#include "ops/scan_kernels.hpp"
+#include "pararnn/cells.hpp"
+#include "pararnn/cpu/boundaries.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+using torch::Tensor;
+
+torch::ScalarType dtype_of(const std::string& name) {
+  if (name == "float16") return torch::kFloat16;
+  if (name == "bfloat16") return torch::kBFloat16;
+  if (name == "float32") return torch::kFloat32;
+  require(name == "float64",
+          "there is no dtype '{}' here; it should be float16, bfloat16, float32 or float64", name);
+  return torch::kFloat64;
+}
+
+/// The device, if the operators run there.
+torch::Device device_of(const std::string& name) {
+  try {
+    const torch::Device device(name);
+    const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("pararnn::_scan_forward", "");
+    const bool present = device.is_cpu() || (device.is_cuda() && torch::cuda::is_available());
+    if (present && op.hasKernelForDispatchKey(c10::backendToDispatchKey(
+                       device.is_cpu() ? c10::Backend::CPU : c10::Backend::CUDA))) {
+      return device;
+    }
+  } catch (const c10::Error&) {
+  }
+  throw Error(fmt::format("the engine does not run on the device '{}' here; use cpu", name));
+}
+
+Tensor wide(const Tensor& t) { return t.detach().to(torch::kCPU, torch::kFloat64).contiguous(); }
+
+Deviation larger(const Deviation& a, const Deviation& b) {
+  return {std::max(a.error, b.error), std::max(a.of_permitted, b.of_permitted)};
+}
+
+/// Something that is not a number is infinitely far from any number.
+Deviation deviation(double error, double permitted) {
+  if (error == 0) return {};
+  const double infinity = std::numeric_limits<double>::infinity();
+  if (!(error < infinity)) return {infinity, infinity};
+  return {error, error / permitted};
+}
+
+Deviation deviation(const Tensor& got, const BoundedArray& expected) {
+  const Tensor values = wide(got);
+  const double* value = values.const_data_ptr<double>();
+  Deviation result;
+  for (size_t i = 0; i < expected.value.size(); ++i) {
+    result = larger(result, deviation(std::abs(value[i] - expected.value[i]), expected.bound[i]));
+  }
+  return result;
+}
+
+std::array<Deviation, 5> deviations(const CheckResults& got, const BoundedResult& expected) {
+  return {deviation(got.of[0], expected.y), deviation(got.of[1], expected.hT),
+          deviation(got.of[2], expected.du), deviation(got.of[3], expected.dw),
+          deviation(got.of[4], expected.dh0)};
+}
+
+/// The states at checkpoints against where one block of steps arrives from the checkpoint before:
+/// within rounding inside a chunk, and within the tolerance besides where a chunk begins.
+void check_states(const CheckResults& got, const BoundedResult& expected, const Shape& shape,
+                  int state, int64_t chunk, double tolerance, CheckReport& report) {
+  const Tensor values = wide(got.checkpoints);
+  const double* value = values.const_data_ptr<double>();
+  const int64_t count = values.size(1);
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    const int64_t t = i / (shape.channels * state) % count * kCheckpointInterval;
+    const double error = std::abs(value[i] - expected.states.value[i]);
+    const double rounding = expected.states.bound[i];
+    if (t == 0) continue;
+    if (t % chunk == 0) {
+      const double mismatch = tolerance * (1 + std::abs(expected.states.value[i]));
+      report.boundary = larger(report.boundary, deviation(error, rounding + mismatch));
+    } else {
+      report.step = larger(report.step, deviation(error, rounding));
+    }
+  }
+}
+
+/// The largest error of y by the plain loop in float32.
+double error_of_single_loop(const CheckCase& check, const Shape& shape, const CheckProblem& a,
+                            const BoundedResult& expected) {
+  const auto single = [](const Tensor& t) {
+    return t.to(torch::kCPU, torch::kFloat32).contiguous();
+  };
+  const Tensor u = single(a.u), w = single(a.w), h0 = single(a.h0);
+  Tensor y = torch::empty({shape.batch, shape.steps, shape.channels}), hT = torch::empty_like(h0);
+  cell_reference(check.cell)
+      .single_forward(shape, u.data_ptr<float>(), w.data_ptr<float>(), h0.data_ptr<float>(),
+                      y.data_ptr<float>(), hT.data_ptr<float>(), nullptr);
+  return deviation(y, expected.y).error;
+}
+
+}  // namespace
+
+double CheckReport::worst() const {
+  double result = std::max(step.of_permitted, boundary.of_permitted);
+  for (const auto* deviations : {&from_loop, &from_trajectory}) {
+    for (const Deviation& d : *deviations) result = std::max(result, d.of_permitted);
+  }
+  return result;
+}
+
+CheckProblem random_problem(const CheckCase& check) {
+  const CellInfo& cell = find_cell(check.cell);
+  const auto type = dtype_of(check.dtype), arithmetic = arithmetic_type(type);
+  const torch::Device device = device_of(check.device);
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(check.seed);
+  const auto wide = torch::dtype(torch::kFloat64);
+  const int64_t B = check.batch, T = check.steps, D = check.channels;
+  Tensor u = torch::randn({B, T, cell.inputs, D}, generator, wide);
+  u.select(2, 0) += check.gate_bias;
+  const Tensor w = check.weight_scale * (2 * torch::rand({cell.params, D}, generator, wide) - 1);
+  // Positive, as a normaliser is.
+  const Tensor h0 = 0.1 + torch::rand({B, cell.state, D}, generator, wide);
+  const Tensor dy = torch::randn({B, T, D}, generator, wide);
+  const Tensor dhT = torch::randn({B, cell.state, D}, generator, wide);
+  return {u.to(device, type), w.to(device, arithmetic), h0.to(device, arithmetic),
+          dy.to(device, type), dhT.to(device, arithmetic)};
+}
+
+CheckResults run_problem(const CheckCase& check, const CheckProblem& a) {
+  const auto leaf = [](const Tensor& t) { return t.detach().requires_grad_(); };
+  const Tensor u = leaf(a.u), w = leaf(a.w), h0 = leaf(a.h0);
+  const auto [y, hT] = scan(u, w, h0, check.cell, check.options);
+  const auto gradients = torch::autograd::grad({y, hT}, {u, w, h0}, {a.dy, a.dhT});
+  static const auto below_scan =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::_scan_forward", "")
+          .typed<std::tuple<Tensor, Tensor, Tensor>(
+              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
+              const std::string&, int64_t, int64_t, double, int64_t)>();
+  torch::NoGradGuard no_grad;
+  const ScanOptions& o = check.options;
+  const int64_t interval = checkpoint_interval_on(a.u.device());
+  const Tensor kept = std::get<2>(below_scan.call(a.u, a.w, a.h0, check.cell, o.plan, o.chunk,
+                                                  o.burn_in, o.tolerance, interval));
+  // The device may keep more than the bounds look at.
+  const Tensor checkpoints = kept.slice(1, 0, kept.size(1), kCheckpointInterval / interval);
+  return {{y.detach(), hT.detach(), gradients[0], gradients[1], gradients[2]}, checkpoints};
+}
+
+CheckReport judge(const CheckCase& check, const CheckProblem& problem, const CheckResults& results,
+                  const ScanStatistics& forward, const ScanStatistics& backward) {
+  CheckReport report;
+  report.forward = forward;
+  report.backward = backward;
+  const Shape shape{problem.u.size(0), problem.u.size(1), problem.u.size(3)};
+  const Tensor u = wide(problem.u), w = wide(problem.w), h0 = wide(problem.h0);
+  const Tensor dy = wide(problem.dy), dhT = wide(problem.dhT);
+  const Tensor y = wide(results.of[0]), checkpoints = wide(results.checkpoints);
+  const auto data = [](const Tensor& t) { return t.const_data_ptr<double>(); };
+  const bool twice = problem.w.scalar_type() == torch::kFloat64;
+  const double tolerance = check.options.tolerance > 0 ? check.options.tolerance
+                           : twice                     ? cpu::kDefaultTolerance<double>
+                                                       : cpu::kDefaultTolerance<float>;
+  const int64_t whole = std::max<int64_t>(shape.steps, 1);
+  const Permitted permitted{forward.chunk > 0 ? forward.chunk : whole,
+                            backward.chunk > 0 ? backward.chunk : whole, tolerance};
+  const CellReference& reference = cell_reference(check.cell);
+  const auto bounds = [&](const Trajectory* follow) {
+    return (twice ? reference.double_bounds : reference.single_bounds)(
+        shape, data(u), data(w), data(h0), data(dy), data(dhT), permitted, follow);
+  };
+  const Trajectory trajectory{data(y), data(checkpoints)};
+  auto along_trajectory = std::async(std::launch::async, [&] { return bounds(&trajectory); });
+  const BoundedResult loop = bounds(nullptr);
+  const BoundedResult own = along_trajectory.get();
+
+  report.from_loop = deviations(results, loop);
+  report.from_trajectory = deviations(results, own);
+  report.step = report.from_trajectory[0];
+  check_states(results, own, shape, int(problem.h0.size(1)), permitted.forward_chunk, tolerance,
+               report);
+  if (!twice) report.loop_error = error_of_single_loop(check, shape, problem, loop);
+  int64_t predictable = 0;
+  for (const double bound : loop.y.bound) predictable += bound < 1e-2;
+  if (!loop.y.bound.empty()) report.predictable = double(predictable) / double(loop.y.bound.size());
+  return report;
+}
+
+CheckReport run_check(const CheckCase& check) {
+  CheckProblem problem = random_problem(check);
+  CheckResults results = run_problem(check, problem);
+  const auto [forward, backward] = last_scan_statistics();
+  bool rounded_right = true;
+  if (problem.u.scalar_type() != problem.w.scalar_type()) {
+    // The same numbers in float32: the arithmetic is the same, so what is stored is their rounding.
+    const CheckResults half = results;
+    problem.u = problem.u.to(problem.w.scalar_type());
+    problem.dy = problem.dy.to(problem.w.scalar_type());
+    results = run_problem(check, problem);
+    for (size_t i = 0; i < half.of.size(); ++i) {
+      const Tensor expected = results.of[i].to(half.of[i].scalar_type());
+      rounded_right = rounded_right && torch::equal(half.of[i], expected);
+    }
+  }
+  CheckReport report = judge(check, problem, results, forward, backward);
+  report.rounded_right = rounded_right;
+  return report;
+}
+
+}  // namespace pararnn::cli

@@ -1,0 +1,68 @@
+// One comparison of the operators with the plain loop: a random problem, run forward and backward,
+// judged by the bounds of reference_bounds.hpp.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "ops/scan.hpp"
+
+namespace pararnn::cli {
+
+/// A random problem and how to run it.
+struct CheckCase {
+  std::string cell = "gru";
+  int64_t batch = 2, steps = 1024, channels = 32;
+  double weight_scale = 1, gate_bias = 0;
+  std::string dtype = "float32", device = "cpu";
+  uint64_t seed = 0;
+  ScanOptions options;
+};
+
+/// How far one result is from what it should be: the largest error, and the largest in units of the
+/// error that is permitted there; more than 1 is wrong.
+struct Deviation {
+  double error = 0, of_permitted = 0;
+};
+
+inline constexpr std::array<const char*, 5> kResultNames = {"y", "hT", "du", "dw", "dh0"};
+
+struct CheckReport {
+  ScanStatistics forward, backward;
+  std::array<Deviation, 5> from_loop;        // y, hT, du, dw, dh0 against the loop's
+  std::array<Deviation, 5> from_trajectory;  // against those along the result's own states
+  Deviation step;          // |y_t - f(h_{t-1}, u_t)|, and the same of whole states at checkpoints
+  Deviation boundary;      // between a chunk's start and the end of the one before
+  double loop_error = 0;   // of y, by the plain loop in float32; 0 for float64
+  double predictable = 1;  // share of y whose permitted error is below a hundredth
+  bool rounded_right = true;  // half tensors: the rounding of what float32 tensors give
+
+  /// The largest of all deviations, in units of what is permitted.
+  double worst() const;
+  bool passed() const { return rounded_right && worst() <= 1; }
+};
+
+/// The tensors of a check; shapes as in ops/scan.hpp.
+struct CheckProblem {
+  torch::Tensor u, w, h0, dy, dhT;
+};
+struct CheckResults {
+  std::array<torch::Tensor, 5> of;  // in the order of kResultNames
+  torch::Tensor checkpoints;        // of the state, as the forward pass leaves them
+};
+
+/// Throws Error for a dtype or device that the operators do not have.
+CheckProblem random_problem(const CheckCase& check);
+
+/// Forward and backward, through the public operator with autograd.
+CheckResults run_problem(const CheckCase& check, const CheckProblem& problem);
+
+/// Judges results in the arithmetic's dtype. May be given some of the channels, of all tensors.
+/// `forward` and `backward` are the statistics of the run.
+CheckReport judge(const CheckCase& check, const CheckProblem& problem, const CheckResults& results,
+                  const ScanStatistics& forward, const ScanStatistics& backward);
+
+/// All of it: random problem, run and judgement.
+CheckReport run_check(const CheckCase& check);
+
+}  // namespace pararnn::cli
