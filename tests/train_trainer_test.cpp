@@ -64,7 +64,7 @@ class TrainerTest : public testing::Test {
   TrainConfig config_{.data = (folder_ / "text.txt").string(),
                       .batch = 2,
                       .length = 16,
-                      .steps = 24,
+                      .steps = 12,
                       .validate_every = 7,
                       .validation_tokens = 100,
                       .checkpoint_every = 1,
@@ -74,12 +74,12 @@ class TrainerTest : public testing::Test {
 };
 
 TEST_F(TrainerTest, LearnsAndRepeatsItselfBitForBit) {
-  config_.steps = 150;
+  config_.steps = 100;
   config_.checkpoint_every = 0;
   config_.learning_rate = 0.02;
   const fs::path run = train("run");
   const std::vector<double> steps = losses(run);
-  ASSERT_EQ(steps.size(), 150u);
+  ASSERT_EQ(steps.size(), 100u);
   EXPECT_LT(steps.back(), 0.7 * steps.front());
   EXPECT_EQ(learned(train("again")), learned(run));
   config_.seed = 1;
@@ -106,12 +106,12 @@ TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   config_.accumulate = 3;
   config_.clip = 0.05;
   config_.z_loss = 0.01;
-  config_.checkpoint_every = 11;
+  config_.checkpoint_every = 5;
   model_.weight_bound = 0.01;
   const fs::path run = train("run");
   const Files expected = learned(run);
   Trainer trainer = make(run);
-  trainer.restore(run / "step-00000011");
+  trainer.restore(run / "step-00000005");
   EXPECT_EQ(trainer.run(), 0);
   EXPECT_EQ(learned(run), expected);
 }
@@ -239,7 +239,7 @@ TEST_F(TrainerTest, ADamagedCheckpointIsRefusedWithTheOneBeforeIt) {
   data::Random random(3);
   for (const char* name : {"model.safetensors", "optimizer.safetensors", "state.json",
                            "config.json", "tokenizer.json", "manifest.json"}) {
-    const fs::path file = run / "step-00000024" / name;
+    const fs::path file = run / "step-00000012" / name;
     const std::string whole = read(file);
     std::string flipped = whole;
     flipped[static_cast<size_t>(data::random_below(random, std::ssize(whole) / 2))] ^= 0x40;
@@ -247,7 +247,7 @@ TEST_F(TrainerTest, ADamagedCheckpointIsRefusedWithTheOneBeforeIt) {
         whole.substr(0, static_cast<size_t>(data::random_below(random, std::ssize(whole))));
     for (const std::string& damaged : {flipped, cut}) {
       write(file, damaged);
-      expect_error([&] { make(run).restore(run); }, {name, "step-00000024", "step-00000023"});
+      expect_error([&] { make(run).restore(run); }, {name, "step-00000012", "step-00000011"});
     }
     write(file, whole);
   }

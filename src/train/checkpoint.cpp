@@ -59,9 +59,13 @@ void point_latest_at(const fs::path& checkpoint) {
   data::rename_folder(aside(latest), latest);
 }
 
-std::string checksum(const fs::path& path) {
+std::string checksum_of(std::string_view bytes) {
+  return fmt::format("{:016x}", data::hash_bytes(bytes));
+}
+
+std::string checksum_of_file(const fs::path& path) {
   const data::MappedFile file(path);
-  return fmt::format("{:016x}", data::hash_bytes(file.read(0, file.size())));
+  return checksum_of(file.read(0, file.size()));
 }
 
 /// Takes the name away first, so that no half-deleted checkpoint is ever seen.
@@ -75,10 +79,11 @@ void write_manifest(const fs::path& folder) {
   nlohmann::json files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     files[entry.path().filename().string()] = {{"bytes", entry.file_size()},
-                                               {"checksum", checksum(entry.path())}};
+                                               {"checksum", checksum_of_file(entry.path())}};
     force_to_disk(entry.path());
   }
-  const nlohmann::json manifest = {{"format", kFormat}, {"files", files}};
+  const nlohmann::json manifest = {
+      {"format", kFormat}, {"files", files}, {"checksum", checksum_of(files.dump())}};
   data::write_file(folder / kManifest, manifest.dump(2) + "\n");
   force_to_disk(folder);
 }
@@ -90,7 +95,8 @@ std::string find_damage(const fs::path& checkpoint) {
   const nlohmann::json manifest =
       nlohmann::json::parse(data::read_file(manifest_path), nullptr, /*allow_exceptions=*/false);
   if (!manifest.is_object() || manifest.value("format", nlohmann::json()) != kFormat ||
-      !manifest.value("files", nlohmann::json()).is_object()) {
+      !manifest.contains("files") ||
+      manifest.value("checksum", nlohmann::json()) != checksum_of(manifest["files"].dump())) {
     return manifest_path.string() + " is damaged";
   }
   for (const auto& [name, expected] : manifest["files"].items()) {
@@ -99,7 +105,7 @@ std::string find_damage(const fs::path& checkpoint) {
     const bool whole =
         expected.is_object() && expected.value("bytes", nlohmann::json()) == fs::file_size(file);
     if (!whole) return file.string() + " is truncated or has grown";
-    if (expected.value("checksum", nlohmann::json()) != checksum(file))
+    if (expected.value("checksum", nlohmann::json()) != checksum_of_file(file))
       return file.string() + " is damaged";
   }
   return {};

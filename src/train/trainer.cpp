@@ -153,13 +153,13 @@ void Trainer::restore(const std::filesystem::path& path) {
   const std::filesystem::path checkpoint = find_checkpoint(path);
   verify_checkpoint(checkpoint, /*manifest_needed=*/true);
   const RunState state = load_run_state(checkpoint);
+  const nn::LanguageModel stored = nn::load_language_model(checkpoint);
+  require_resumable(state.options, config_);
+  require_same_model(stored->config(), model_->config());
   require(state.fingerprint == dataset_.fingerprint,
           "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
           "that back, or start a new run",
           config_.data, state.options.data);
-  require_resumable(state.options, config_);
-  const nn::LanguageModel stored = nn::load_language_model(checkpoint);
-  require_same_model(stored->config(), model_->config());
   nn::load_parameters(model_, nn::parameters_of(stored), checkpoint.string());
   optimizer_.load_state(nn::load_safetensors(checkpoint / kOptimizerFile).tensors);
   step_ = checkpoint_step_ = state.step;
