@@ -41,7 +41,6 @@ void add_config_file_option(CLI::App& program) {
   program.config_formatter(std::make_shared<SubcommandConfig>(program));
   program.set_config("--config", "", "read options from a file");
   program.fallthrough();  // so that it may stand after the subcommand
-  program.footer("Options may also stand in a file, a line `name = value` each: --config FILE");
 }
 
 }  // namespace pararnn::cli

@@ -102,7 +102,7 @@ void evaluate(const Arguments& arguments) {
 void add_eval_command(CLI::App& program) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = program.add_subcommand("eval", "measure how well a model predicts a text");
-  command->description(
+  command->footer(
       "Measures how well a trained model predicts a text: bits per byte of the text, which can be "
       "compared between\n"
       "tokenizers; perplexity per token; and the speed. The text is cut into windows of --context "

@@ -61,7 +61,7 @@ void generate(const Arguments& arguments) {
 void add_generate_command(CLI::App& program) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = program.add_subcommand("generate", "write text with a trained model");
-  command->description(
+  command->footer(
       "Writes text with a trained model, token by token as it is drawn, until the model ends the "
       "document. The cost of a\n"
       "token does not depend on the length of the text. The same seed gives the same text.\n"

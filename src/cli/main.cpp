@@ -17,6 +17,7 @@
 #include "cli/config_file.hpp"
 #include "cli/eval.hpp"
 #include "cli/generate.hpp"
+#include "cli/help.hpp"
 #include "cli/tokenize.hpp"
 #include "cli/train.hpp"
 #include "ops/version.hpp"
@@ -39,6 +40,7 @@ int run(int argc, char** argv) {
       "pararnn");
   program.set_version_flag("--version", pararnn::version());
   program.require_subcommand(0, 1);
+  pararnn::cli::set_help_format(program);
   pararnn::cli::add_config_file_option(program);
   pararnn::cli::add_train_command(program);
   pararnn::cli::add_eval_command(program);

@@ -60,7 +60,7 @@ void add_tokenize_command(CLI::App& program) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
       program.add_subcommand("tokenize", "turn text into shards of tokens, to train on");
-  command->description(
+  command->footer(
       "Learns a vocabulary of pieces of words (SentencePiece, byte-pair encoding) from a sample of "
       "the text, encodes\n"
       "all of the text with it on every core, and writes the tokens as memory-mapped shards, "

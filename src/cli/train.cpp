@@ -144,7 +144,7 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
 void add_train_command(CLI::App& program) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = program.add_subcommand("train", "train a language model on a text");
-  command->description(
+  command->footer(
       "Trains a language model on a text and leaves a run: a folder with checkpoints "
       "(step-00000500, ...; latest is the\n"
       "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
