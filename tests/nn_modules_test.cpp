@@ -66,9 +66,8 @@ struct Shape {
 std::vector<Shape> shapes() {
   std::vector<Shape> result{{1, 1, 1}, {2, 129, 5}, {3, 7, 600}, {1, 300, 33}};
   std::mt19937 random(7);
-  for (int i = 0; i < 4; ++i) {
-    result.push_back({1 + random() % 4, 1 + random() % 150, 1 + random() % 70});
-  }
+  const auto up_to = [&](int64_t largest) { return 1 + static_cast<int64_t>(random()) % largest; };
+  for (int i = 0; i < 4; ++i) result.push_back({up_to(4), up_to(150), up_to(70)});
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -17,8 +18,8 @@ namespace {
 class UnfinishedFile {
  public:
   explicit UnfinishedFile(std::filesystem::path target)
-      : target_(std::move(target)),
-        path_(target_.string() + ".unfinished." + std::to_string(::getpid())) {
+      // One name, so that what a killed program left is overwritten and does not pile up.
+      : target_(std::move(target)), path_(target_.string() + ".unfinished") {
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     check(descriptor_ >= 0);
   }
