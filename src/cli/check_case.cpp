@@ -116,6 +116,9 @@ double CheckReport::worst() const {
 }
 
 CheckProblem random_problem(const CheckCase& check) {
+  require(std::isfinite(check.weight_scale) && std::isfinite(check.gate_bias),
+          "weights of scale {} and a gate bias of {} cannot be checked; both should be finite",
+          check.weight_scale, check.gate_bias);
   const CellInfo& cell = find_cell(check.cell);
   const auto type = dtype_of(check.dtype), arithmetic = arithmetic_type(type);
   const torch::Device device = device_of(check.device);
