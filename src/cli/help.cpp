@@ -11,7 +11,7 @@ class HelpFormatter : public CLI::Formatter {
   /// "N, default 16", "{float32,bfloat16}, default float32", "TEXT, required": ranges are told
   /// where they are left.
   std::string make_option_opts(const CLI::Option* option) const override {
-    if (option->get_type_size() == 0) return "";
+    if (option->get_items_expected_max() == 0) return "";  // a flag
     const std::string type = option->get_type_name();
     std::string text = type.starts_with("INT") || type.starts_with("UINT") ? " N"
                        : type.starts_with("FLOAT")                         ? " X"

@@ -87,7 +87,8 @@ int Trainer::run() {
       report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
       return signal;
     }
-    report_->step(train_step(), seconds(), seconds_left());
+    const StepReport step = train_step();
+    report_->step(step, seconds(), seconds_left());
     if (finished()) break;
     if (due(step_, config_.validate_every)) validate();
     if (due(step_, config_.checkpoint_every)) save_checkpoint();
