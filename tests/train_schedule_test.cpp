@@ -19,7 +19,9 @@ class ScheduleTest : public testing::TestWithParam<int> {
 };
 
 TEST_P(ScheduleTest, PassesThroughItsThreePoints) {
-  if (schedule_.warmup > 0) EXPECT_EQ(learning_rate(schedule_, 0), 0);
+  if (schedule_.warmup > 0) {
+    EXPECT_EQ(learning_rate(schedule_, 0), 0);
+  }
   EXPECT_DOUBLE_EQ(learning_rate(schedule_, schedule_.warmup), schedule_.peak);
   EXPECT_NEAR(learning_rate(schedule_, 1), schedule_.peak * schedule_.floor,
               1e-15 * schedule_.peak);
