@@ -16,6 +16,6 @@ say "What it writes"
 build/pararnn generate --model $run --prompt 'template<typename _Tp>' --tokens 500
 
 say "The parallel engine beside the step-by-step loops, on this machine"
-build/pararnn bench --cell gru --shape 1x4096x64 | awk -F ' *[|] *' '$4 == "forgetting" {
+build/pararnn bench --cell gru --shape 1x4096x8 | awk -F ' *[|] *' '$4 == "forgetting" {
   printf "%s, %s: forward %s ms, %s as fast as the plain loop; ", $2, $3, $6, $7
   printf "forward and backward %s ms, %s as fast as a loop of LibTorch operations\n", $10, $11 }'

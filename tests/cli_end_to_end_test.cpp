@@ -1,0 +1,253 @@
+// The program as its user meets it: commands in, text, files and exit status out.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_file(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+/// Sentences drawn from a few words: about 1.5 bits a byte, where a uniform guess takes 8.
+std::string sentences(size_t bytes) {
+  const std::vector<std::string> words{"the ",    "state ", "of ", "a ",    "cell ",  "depends ",
+                                       "on its ", "input",  ".\n", "and, ", "gates ", "forget "};
+  std::mt19937 random(1);
+  std::string text;
+  while (text.size() < bytes) text += words[random() % words.size()];
+  return text;
+}
+
+struct Result {
+  int status;
+  std::string out, err;
+};
+
+class Program : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "pararnn-cli-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  /// Runs `pararnn arguments` in the test's folder. The arguments are a shell's.
+  Result run(const std::string& arguments) const {
+    const std::string command = "cd '" + folder_.string() + "' && '" PARARNN_PROGRAM "' " +
+                                arguments + " > out 2> err < /dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder_ / "out"),
+            read_file(folder_ / "err")};
+  }
+
+  Result succeed(const std::string& arguments) const {
+    const Result result = run(arguments);
+    EXPECT_EQ(result.status, 0) << "pararnn " << arguments << '\n' << result.err;
+    return result;
+  }
+
+  /// Expects one sentence on stderr that names each of `culprits`.
+  void fail(const std::string& arguments, int status, std::vector<std::string> culprits) const {
+    const Result result = run(arguments);
+    SCOPED_TRACE("pararnn " + arguments + "\n" + result.err);
+    EXPECT_EQ(result.status, status);
+    EXPECT_EQ(result.err.rfind("pararnn: ", 0), 0u);
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1);
+    for (const std::string& culprit : culprits) {
+      EXPECT_NE(result.err.find(culprit), std::string::npos) << "does not name " << culprit;
+    }
+  }
+
+  void write(const std::string& name, const std::string& text) const {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+  }
+
+  /// The losses that the run logged, step by step.
+  std::vector<double> losses(const std::string& run) const {
+    std::vector<double> losses;
+    std::ifstream log(folder_ / run / "log.jsonl");
+    for (std::string line; std::getline(log, line);) {
+      const auto event = nlohmann::json::parse(line);
+      if (event.at("event") == "step") losses.push_back(event.at("loss"));
+    }
+    return losses;
+  }
+
+  fs::path folder_;
+};
+
+constexpr const char* kSmall =
+    " --width 32 --layers 1 --batch 8 --length 64 --learning-rate 0.02 --log-every 1 --threads 1 ";
+
+double mean(const double* begin, const double* end) {
+  return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin);
+}
+
+double bits_per_byte(const std::string& text) {
+  std::istringstream words(text.substr(text.find(": ") + 2));
+  double bits = NAN;
+  words >> bits;
+  EXPECT_NE(text.find(" bits per byte"), std::string::npos) << text;
+  return bits;
+}
+
+TEST_F(Program, LearnsATextThenEvaluatesAndWritesIt) {
+  write("text", sentences(100'000));
+  succeed(std::string("train --data text --steps 80 --out run") + kSmall);
+  const std::vector<double> loss = losses("run");
+  ASSERT_EQ(loss.size(), 80u);
+  const double first = mean(loss.data(), loss.data() + 5);
+  const double last = mean(loss.data() + 75, loss.data() + 80);
+  EXPECT_LT(last, 0.5 * first);
+
+  const double held_out = bits_per_byte(succeed("eval --model run").out);
+  EXPECT_NEAR(held_out, last / std::log(2.0), 0.5);
+  write("noise", [] {
+    std::mt19937 random(2);
+    std::string text(10'000, ' ');
+    for (char& byte : text) byte = static_cast<char>(' ' + random() % 95);
+    return text;
+  }());
+  EXPECT_GT(bits_per_byte(succeed("eval --model run --data noise").out), std::log2(95.0));
+
+  const std::string generate = "generate --model run --prompt 'the state ' --tokens 200 --seed ";
+  const Result text = succeed(generate + "1");
+  EXPECT_EQ(text.out.rfind("the state ", 0), 0u) << text.out;
+  EXPECT_NE(text.err.find("tokens/s"), std::string::npos) << text.err;
+  EXPECT_EQ(succeed(generate + "1").out, text.out);
+  EXPECT_NE(succeed(generate + "2").out, text.out);
+}
+
+TEST_F(Program, AConfigFileSaysWhatTheCommandLineSays) {
+  write("text", sentences(20'000));
+  write("small.ini",
+        "data = \"text\"\nsteps = 3\nwidth = 32\nlayers = 1\nbatch = 8\nlength = 64\n"
+        "learning-rate = 0.02\nlog-every = 1\nthreads = 1\n");
+  succeed(std::string("train --data text --steps 3 --out by-options") + kSmall);
+  succeed("train --config small.ini --out by-file");
+  succeed("train --config small.ini --seed 1 --out other-seed");
+  EXPECT_EQ(losses("by-file"), losses("by-options"));
+  EXPECT_EQ(losses("by-file").size(), 3u);
+  EXPECT_NE(losses("by-file"), losses("other-seed"));
+}
+
+TEST_F(Program, AResumedRunEndsWhereAnUninterruptedOneDoes) {
+  write("text", sentences(20'000));
+  const std::string train = std::string("train --data text --checkpoint-every 2") + kSmall;
+  succeed(train + "--steps 6 --out whole");
+  fail(train + "--steps 6 --out whole", 1, {"whole"});  // never on top of a run
+  succeed(train + "--steps 6 --out parts");
+  fs::remove_all(folder_ / "parts" / "step-00000006");
+  succeed("train --resume --out parts");
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    const std::string whole = read_file(folder_ / "whole/step-00000006" / file);
+    EXPECT_FALSE(whole.empty());
+    EXPECT_EQ(read_file(folder_ / "parts/step-00000006" / file), whole) << file;
+  }
+  EXPECT_EQ(losses("parts"), losses("whole"));
+}
+
+TEST_F(Program, TokenizedTextTrainsToo) {
+  write("texts/one", sentences(60'000));
+  write("texts/two", sentences(30'000));
+  succeed("tokenize --data texts --held-out 0.5 --vocabulary 300 --out shards");
+  succeed(std::string("train --data shards --steps 40 --out run") + kSmall);
+  const std::vector<double> loss = losses("run");
+  EXPECT_LT(loss.back(), 0.8 * loss.front());
+  // Bits per byte of the text mean the same for every tokenizer.
+  EXPECT_LT(bits_per_byte(succeed("eval --model run --data texts/two").out), 5);
+}
+
+TEST_F(Program, WrongUsageIsOneSentenceAndStatusTwo) {
+  write("text", sentences(1'000));
+  fail("fly", 2, {"fly"});
+  fail("train --data text --stpes 3", 2, {"--stpes"});
+  fail("train --data text --steps three", 2, {"--steps", "three"});
+  fail("train --data text --steps 3 --batch 0", 2, {"--batch", "0"});
+  fail("train --data text --steps 3 --cell grue", 2, {"--cell", "grue", "gru"});
+  fail("eval", 2, {"--model"});
+  fail("generate --model run --top-p 2", 2, {"--top-p"});
+  write("wrong.ini", "stpes = 3\n");
+  fail("train --data text --config wrong.ini", 2, {"stpes"});
+  fail("train --data text --config missing.ini", 2, {"missing.ini"});
+}
+
+TEST_F(Program, WhatCannotWorkIsOneSentenceAndStatusOne) {
+  write("text", sentences(5'000));
+  write("empty", "");
+  write("binary", std::string(1'000, '\0'));
+  fs::create_directory(folder_ / "nothing");
+  fail("train --data missing --steps 3", 1, {"missing"});
+  fail("train --data empty --steps 3", 1, {"empty"});
+  fail("train --data nothing --steps 3", 1, {"nothing"});
+  fail("train --data text", 1, {"--steps", "--minutes"});
+  fail("train --data text --steps 3 --width 30 --heads 4", 1, {"heads", "30"});
+  fail("train --data text --steps 3 --out text", 1, {"text"});
+  fail("train --resume --out missing", 1, {"missing"});
+  fail("eval --model missing", 1, {"missing"});
+  fail("eval --model nothing", 1, {"nothing"});
+  fail("generate --model text", 1, {"text"});
+  fail(
+      "train --data text --steps 9 --width 32 --layers 1 --threads 1 --learning-rate 1e14 --clip 0",
+      1, {"loss", "--learning-rate"});
+}
+
+TEST_F(Program, ADamagedModelIsRefusedByName) {
+  write("text", sentences(20'000));
+  succeed(std::string("train --data text --steps 1 --out run") + kSmall);
+  const fs::path weights = folder_ / "run/step-00000001/model.safetensors";
+  const std::string whole = read_file(weights);
+  ASSERT_GT(whole.size(), 1'000u);
+  std::mt19937 random(3);
+  for (int i = 0; i < 4; ++i) {
+    std::string damaged = whole;
+    if (i % 2 == 0) {
+      damaged.resize(random() % whole.size());
+    } else {
+      damaged[random() % whole.size()] ^= 1;
+    }
+    std::ofstream(weights) << damaged;
+    fail("eval --model run", 1, {"model.safetensors"});
+    fail("generate --model run --tokens 1", 1, {"model.safetensors"});
+  }
+}
+
+TEST_F(Program, AFullDiskIsSaid) {
+  write("text", sentences(20'000));
+  succeed(std::string("train --data text --steps 1 --out run") + kSmall);
+  const std::string command = "cd '" + folder_.string() +
+                              "' && '" PARARNN_PROGRAM "' generate --model run > /dev/full 2> err";
+  EXPECT_NE(std::system(command.c_str()), 0);
+  EXPECT_EQ(read_file(folder_ / "err").rfind("pararnn: cannot write", 0), 0u);
+}
+
+TEST_F(Program, HelpListsTheCommandsAndEachHasItsOwn) {
+  const std::string all = succeed("--help").out;
+  EXPECT_EQ(succeed("").out, all);
+  for (const std::string command :
+       {"train", "eval", "generate", "tokenize", "cells", "check", "bench"}) {
+    EXPECT_NE(all.find("\n  " + command + " "), std::string::npos) << command;
+    EXPECT_NE(succeed(command + " --help").out.find("Usage: pararnn " + command), std::string::npos)
+        << command;
+  }
+  EXPECT_EQ(succeed("--version").out.rfind("pararnn ", 0), 0u);
+}
+
+}  // namespace
