@@ -265,7 +265,7 @@ struct Backward {
 
 /// All lanes once. The last chunk's end is the final adjoint.
 template <class C, class Storage, int V, BackwardMode kMode>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     backward_pass(const __grid_constant__ BackwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
@@ -315,7 +315,7 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
 }
 
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     backward_scan(const __grid_constant__ BackwardProblem problem) {
   const Int i = thread_index();
   if (i >= problem.size.batch * problem.size.channels) return;
@@ -374,7 +374,7 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
 
 /// Verifies, corrects and repairs; a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     backward_correct(const __grid_constant__ BackwardProblem problem) {
   using B = Backward<C, Storage, 1>;
   using T = Arithmetic<Storage>;
@@ -417,7 +417,7 @@ __global__ void __launch_bounds__(128)
 
 /// dw (P,D): the sum of the parts over rows and chunks, in their order; one thread a number.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     sum_parts(const __grid_constant__ BackwardProblem problem, void* dw) {
   using T = Arithmetic<Storage>;
   const Int i = thread_index(), width = C::kParams * problem.size.channels;
@@ -431,7 +431,7 @@ __global__ void __launch_bounds__(128)
 
 /// The largest mismatch that is left, relative to the chunk's peak.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     backward_mismatch(const __grid_constant__ BackwardProblem problem) {
   using T = Arithmetic<Storage>;
   constexpr int S = C::kState;

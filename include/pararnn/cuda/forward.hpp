@@ -13,12 +13,13 @@
 
 #include "pararnn/core/affine.hpp"
 #include "pararnn/core/cell.hpp"
+#include "pararnn/cuda/input_ring.hpp"
 #include "pararnn/cuda/lane.hpp"
 
 namespace pararnn::cuda {
 
-/// Steps whose inputs are on their way while earlier ones are computed.
-inline constexpr int kAhead = kCheckpointInterval;
+/// Steps between two checkpoints, run without a look at anything else.
+inline constexpr int kBlock = kCheckpointInterval;
 
 /// One cell on tensors of one storage, V columns a thread.
 template <class C, class Storage, int V>
@@ -28,6 +29,7 @@ struct Forward {
   using State = Columns<T, S, V>;
   using Jacobian = Vec<Mat<T, S, S>, V>;
   using Inputs = Vec<Pack<Storage, V>, U>;
+  using Ring = InputRing<Pack<Storage, V>, U>;
 
   const ForwardProblem& problem;
   const Lane& lane;
@@ -82,22 +84,76 @@ struct Forward {
                              [&](int s) { return checkpoint_offset(problem.size, lane, t, S, s); });
     };
 
-    // Whole blocks, each while the next one's inputs are on their way; then what is left.
-    const Int whole = begin + (end - begin) / kAhead * kAhead;
-    Inputs ring[kAhead];
+    if constexpr (Ring::kPossible) {
+      run_through_ring(begin, end, next, keep_checkpoint, take_step);
+    } else {
+      run_through_registers(begin, end, next, keep_checkpoint, take_step);
+    }
+  }
+
+  /// Steps [begin, end) whose inputs start at `next`, as many on their way as the ring holds.
+  template <class Checkpoint, class Step>
+  PARARNN_FN void run_through_ring(Int begin, Int end, const Storage* next,
+                                   const Checkpoint& keep_checkpoint, const Step& take_step) const {
+    typename Ring::Slot* ring = Ring::slots();
+    Int ahead = begin;  // the next step to send for
+    const auto send = [&](int slot) {
+      if (ahead < end) {
+#pragma unroll
+        for (int n = 0; n < U; ++n) {
+          copy_async(&ring[slot][n][threadIdx.x], next + n * problem.u.component_stride);
+        }
+        next += problem.u.step_stride;
+      }
+      ++ahead;
+    };
+    for (int slot = 0; slot < Ring::kDepth; slot += kBlock) {
+#pragma unroll
+      for (int i = 0; i < kBlock; ++i) send(slot + i);
+      commit_copies();
+    }
+    int slot = 0;
+    for (Int t = begin; t < end; t += kBlock) {
+      keep_checkpoint(t);
+      wait_for_copies<Ring::kDepth / kBlock - 1>();
+#pragma unroll
+      for (int i = 0; i < kBlock; ++i) {
+        if (t + i < end) {
+          Inputs inputs{};
+#pragma unroll
+          for (int n = 0; n < U; ++n) {
+            inputs[n] = __builtin_bit_cast(Pack<Storage, V>, ring[slot + i][n][threadIdx.x]);
+          }
+          take_step(inputs);
+        }
+        send(slot + i);
+      }
+      commit_copies();
+      slot = slot + kBlock == Ring::kDepth ? 0 : slot + kBlock;
+    }
+    wait_for_copies<0>();
+  }
+
+  /// The same for inputs too narrow for the ring: one block of steps is on its way.
+  template <class Checkpoint, class Step>
+  PARARNN_FN void run_through_registers(Int begin, Int end, const Storage* next,
+                                        const Checkpoint& keep_checkpoint,
+                                        const Step& take_step) const {
+    const Int whole = begin + (end - begin) / kBlock * kBlock;
+    Inputs ring[kBlock];
     if (begin < whole) {
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < kBlock; ++i) {
         ring[i] = load_inputs(next);
         next += problem.u.step_stride;
       }
     }
     Int t = begin;
-    for (; t < whole; t += kAhead) {
+    for (; t < whole; t += kBlock) {
       keep_checkpoint(t);
-      const bool more = t + kAhead < whole;
+      const bool more = t + kBlock < whole;
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
+      for (int i = 0; i < kBlock; ++i) {
         const Inputs inputs = ring[i];
         if (more) {
           ring[i] = load_inputs(next);
@@ -159,7 +215,7 @@ struct Forward {
 
 /// All lanes once.
 template <class C, class Storage, int V, bool kBurnIn, bool kWrite, bool kLinearize>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
@@ -219,7 +275,7 @@ __device__ void correct_column(const ForwardProblem& problem, const Lane& column
 
 /// Corrects all columns; one thread a column.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     forward_scan(const __grid_constant__ ForwardProblem problem) {
   const Int i = thread_index();
   if (i >= problem.size.batch * problem.size.channels) return;
@@ -280,7 +336,7 @@ __device__ void repair_column(const ForwardProblem& problem, const Lane& column)
 
 /// Verifies, corrects and repairs; a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     forward_correct(const __grid_constant__ ForwardProblem problem) {
   using F = Forward<C, Storage, 1>;
   using T = Arithmetic<Storage>;
@@ -332,7 +388,7 @@ __global__ void __launch_bounds__(128)
 
 /// The largest mismatch that is left, for the statistics; run only when they are asked for.
 template <class C, class Storage>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kThreadsPerBlock)
     forward_mismatch(const __grid_constant__ ForwardProblem problem) {
   using F = Forward<C, Storage, 1>;
   for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {

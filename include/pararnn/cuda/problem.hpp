@@ -13,6 +13,9 @@ using Int = long long;
 /// in registers.
 inline constexpr int kCheckpointInterval = 8;
 
+/// Of every kernel.
+inline constexpr int kThreadsPerBlock = 128;
+
 /// Most Newton corrections before the columns that still fail are walked in order.
 inline constexpr int kMaxNewtonIterations = 4;
 

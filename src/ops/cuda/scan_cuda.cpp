@@ -38,18 +38,17 @@ double default_tolerance(torch::ScalarType arithmetic) {
   return arithmetic == torch::kFloat64 ? 1e-12 : 1e-6;
 }
 
-// Threads of a multiprocessor that hide the latency of a step.
-constexpr int kThreadsPerMultiprocessor = 512;
+// Columns (times chunks) of a multiprocessor that hide the latency of a step.
+constexpr int kColumnsPerMultiprocessor = 512;
 
 /// The plan for `width` channels a thread.
 Plan plan_for(const ScanSizes& sizes, int width, const std::string& way, int64_t chunk,
               int64_t burn_in) {
-  const int warps = cuda::multiprocessor_count() * kThreadsPerMultiprocessor / 32;
-  const int64_t columns = sizes.batch * sizes.channels;
-  // Columns enough to keep half of the warps busy are best run in order: in every regime the
-  // sequence is read once.
-  const bool enough = way == "auto" && chunk == 0 && 2 * columns >= int64_t(warps) * 32;
-  return make_plan({sizes.batch, sizes.steps, sizes.channels, 32 * width, warps,
+  const int capacity = cuda::multiprocessor_count() * kColumnsPerMultiprocessor;
+  // Columns enough for half of that are best run in order: in every regime the sequence is read
+  // once.
+  const bool enough = way == "auto" && chunk == 0 && 2 * sizes.batch * sizes.channels >= capacity;
+  return make_plan({sizes.batch, sizes.steps, sizes.channels, 32 * width, capacity / (32 * width),
                     enough ? "sequential" : std::string_view(way), chunk, burn_in});
 }
 
@@ -109,14 +108,10 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_cuda(const Tensor& u_in, const T
     return {y, hT, checkpoints};
   }
 
-  // Two channels a thread halve the accesses where lanes are plenty.
-  const bool pairs = sizes.state == 1 && u.element_size() <= 4 && comes_in_pairs(u);
-  Plan plan = plan_for(sizes, pairs ? 2 : 1, way, chunk, burn_in);
+  // Two channels of two bytes make the words that the hardware copies by itself.
+  const int width = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
+  const Plan plan = plan_for(sizes, width, way, chunk, burn_in);
   const int64_t columns = sizes.batch * sizes.channels, lanes = columns * plan.chunks;
-  const bool full =
-      lanes / 2 >= int64_t(0.9 * kThreadsPerMultiprocessor) * cuda::multiprocessor_count();
-  const int width = pairs && full ? 2 : 1;
-
   const auto boundary = [&](int64_t components) {
     return torch::empty({plan.chunks > 1 ? lanes * components : 0}, arithmetic);
   };

@@ -11,8 +11,6 @@
 namespace pararnn::cuda {
 namespace {
 
-constexpr int kThreadsPerBlock = 128;
-
 std::string storage_name(torch::ScalarType type) {
   switch (type) {
     case torch::kFloat16:
