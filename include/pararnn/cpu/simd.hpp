@@ -271,7 +271,7 @@ PARARNN_FN Batch<T, W> log(const Batch<T, W>& x) {
   using F = Format<T>;
   const auto subnormal = less(x, B(F::kSmallestNormal));
   const B scaled = select(subnormal, x * B(T(std::int64_t(1) << (F::kMantissaBits + 1))), x);
-  const I bits = bit_cast<I>(scaled);
+  const I bits = bit_cast<I>(abs(scaled));  // negative arguments give NaN below
   // x = 2^n m with m in [sqrt(1/2), sqrt(2))
   const I n = shift_right<F::kMantissaBits>(bits - I(F::kSqrtHalfBits));
   const B m = bit_cast<B>(bits - shift_left<F::kMantissaBits>(n));
