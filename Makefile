@@ -11,12 +11,12 @@ jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 209715
   END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 sources = $(shell find $(wildcard include src tests bench examples) -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help setup build demo test test-sanitize bench format check-format
+.PHONY: help setup build program demo test test-sanitize bench format check-format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## train a small language model on the compiler's headers and show what it learned
+demo: program ## train a small language model on the compiler's headers and show what it learned
 	@scripts/demo.sh
 
 test: build ## build and run every test
@@ -27,12 +27,17 @@ test-sanitize: setup ## the engine's and the data's tests under the address and 
 	$(cmake) --build build-sanitize -j $(jobs)
 	$(ctest) --test-dir build-sanitize
 
-bench: build ## time the engine against the step-by-step loops
+bench: program ## time the engine against the step-by-step loops
 	build/pararnn bench --device cpu
 
 build: setup ## build build/pararnn, build/libpararnn.so and the tests
 	$(call configure,build)
 	$(cmake) --build build -j $(jobs)
+
+# The program without the tests, which are half of the build.
+program: setup
+	$(call configure,build)
+	$(cmake) --build build -j $(jobs) --target pararnn
 
 setup: ## install what is missing: Debian packages, and .venv with LibTorch, cmake and ninja
 	@scripts/setup.sh
