@@ -166,11 +166,12 @@ Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& bef
 
 Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before) {
   const Tensor padded = torch::cat({before, x}, 1);
-  Tensor y = torch::zeros_like(x);
+  const Tensor weights = taps.to(arithmetic_dtype(x.scalar_type()));
+  Tensor y = torch::zeros(x.sizes(), x.options().dtype(weights.scalar_type()));
   for (int64_t k = 0; k < taps.size(0); ++k) {
-    y = y + padded.narrow(1, k, x.size(1)) * taps[k].to(x.scalar_type());
+    y = torch::addcmul(y, padded.narrow(1, k, x.size(1)), weights[k]);
   }
-  return y;
+  return y.to(x.scalar_type());
 }
 
 CausalConvolution::CausalConvolution(int64_t channels, int64_t width) {

@@ -14,7 +14,7 @@ namespace pararnn::nn {
 torch::Tensor causal_convolution(const torch::Tensor& x, const torch::Tensor& taps,
                                  const torch::Tensor& before);
 
-/// The same in plain tensor operations: the definition.
+/// The same in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor causal_convolution_definition(const torch::Tensor& x, const torch::Tensor& taps,
                                             const torch::Tensor& before);
 

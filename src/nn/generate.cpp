@@ -17,7 +17,7 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 }
 
 int64_t Sampler::operator()(const torch::Tensor& logits) {
-  const torch::Tensor values = logits.to(torch::kDouble).contiguous();
+  const torch::Tensor values = logits.to(torch::kCPU, torch::kDouble).contiguous();
   const std::span<const double> scores(values.data_ptr<double>(),
                                        static_cast<size_t>(values.numel()));
   require(

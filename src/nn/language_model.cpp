@@ -31,7 +31,7 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& t
   require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
   require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
           "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
-  if (tokens.numel() > 0) {
+  if (tokens.is_cpu() && tokens.numel() > 0) {
     const auto [least, largest] = tokens.aminmax();
     require(least.item<int64_t>() >= 0 && largest.item<int64_t>() < config_.vocabulary,
             "tokens must be from 0 to {}, the model's vocabulary less one, but range from {} to {}",

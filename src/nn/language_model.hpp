@@ -26,13 +26,15 @@ struct LanguageModelState {
 };
 
 struct LanguageModelImpl : torch::nn::Module {
-  /// Random initial weights, drawn from torch's default generator. Throws Error on an invalid
-  /// config.
+  /// Random initial weights, drawn from torch's default generator, on the CPU: the same weights
+  /// wherever they are moved then. Throws Error on an invalid config.
   explicit LanguageModelImpl(const ModelConfig& config);
 
   const ModelConfig& config() const { return config_; }
 
-  /// tokens (B,T), int32 or int64 -> logits (B,T,V) in the parameters' dtype.
+  /// tokens (B,T), int32 or int64, on the parameters' device -> logits (B,T,V) in the parameters'
+  /// dtype. Throws Error on tokens outside the vocabulary; on a GPU, where to look would be to
+  /// wait, they fail an assertion of the device.
   torch::Tensor forward(const torch::Tensor& tokens);
 
   /// The same, going on from `state`; returns also the state after step T.

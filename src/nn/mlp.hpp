@@ -9,7 +9,7 @@ namespace pararnn::nn {
 /// x (...,2m), the gate's half and the value's half -> silu(gate) ⊙ value (...,m). Differentiable.
 torch::Tensor swiglu(const torch::Tensor& x);
 
-/// The same in plain tensor operations: the definition.
+/// The same in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor swiglu_definition(const torch::Tensor& x);
 
 struct Mlp : torch::nn::Module {

@@ -89,8 +89,8 @@ Tensor add_scaled(const Tensor& x, const Tensor& scale, const Tensor& branch) {
 }
 
 Tensor add_scaled_definition(const Tensor& x, const Tensor& scale, const Tensor& branch) {
-  const auto arithmetic = x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  return (x.to(arithmetic) + scale.to(arithmetic) * branch.to(arithmetic)).to(x.scalar_type());
+  const auto arithmetic = arithmetic_dtype(x.scalar_type());
+  return torch::addcmul(x.to(arithmetic), scale.to(arithmetic), branch).to(x.scalar_type());
 }
 
 }  // namespace pararnn::nn

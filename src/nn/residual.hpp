@@ -9,7 +9,7 @@ namespace pararnn::nn {
 torch::Tensor add_scaled(const torch::Tensor& x, const torch::Tensor& scale,
                          const torch::Tensor& branch);
 
-/// The same in plain tensor operations: the definition.
+/// The same in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor add_scaled_definition(const torch::Tensor& x, const torch::Tensor& scale,
                                     const torch::Tensor& branch);
 

@@ -144,10 +144,8 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, torch::Sc
 
 Tensor rms_norm_definition(const Tensor& x, const Tensor& weight, double epsilon,
                            torch::ScalarType dtype, const std::optional<Tensor>& gate) {
-  const auto arithmetic = x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  const Tensor values = x.to(arithmetic);
-  Tensor y =
-      values * torch::rsqrt(values.square().mean(-1, true) + epsilon) * weight.to(arithmetic);
+  const auto arithmetic = arithmetic_dtype(x.scalar_type());
+  Tensor y = torch::rms_norm(x.to(arithmetic), x.size(-1), weight.to(arithmetic), epsilon);
   if (gate) y = y * torch::silu(gate->to(arithmetic));
   return y.to(dtype);
 }

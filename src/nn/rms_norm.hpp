@@ -13,7 +13,7 @@ namespace pararnn::nn {
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double epsilon,
                        torch::ScalarType dtype, const std::optional<torch::Tensor>& gate = {});
 
-/// The same in plain tensor operations: the definition.
+/// The same in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor rms_norm_definition(const torch::Tensor& x, const torch::Tensor& weight,
                                   double epsilon, torch::ScalarType dtype,
                                   const std::optional<torch::Tensor>& gate = {});

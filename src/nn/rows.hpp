@@ -4,8 +4,8 @@
 // over memory for every one of them. The loops are plain C++ that the compiler vectorises, once for
 // each instruction set.
 //
-// A tensor the loops do not take (another device, fp16) goes through tensor operations instead,
-// which every such function states as its definition.
+// A tensor that the loops do not take (on a GPU, or fp16) goes through LibTorch's operations
+// instead, which every such function states as its definition.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -33,6 +33,11 @@ namespace pararnn::nn {
 /// The dtype of the arithmetic on values stored as T: fp32, but fp64 for fp64.
 template <class T>
 using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// The same as a dtype.
+inline torch::ScalarType arithmetic_dtype(torch::ScalarType stored) {
+  return stored == torch::kDouble ? torch::kDouble : torch::kFloat;
+}
 
 /// How the loops see bf16: as its bits, which the compiler vectorises as it does integers.
 using Bfloat16Bits = uint16_t;
