@@ -1,6 +1,7 @@
 // The program as its user meets it: commands in, text, files and exit status out.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <torch/torch.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -93,8 +94,10 @@ class Program : public testing::Test {
   fs::path folder_;
 };
 
+// On the CPU, where a run repeats itself bit for bit.
 constexpr const char* kSmall =
-    " --width 32 --layers 1 --batch 8 --length 64 --learning-rate 0.02 --log-every 1 --threads 1 ";
+    " --width 32 --layers 1 --batch 8 --length 64 --learning-rate 0.02 --log-every 1 --threads 1 "
+    "--device cpu ";
 
 double mean(const double* begin, const double* end) {
   return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin);
@@ -139,7 +142,7 @@ TEST_F(Program, AConfigFileSaysWhatTheCommandLineSays) {
   write("text", sentences(20'000));
   write("small.ini",
         "data = \"text\"\nsteps = 3\nwidth = 32\nlayers = 1\nbatch = 8\nlength = 64\n"
-        "learning-rate = 0.02\nlog-every = 1\nthreads = 1\n");
+        "learning-rate = 0.02\nlog-every = 1\nthreads = 1\ndevice = \"cpu\"\n");
   succeed(std::string("train --data text --steps 3 --out by-options") + kSmall);
   succeed("train --config small.ini --out by-file");
   succeed("train --config small.ini --seed 1 --out other-seed");
@@ -155,7 +158,7 @@ TEST_F(Program, AResumedRunEndsWhereAnUninterruptedOneDoes) {
   fail(train + "--steps 6 --out whole", 1, {"whole"});  // never on top of a run
   succeed(train + "--steps 6 --out parts");
   fs::remove_all(folder_ / "parts" / "step-00000006");
-  succeed("train --resume --out parts");
+  succeed("train --resume --device cpu --out parts");
   for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
     const std::string whole = read_file(folder_ / "whole/step-00000006" / file);
     EXPECT_FALSE(whole.empty());
@@ -182,6 +185,7 @@ TEST_F(Program, WrongUsageIsOneSentenceAndStatusTwo) {
   fail("train --data text --steps three", 2, {"--steps", "three"});
   fail("train --data text --steps 3 --batch 0", 2, {"--batch", "0"});
   fail("train --data text --steps 3 --cell grue", 2, {"--cell", "grue", "gru"});
+  fail("train --data text --steps 3 --device gpu", 2, {"--device", "gpu", "cuda"});
   fail("eval", 2, {"--model"});
   fail("generate --model run --top-p 2", 2, {"--top-p"});
   write("wrong.ini", "stpes = 3\n");
@@ -207,6 +211,34 @@ TEST_F(Program, WhatCannotWorkIsOneSentenceAndStatusOne) {
   fail(
       "train --data text --steps 9 --width 32 --layers 1 --threads 1 --learning-rate 1e14 --clip 0",
       1, {"loss", "--learning-rate"});
+}
+
+TEST_F(Program, TrainsEvaluatesAndGeneratesOnTheDeviceNamed) {
+  write("text", sentences(20'000));
+  const std::string train = "train --data text --steps 3 --width 32 --layers 1 --device ";
+  EXPECT_NE(succeed(train + "cpu --out run").out.find("device: cpu, "), std::string::npos);
+  if (!torch::cuda::is_available()) {
+    EXPECT_NE(succeed(train + "auto --out auto").out.find("device: cpu, "), std::string::npos);
+    for (const std::string& command : {train + "cuda --out gpu", train + "cuda:1 --out gpu",
+                                       std::string("eval --model run --device cuda"),
+                                       std::string("generate --model run --device cuda")}) {
+      fail(command, 1, {"--device cuda", "GPU", "--device cpu"});
+    }
+    EXPECT_FALSE(fs::exists(folder_ / "gpu"));
+    return;
+  }
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    SCOPED_TRACE(precision);
+    const std::string on_gpu = "cuda --precision " + precision;
+    const std::string out = succeed(train + on_gpu + " --overwrite --out gpu").out;
+    EXPECT_NE(out.find("device: cuda:0, "), std::string::npos) << out;
+    const double on_cpu = bits_per_byte(succeed("eval --model gpu --device cpu").out);
+    EXPECT_NEAR(bits_per_byte(succeed("eval --model gpu --device " + on_gpu).out), on_cpu, 0.02);
+    const std::string generate = "generate --model gpu --prompt 'the ' --tokens 50 --device ";
+    EXPECT_EQ(succeed(generate + on_gpu).out.rfind("the ", 0), 0u);
+    succeed("train --resume --steps 5 --device cpu --out gpu");
+    succeed("train --resume --steps 6 --device " + on_gpu + " --out gpu");
+  }
 }
 
 TEST_F(Program, ADamagedModelIsRefusedByName) {

@@ -5,6 +5,8 @@
 
 #include <thread>
 
+#include "train/device.hpp"
+
 namespace pararnn::cli {
 namespace {
 
@@ -23,6 +25,20 @@ void add_threads_option(CLI::App& command) {
       .add_option_function<int>("--threads", use_threads, "threads to compute with; 0: one a core")
       ->default_str("0")
       ->check(CLI::Range(0, 4096));
+}
+
+void add_device_option(CLI::App& command, std::string& device) {
+  const CLI::Validator named(
+      [](const std::string& name) {
+        return train::is_device_name(name) ? "" : name + " is not auto, cpu, cuda or cuda:N";
+      },
+      "");
+  command
+      .add_option("--device", device,
+                  "where to compute: cpu, cuda, or cuda:1 for the second GPU; auto: on a GPU if "
+                  "there is one")
+      ->capture_default_str()
+      ->check(named);
 }
 
 void add_precision_option(CLI::App& command, std::string& precision) {

@@ -12,6 +12,9 @@ void use_threads(int threads);
 /// --threads: as use_threads.
 void add_threads_option(CLI::App& command);
 
+/// --device: a name for train::find_device.
+void add_device_option(CLI::App& command, std::string& device);
+
 /// --precision: the name of a dtype, for train::precision_dtype.
 void add_precision_option(CLI::App& command, std::string& precision);
 

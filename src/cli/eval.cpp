@@ -14,6 +14,7 @@
 #include "data/baselines.hpp"
 #include "data/dataset.hpp"
 #include "train/checkpoint.hpp"
+#include "train/device.hpp"
 #include "train/evaluate.hpp"
 #include "train/run_state.hpp"
 #include "train/trained_model.hpp"
@@ -22,7 +23,7 @@ namespace pararnn::cli {
 namespace {
 
 struct Arguments {
-  std::string model, data, precision = "float32";
+  std::string model, data, device = "auto", precision = "float32";
   bool baselines = false;
   train::EvaluationOptions options;
 };
@@ -76,7 +77,9 @@ data::Dataset open_data(const Arguments& arguments) {
 }
 
 void evaluate(const Arguments& arguments) {
+  const torch::Device device = train::find_device(arguments.device);
   train::TrainedModel trained = train::load_trained_model(arguments.model);
+  trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   const data::Tokenizer& tokenizer = *trained.tokenizer;
   const data::Dataset dataset = open_data(arguments);
@@ -134,6 +137,7 @@ void add_eval_command(CLI::App& program) {
                  "training text")
       ->excludes("--data");
   add_precision_option(*command, arguments->precision);
+  add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([arguments] { evaluate(*arguments); });
 }

@@ -12,13 +12,14 @@
 #include "cli/common_options.hpp"
 #include "nn/generate.hpp"
 #include "train/config.hpp"
+#include "train/device.hpp"
 #include "train/trained_model.hpp"
 
 namespace pararnn::cli {
 namespace {
 
 struct Arguments {
-  std::string model, prompt, precision = "float32";
+  std::string model, prompt, device = "auto", precision = "float32";
   int64_t tokens = 500;
   nn::SamplingOptions sampling{.temperature = 0.8, .top_p = 0.95};
 };
@@ -28,7 +29,9 @@ void generate(const Arguments& arguments) {
   const auto seconds = [](Clock::duration time) {
     return std::chrono::duration<double>(time).count();
   };
+  const torch::Device device = train::find_device(arguments.device);
   train::TrainedModel trained = train::load_trained_model(arguments.model);
+  trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   const data::Tokenizer& tokenizer = *trained.tokenizer;
 
@@ -87,6 +90,7 @@ void add_generate_command(CLI::App& program) {
       ->check(CLI::Range(1e-9, 1.0));
   command->add_option("--seed", sampling.seed, "of the drawing")->capture_default_str();
   add_precision_option(*command, arguments->precision);
+  add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([arguments] { generate(*arguments); });
 }

@@ -17,6 +17,7 @@
 #include "nn/mixer.hpp"
 #include "nn/model_files.hpp"
 #include "train/checkpoint.hpp"
+#include "train/device.hpp"
 #include "train/run_state.hpp"
 #include "train/trainer.hpp"
 
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 struct Arguments {
   std::string out = "run";
   std::string resume;
+  std::string device = "auto";
   bool overwrite = false;
   train::TrainConfig train;
   nn::ModelConfig model;
@@ -63,6 +65,7 @@ fs::path checkpoint_to_resume(const Arguments& arguments) {
 
 /// Trains, and returns the program's exit status.
 int train_model(const CLI::App& command, Arguments arguments) {
+  const torch::Device device = train::find_device(arguments.device);
   const bool resume = command.count("--resume") > 0;
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
   if (!checkpoint.empty()) {
@@ -78,16 +81,16 @@ int train_model(const CLI::App& command, Arguments arguments) {
   require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
   const data::Dataset dataset =
       data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
-  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, stdout);
+  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
   if (!resume) train::create_run(arguments.out, arguments.overwrite);
 
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : trainer.model()->parameters())
     parameters += parameter.numel();
   fmt::print(
-      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}, {} threads\n",
+      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
       dataset.description, parameters, arguments.model.layers, arguments.model.cell,
-      arguments.model.width, arguments.out, torch::get_num_threads());
+      arguments.model.width, arguments.out, train::describe(device));
   if (!checkpoint.empty()) trainer.restore(checkpoint);
   std::fflush(stdout);
 
@@ -149,7 +152,8 @@ void add_train_command(CLI::App& program) {
       "(step-00000500, ...; latest is the\n"
       "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
       "goes on as if there had\n"
-      "been no stop, bit for bit, also after a kill or a power cut.\n"
+      "been no stop, on the CPU bit for bit, also after a kill or a power cut. A run may go on on "
+      "another --device.\n"
       "\n"
       "Examples: pararnn train --data book.txt --minutes 2\n"
       "          pararnn train --data books.tokens --steps 20000 --width 512 --layers 6 --out big\n"
@@ -167,6 +171,7 @@ void add_train_command(CLI::App& program) {
       ->excludes("--resume");
   add_training_options(*command, arguments->train);
   add_model_options(*command, arguments->model);
+  add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([command, arguments] {
     if (const int status = train_model(*command, *arguments)) throw CLI::RuntimeError(status);

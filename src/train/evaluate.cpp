@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "train/device.hpp"
 
 namespace pararnn::train {
 namespace {
@@ -47,6 +48,7 @@ Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
   const std::vector<Window> windows = choose_windows(source.size() - 1, context, options.tokens);
 
   Score score;
+  torch::Tensor nats = torch::zeros({}, torch::dtype(torch::kFloat64).device(device));
   std::vector<int32_t> tokens;
   for (size_t first = 0; first < windows.size();) {
     // Windows of one length side by side: only the last of the text can be shorter.
@@ -66,18 +68,17 @@ Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
         source.read(windows[first + static_cast<size_t>(row)].begin + offset, text);
         score.bytes += static_cast<int64_t>(tokenizer.decode(text.subspan(1)).size());
       }
-      const torch::Tensor text = torch::from_blob(tokens.data(), {rows, piece + 1}, torch::kInt32)
-                                     .to(device, torch::kInt64);  // (R,T+1)
-      torch::Tensor logits;                                       // (R,T,V)
+      const torch::Tensor text = tokens_on(device, tokens, rows, piece + 1);  // (R,T+1)
+      torch::Tensor logits;                                                   // (R,T,V)
       std::tie(logits, state) = model->forward(text.slice(1, 0, piece), state);
-      score.nats += torch::nn::functional::cross_entropy(
-                        logits.flatten(0, 1).to(torch::kFloat32), text.slice(1, 1).flatten(),
-                        torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum))
-                        .item<double>();
+      nats += torch::nn::functional::cross_entropy(
+          logits.flatten(0, 1).to(torch::kFloat32), text.slice(1, 1).flatten(),
+          torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));
       score.tokens += rows * piece;
     }
     first = last;
   }
+  score.nats = nats.item<double>();
   score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return score;
 }

@@ -31,7 +31,7 @@ struct Score {
   double bits_per_byte() const;
 };
 
-/// Throws Error if the source has fewer than two tokens.
+/// Computes on the model's device. Throws Error if the source has fewer than two tokens.
 Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
                const data::Tokenizer& tokenizer, const EvaluationOptions& options);
 

@@ -29,7 +29,8 @@ constexpr const char* kUpdatesName = "updates";
 AdamW::AdamW(std::vector<Parameter> parameters, AdamWOptions options)
     : parameters_(std::move(parameters)),
       options_(options),
-      updates_(torch::zeros({}, torch::kFloat32)) {
+      updates_(torch::zeros(
+          {}, parameters_.at(0).tensor.options().dtype(torch::kFloat32).requires_grad(false))) {
   for (const Parameter& parameter : parameters_) {
     first_moments_.push_back(torch::zeros_like(parameter.tensor));
     second_moments_.push_back(torch::zeros_like(parameter.tensor));
@@ -50,7 +51,7 @@ void AdamW::step(double learning_rate) {
       second_moments.push_back(second_moments_[i]);
     }
     if (tensors.empty()) continue;
-    const std::vector<torch::Tensor> updates(tensors.size(), updates_.to(tensors[0].device()));
+    const std::vector<torch::Tensor> updates(tensors.size(), updates_);
     at::_fused_adamw_(tensors, gradients, first_moments, second_moments, /*max_exp_avg_sqs=*/{},
                       updates, learning_rate, options_.beta1, options_.beta2,
                       decays ? options_.weight_decay : 0, options_.epsilon, /*amsgrad=*/false,
@@ -87,15 +88,15 @@ void AdamW::load_state(const std::map<std::string, torch::Tensor>& state) {
   }
 }
 
-double clip_gradients(const std::vector<Parameter>& parameters, double largest_norm) {
+torch::Tensor gradient_norm(const std::vector<Parameter>& parameters) {
   torch::NoGradGuard no_gradient;
-  const std::vector<torch::Tensor> gradients = gradients_of(parameters);
-  if (gradients.empty()) return 0;
-  const double norm = torch::stack(at::_foreach_norm(gradients)).norm().item<double>();
-  if (largest_norm > 0 && std::isfinite(norm) && norm > largest_norm) {
-    at::_foreach_mul_(gradients, largest_norm / norm);
-  }
-  return norm;
+  return torch::stack(at::_foreach_norm(gradients_of(parameters))).norm();
+}
+
+void clip_gradients(const std::vector<Parameter>& parameters, double norm, double largest_norm) {
+  if (largest_norm == 0 || !std::isfinite(norm) || norm <= largest_norm) return;
+  torch::NoGradGuard no_gradient;
+  at::_foreach_mul_(gradients_of(parameters), largest_norm / norm);
 }
 
 }  // namespace pararnn::train

@@ -29,6 +29,7 @@ struct AdamWOptions {
 /// p ← p (1 − rate·decay) − rate · (m/(1−β1ᵗ)) / (√(v/(1−β2ᵗ)) + ε).
 class AdamW {
  public:
+  /// At least one parameter, all on one device.
   AdamW(std::vector<Parameter> parameters, AdamWOptions options);
 
   /// One update, from the gradients that the backward pass left; a parameter without one is left
@@ -50,11 +51,14 @@ class AdamW {
   std::vector<Parameter> parameters_;
   AdamWOptions options_;
   std::vector<torch::Tensor> first_moments_, second_moments_;
-  torch::Tensor updates_;  // a number, kept as a tensor for the fused kernel
+  torch::Tensor updates_;  // a number, kept where the parameters are for the fused kernel
 };
 
-/// Scales all gradients so that their global Euclidean norm is at most `largest_norm` (0: no
-/// bound). Returns the norm before that. Gradients are left alone when the norm is not finite.
-double clip_gradients(const std::vector<Parameter>& parameters, double largest_norm);
+/// The Euclidean norm of all gradients together, of which there must be one: (), on their device.
+torch::Tensor gradient_norm(const std::vector<Parameter>& parameters);
+
+/// Scales all gradients, whose norm together is `norm`, so that it is at most `largest_norm` (0: no
+/// bound). Gradients are left alone when the norm is not finite.
+void clip_gradients(const std::vector<Parameter>& parameters, double norm, double largest_norm);
 
 }  // namespace pararnn::train

@@ -16,7 +16,7 @@ void for_each_member(State& state, Visit visit) {
   visit("step", state.step);
   visit("seconds", state.seconds);
   visit("log_bytes", state.log_bytes);
-  visit("threads", state.threads);
+  visit("device", state.device);
   visit("fingerprint", state.fingerprint);
 }
 

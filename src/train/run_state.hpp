@@ -13,7 +13,7 @@ struct RunState {
   int64_t step = 0;         // steps done
   double seconds = 0;       // the run has taken
   int64_t log_bytes = 0;    // of the log
-  int64_t threads = 0;      // the run was computed with
+  std::string device;       // that the run was computed on, as describe() tells it
   std::string fingerprint;  // of the data
   TrainConfig options;
 };

@@ -10,6 +10,7 @@
 #include "nn/model_files.hpp"
 #include "nn/safetensors.hpp"
 #include "train/checkpoint.hpp"
+#include "train/device.hpp"
 #include "train/evaluate.hpp"
 #include "train/loss.hpp"
 #include "train/run_state.hpp"
@@ -26,12 +27,13 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_config,
-                             int64_t vocabulary) {
+                             int64_t vocabulary, const torch::Device& device) {
   require_valid(config);
   torch::manual_seed(static_cast<uint64_t>(config.seed));
   model_config.vocabulary = vocabulary;
   nn::LanguageModel model(model_config);
   model->set_compute_dtype(precision_dtype(config.precision));
+  model->to(device);
   return model;
 }
 
@@ -41,12 +43,6 @@ std::vector<Parameter> trainable_parameters(const nn::LanguageModel& model) {
     parameters.push_back({item.key(), item.value(), nn::decays(item.key(), item.value())});
   }
   return parameters;
-}
-
-/// Row-major tokens as a tensor (B,T).
-torch::Tensor as_tensor(std::vector<int32_t>& tokens, const data::Batch& batch) {
-  return torch::from_blob(tokens.data(), {batch.rows, batch.steps}, torch::kInt32)
-      .to(torch::kInt64);
 }
 
 void require_same_model(const nn::ModelConfig& stored, const nn::ModelConfig& wanted) {
@@ -64,12 +60,14 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
-                 const data::Dataset& dataset, const std::filesystem::path& run, std::FILE* show)
+                 const data::Dataset& dataset, const std::filesystem::path& run,
+                 const torch::Device& device, std::FILE* show)
     : config_(config),
       dataset_(dataset),
       run_(run),
+      device_(device),
       show_(show),
-      model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size())),
+      model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size(), device)),
       optimizer_(trainable_parameters(model_),
                  {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay}),
       batches_(dataset.training, config.batch, config.length, static_cast<uint64_t>(config.seed)) {}
@@ -79,8 +77,10 @@ int Trainer::run() {
   start_ = std::chrono::steady_clock::now();
   report_.emplace(RunReport::Options{run_ / kLogFile, log_bytes_, config_.log_every, config_.steps,
                                      dataset_.tokenizer->name() == "bytes", show_});
-  report_->start(
-      {{"step", step_}, {"options", to_json(config_)}, {"model", nn::to_json(model_->config())}});
+  report_->start({{"step", step_},
+                  {"options", to_json(config_)},
+                  {"model", nn::to_json(model_->config())},
+                  {"device", describe(device_)}});
   while (!finished()) {
     if (const int signal = signals.received()) {
       save_checkpoint();
@@ -105,17 +105,25 @@ StepReport Trainer::train_step() {
           {config_.learning_rate, config_.learning_rate_floor, config_.warmup}, progress())};
   const auto share = 1 / static_cast<double>(config_.accumulate);
   optimizer_.zero_gradients();
+  torch::Tensor mean_loss = torch::zeros({}, torch::dtype(torch::kFloat64).device(device_));
   for (int64_t i = 0; i < config_.accumulate; ++i) {
-    data::Batch batch = batches_.batch(step_ * config_.accumulate + i);
-    const torch::Tensor inputs = as_tensor(batch.inputs, batch);    // (B,T)
-    const torch::Tensor targets = as_tensor(batch.targets, batch);  // (B,T): inputs, one token on
-    const torch::Tensor logits = model_->forward(inputs);           // (B,T,V)
+    const data::Batch batch = batches_.batch(step_ * config_.accumulate + i);
+    const auto as_tensor = [&](const std::vector<int32_t>& tokens) {
+      return tokens_on(device_, tokens, batch.rows, batch.steps);
+    };
+    const torch::Tensor inputs = as_tensor(batch.inputs);    // (B,T)
+    const torch::Tensor targets = as_tensor(batch.targets);  // (B,T): inputs, one token on
+    const torch::Tensor logits = model_->forward(inputs);    // (B,T,V)
     const Loss loss = language_model_loss(logits, targets, config_.z_loss);
     (loss.total * share).backward();
-    report.loss += loss.cross_entropy.item<double>() * share;
+    mean_loss.add_(loss.cross_entropy.detach(), share);
     report.tokens += inputs.numel();
   }
-  report.gradient_norm = clip_gradients(optimizer_.parameters(), config_.clip);
+  // The one place in a step where the host waits for a GPU.
+  const torch::Tensor measured =
+      torch::stack({mean_loss, gradient_norm(optimizer_.parameters()).to(torch::kFloat64)}).cpu();
+  report.loss = measured[0].item<double>();
+  report.gradient_norm = measured[1].item<double>();
   require(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
           "step {}: the loss is {} and its gradient's norm {}; {} with a lower --learning-rate",
           step_ + 1, report.loss, report.gradient_norm,
@@ -123,6 +131,7 @@ StepReport Trainer::train_step() {
               ? "start again"
               : fmt::format("the checkpoint of step {} is good: --resume from there",
                             checkpoint_step_));
+  clip_gradients(optimizer_.parameters(), report.gradient_norm, config_.clip);
   optimizer_.step(report.learning_rate);
   model_->clip_weights();
   report.step = ++step_;
@@ -144,7 +153,7 @@ void Trainer::save_checkpoint() {
     nn::save_language_model(folder, model_);
     data::save_tokenizer(*dataset_.tokenizer, folder);
     nn::save_safetensors(folder / kOptimizerFile, {.tensors = optimizer_.state(), .metadata = {}});
-    save_run_state(folder, {step_, seconds(), report_->log_bytes(), torch::get_num_threads(),
+    save_run_state(folder, {step_, seconds(), report_->log_bytes(), describe(device_),
                             dataset_.fingerprint, config_});
   });
   checkpoint_step_ = step_;
@@ -169,10 +178,9 @@ void Trainer::restore(const std::filesystem::path& path) {
   set_newer_checkpoints_aside(checkpoint);
   if (show_ != nullptr) {
     fmt::print(show_, "going on from {}\n", checkpoint.string());
-    if (state.threads != torch::get_num_threads()) {
-      fmt::print(show_,
-                 "with {} threads instead of {}, so the last digits may come out differently\n",
-                 torch::get_num_threads(), state.threads);
+    if (state.device != describe(device_)) {
+      fmt::print(show_, "on {} instead of {}, so the last digits may come out differently\n",
+                 describe(device_), state.device);
     }
   }
 }

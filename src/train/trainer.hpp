@@ -27,14 +27,16 @@ namespace pararnn::train {
 /// Trains one model on one dataset; checkpoints and log go into the folder of the run.
 class Trainer {
  public:
-  /// A new model, at step 0, with the vocabulary of the dataset's tokenizer. What the run tells
-  /// goes to `show` too (null: nowhere). Throws Error on settings that make no run.
+  /// A new model, at step 0, with the vocabulary of the dataset's tokenizer, to be trained on
+  /// `device`; its initial weights are the same on each. What the run tells goes to `show` too
+  /// (null: nowhere). Throws Error on settings that make no run.
   Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
           const data::Dataset& dataset, const std::filesystem::path& run,
-          std::FILE* show = nullptr);
+          const torch::Device& device = torch::kCPU, std::FILE* show = nullptr);
 
-  /// Goes on from a checkpoint of the run; newer ones are set aside. Throws Error if it is damaged,
-  /// or if model, data or settings are not those it was trained with.
+  /// Goes on from a checkpoint of the run, written on whatever device; newer ones are set aside.
+  /// Throws Error if it is damaged, or if model, data or settings are not those it was trained
+  /// with.
   void restore(const std::filesystem::path& checkpoint);
 
   /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
@@ -61,6 +63,7 @@ class Trainer {
   TrainConfig config_;
   data::Dataset dataset_;
   std::filesystem::path run_;
+  torch::Device device_;
   std::FILE* show_;
   nn::LanguageModel model_;
   AdamW optimizer_;

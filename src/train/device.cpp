@@ -1,0 +1,74 @@
+#include "train/device.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+#include "base/error.hpp"
+
+namespace pararnn::train {
+namespace {
+
+// The compute capability that the engine's kernels need (they copy asynchronously to shared
+// memory).
+constexpr int kLeastMajor = 8;
+
+cudaDeviceProp properties_of(int gpu) {
+  cudaDeviceProp properties{};
+  const cudaError_t error = cudaGetDeviceProperties(&properties, gpu);
+  require(error == cudaSuccess, "the GPU cuda:{} cannot be used: {}; give --device cpu", gpu,
+          cudaGetErrorString(error));
+  return properties;
+}
+
+}  // namespace
+
+bool is_device_name(std::string_view name) {
+  if (!name.starts_with("cuda:")) return name == "auto" || name == "cpu" || name == "cuda";
+  const std::string_view number = name.substr(5);
+  return (number.size() == 1 || number.size() == 2) &&
+         std::ranges::all_of(number, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+torch::Device find_device(const std::string& name) {
+  require(is_device_name(name),
+          "--device is \"{}\", but must be auto, cpu, cuda, or cuda:1 for the second GPU", name);
+  if (name == "cpu") return torch::kCPU;
+  const int count = torch::cuda::device_count();
+  if (name == "auto") {
+    for (int gpu = 0; gpu < count; ++gpu) {
+      if (properties_of(gpu).major >= kLeastMajor)
+        return {torch::kCUDA, static_cast<torch::DeviceIndex>(gpu)};
+    }
+    return torch::kCPU;
+  }
+  require(count > 0,
+          "--device {}: this machine has no GPU that CUDA can use (nvidia-smi shows what the "
+          "driver sees); give --device cpu",
+          name);
+  const int gpu = name == "cuda" ? 0 : std::stoi(name.substr(5));
+  require(gpu < count, "--device {}: this machine has {} GPU{}, the last of which is cuda:{}", name,
+          count, count == 1 ? "" : "s", count - 1);
+  const cudaDeviceProp properties = properties_of(gpu);
+  require(properties.major >= kLeastMajor,
+          "--device {}: the {} has compute capability {}.{}, but {}.0 is needed; give --device cpu",
+          name, properties.name, properties.major, properties.minor, kLeastMajor);
+  return {torch::kCUDA, static_cast<torch::DeviceIndex>(gpu)};
+}
+
+std::string describe(const torch::Device& device) {
+  if (device.is_cuda()) return device.str() + ", " + properties_of(device.index()).name;
+  const int threads = torch::get_num_threads();
+  return fmt::format("{}, {} thread{}", device.str(), threads, threads == 1 ? "" : "s");
+}
+
+torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>& tokens,
+                        int64_t rows, int64_t columns) {
+  const torch::Tensor on_host =
+      torch::from_blob(const_cast<int32_t*>(tokens.data()), {rows, columns}, torch::kInt32)
+          .to(torch::kInt64);
+  if (device.is_cpu()) return on_host;
+  return on_host.pin_memory().to(device, /*non_blocking=*/true);
+}
+
+}  // namespace pararnn::train

@@ -1,0 +1,26 @@
+// Where a model is computed: what --device names, what is told of it, and how tokens get there.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pararnn::train {
+
+/// Whether --device can be called so: auto, cpu, cuda or cuda:N.
+bool is_device_name(std::string_view name);
+
+/// The device that --device names; cuda is cuda:0, and auto the first GPU that can be used, or else
+/// the CPU. Throws Error on another name, and on a GPU that is not there or cannot be used.
+torch::Device find_device(const std::string& name);
+
+/// "cpu, 2 threads" or "cuda:0, NVIDIA H100 80GB HBM3".
+std::string describe(const torch::Device& device);
+
+/// Row-major tokens as a tensor (rows,columns) of int64 on a device, which is not waited for.
+torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>& tokens,
+                        int64_t rows, int64_t columns);
+
+}  // namespace pararnn::train

@@ -1,0 +1,338 @@
+// Where a model is computed: the names of devices, and the same model on a GPU and on the CPU. What
+// needs a GPU is skipped on a machine without one.
+#include "train/device.hpp"
+
+#include <c10/cuda/CUDAFunctions.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <pararnn/cells.hpp>
+
+#include "nn/causal_convolution.hpp"
+#include "nn/generate.hpp"
+#include "nn/head_projection.hpp"
+#include "nn/mlp.hpp"
+#include "nn/model_files.hpp"
+#include "nn/residual.hpp"
+#include "nn/rms_norm.hpp"
+#include "train/checkpoint.hpp"
+#include "train/loss.hpp"
+#include "train/trained_model.hpp"
+#include "train/trainer.hpp"
+#include "train_test_support.hpp"
+
+namespace pararnn::train {
+namespace {
+
+using torch::Tensor;
+
+const torch::Device kCpu(torch::kCPU), kGpu(torch::kCUDA, 0);
+
+TEST(Device, AutoTakesAGpuWhereThereIsOne) {
+  EXPECT_EQ(find_device("auto"), torch::cuda::is_available() ? kGpu : kCpu);
+  EXPECT_EQ(find_device("cpu"), kCpu);
+}
+
+TEST(Device, AGpuThatIsNotThereIsNamedWithTheMend) {
+  const int count = torch::cuda::device_count();
+  const std::string beyond = fmt::format("cuda:{}", count);
+  if (count > 0) {
+    EXPECT_EQ(find_device("cuda"), kGpu);
+    expect_error([&] { find_device(beyond); },
+                 {"--device " + beyond, fmt::format("cuda:{}", count - 1)});
+  } else {
+    for (const std::string name : {"cuda", "cuda:0", "cuda:12"}) {
+      expect_error([&] { find_device(name); }, {"--device " + name, "GPU", "--device cpu"});
+    }
+  }
+}
+
+TEST(Device, OtherNamesAreRefused) {
+  for (const std::string name :
+       {"", "gpu", "CPU", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda:100", "meta"}) {
+    EXPECT_FALSE(is_device_name(name));
+    expect_error([&] { find_device(name); }, {"--device", '"' + name + '"', "auto", "cuda:1"});
+  }
+  for (const std::string_view name : {"auto", "cpu", "cuda", "cuda:0", "cuda:15"}) {
+    EXPECT_TRUE(is_device_name(name));
+  }
+}
+
+TEST(Device, IsToldWithItsThreads) {
+  const int before = torch::get_num_threads();
+  torch::set_num_threads(1);
+  EXPECT_EQ(describe(kCpu), "cpu, 1 thread");
+  torch::set_num_threads(3);
+  EXPECT_EQ(describe(kCpu), "cpu, 3 threads");
+  torch::set_num_threads(before);
+}
+
+TEST(Device, TokensAreRowMajor) {
+  const std::vector<int32_t> tokens{0, 1, 2, 256, 4, 65535};
+  EXPECT_TRUE(torch::equal(tokens_on(kCpu, tokens, 2, 3),
+                           torch::tensor({{0, 1, 2}, {256, 4, 65535}}, torch::kInt64)));
+}
+
+/// |a - b| as a share of |b|, in the Euclidean norm.
+double distance(const Tensor& a, const Tensor& b) {
+  const Tensor actual = a.detach().to(kCpu, torch::kDouble),
+               expected = b.detach().to(kCpu, torch::kDouble);
+  return ((actual - expected).norm() / (expected.norm() + 1e-30)).item<double>();
+}
+
+/// How far fp32 and bf16 may be apart on two devices, which add in another order.
+struct Precision {
+  torch::ScalarType dtype;
+  double tolerance;
+};
+const std::vector<Precision> kPrecisions{{torch::kFloat, 1e-4}, {torch::kBFloat16, 0.1}};
+
+class OnGpu : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "no GPU";
+    torch::manual_seed(1);
+  }
+};
+
+using Function = std::function<Tensor(const std::vector<Tensor>&)>;
+
+/// The value of f and its gradients, computed on a device.
+std::vector<Tensor> run_on(const torch::Device& device, const Function& f,
+                           const std::vector<Tensor>& inputs) {
+  std::vector<Tensor> leaves;
+  for (const Tensor& input : inputs)
+    leaves.push_back(input.detach().to(device).clone().requires_grad_());
+  const Tensor y = f(leaves);
+  torch::manual_seed(2);
+  y.backward(torch::randn(y.sizes()).to(device, y.scalar_type()));
+  std::vector<Tensor> results{y};
+  for (const Tensor& leaf : leaves) results.push_back(leaf.grad());
+  return results;
+}
+
+void expect_same_on_both(const Function& f, const std::vector<Tensor>& inputs, double tolerance) {
+  const auto actual = run_on(kGpu, f, inputs), expected = run_on(kCpu, f, inputs);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_EQ(actual[i].scalar_type(), expected[i].scalar_type());
+    ASSERT_EQ(actual[i].sizes(), expected[i].sizes());
+    EXPECT_LE(distance(actual[i], expected[i]), tolerance) << (i ? "gradient " : "value ") << i;
+  }
+}
+
+TEST_F(OnGpu, ModulesEqualTheCpus) {
+  const auto half = [](const Tensor& x) { return x.chunk(2, -1)[1]; };
+  for (const auto& [dtype, tolerance] : kPrecisions) {
+    SCOPED_TRACE(torch::toString(dtype));
+    for (const auto& [batch, steps, width] :
+         std::vector<std::array<int64_t, 3>>{{1, 1, 4}, {2, 129, 12}, {3, 70, 600}}) {
+      const Tensor stream = torch::randn({batch, steps, width}), weight = torch::randn(width);
+      const Tensor branch = torch::randn({batch, steps, width}).to(dtype);
+      const Tensor wide = torch::randn({batch, steps, 2 * width}).to(dtype);
+      expect_same_on_both([&](const auto& x) { return nn::rms_norm(x[0], x[1], 1e-5, dtype); },
+                          {stream, weight}, tolerance);
+      expect_same_on_both(
+          [&](const auto& x) { return nn::rms_norm(x[0], x[1], 1e-5, dtype, half(x[2])); },
+          {branch, weight, wide}, tolerance);
+      expect_same_on_both([](const auto& x) { return nn::swiglu(x[0]); }, {wide}, tolerance);
+      expect_same_on_both([](const auto& x) { return nn::add_scaled(x[0], x[1], x[2]); },
+                          {stream, weight, branch}, tolerance);
+      for (const int64_t taps : {1, 4}) {
+        expect_same_on_both(
+            [&](const auto& x) { return nn::causal_convolution(half(x[0]), x[1], x[2]); },
+            {wide, torch::randn({taps, width}), torch::randn({batch, taps - 1, width}).to(dtype)},
+            tolerance);
+      }
+      for (const int64_t heads : {1, 2, 4}) {
+        expect_same_on_both([](const auto& x) { return nn::head_projection(x[0], x[1], x[2]); },
+                            {branch, torch::randn({heads, 3 * width / heads, width / heads}),
+                             torch::randn({heads, 3 * width / heads})},
+                            tolerance);
+      }
+    }
+  }
+}
+
+TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
+  for (const CellInfo& cell : cell_registry()) {
+    for (const int64_t heads : {1, 4}) {
+      for (const auto& [dtype, tolerance] : kPrecisions) {
+        SCOPED_TRACE(fmt::format("{}, {} heads, {}", cell.name, heads, torch::toString(dtype)));
+        const nn::ModelConfig config{.vocabulary = 50,
+                                     .width = 32,
+                                     .layers = 2,
+                                     .cell = std::string(cell.name),
+                                     .heads = heads};
+        const Tensor tokens = torch::randint(config.vocabulary, {2, 300}, torch::kLong);
+        std::map<std::string, Tensor> results[2];
+        for (const torch::Device& device : {kCpu, kGpu}) {
+          torch::manual_seed(3);
+          nn::LanguageModel model(config);
+          model->to(device);
+          model->set_compute_dtype(dtype);
+          auto& result = results[device.is_cuda()];
+          const Tensor logits = model->forward(tokens.to(device));
+          language_model_loss(logits, tokens.roll(-1, 1).to(device), 0.01).total.backward();
+          result["logits"] = logits;
+          for (const auto& parameter : model->named_parameters())
+            result[parameter.key()] = parameter.value().grad();
+        }
+        for (const auto& [name, expected] : results[0]) {
+          EXPECT_LE(distance(results[1].at(name), expected), tolerance) << name;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(OnGpu, GeneratesWhatTheCpuGenerates) {
+  const nn::ModelConfig config{.vocabulary = 50, .width = 32, .layers = 2};
+  for (const double temperature : {0.0, 1.0}) {
+    std::vector<int32_t> texts[2];
+    for (const torch::Device& device : {kCpu, kGpu}) {
+      torch::manual_seed(4);
+      nn::LanguageModel model(config);
+      model->to(device, torch::kDouble);
+      const std::vector<int32_t> prompt{1, 2, 3, 4, 5};
+      nn::generate(model, prompt, 60, {.temperature = temperature, .top_p = 0.9, .seed = 5},
+                   [&](int32_t token) {
+                     texts[device.is_cuda()].push_back(token);
+                     return true;
+                   });
+    }
+    EXPECT_EQ(texts[0].size(), 60u);
+    EXPECT_EQ(texts[1], texts[0]);
+  }
+}
+
+/// Trains on a text of 5000 random bytes.
+class TrainsOnGpu : public OnGpu {
+ protected:
+  TrainsOnGpu() {
+    data::Random random(1);
+    write(folder_ / "text.txt", data::random_text(random, 5000));
+  }
+
+  Trainer make(const torch::Device& device, const fs::path& run = "run") {
+    return {config_, model_, data::open_dataset(config_.data, {.held_out_share = config_.held_out}),
+            folder_ / run, device};
+  }
+
+  TemporaryFolder folder_;
+  TrainConfig config_{.data = (folder_ / "text.txt").string(),
+                      .batch = 4,
+                      .length = 64,
+                      .accumulate = 2,
+                      .steps = 12,
+                      .clip = 0.5,
+                      .z_loss = 0.001,
+                      .checkpoint_every = 6};
+  nn::ModelConfig model_{.width = 32, .layers = 2, .heads = 2, .weight_bound = 0.4};
+};
+
+TEST_F(TrainsOnGpu, TheSeedGivesTheSameWeightsAndTheSameSteps) {
+  for (const auto& [precision, tolerance] :
+       std::map<std::string, double>{{"float32", 1e-4}, {"bfloat16", 1e-2}}) {
+    SCOPED_TRACE(precision);
+    config_.precision = precision;
+    Trainer gpu = make(kGpu), cpu = make(kCpu);
+    const auto weights = nn::parameters_of(gpu.model());
+    for (const auto& [name, weight] : nn::parameters_of(cpu.model())) {
+      EXPECT_EQ(weights.at(name).device(), kGpu);
+      EXPECT_TRUE(torch::equal(weights.at(name).cpu(), weight)) << name;
+    }
+    for (int i = 0; i < 5; ++i) {
+      const StepReport one = gpu.train_step(), other = cpu.train_step();
+      EXPECT_NEAR(one.loss, other.loss, tolerance * other.loss) << "step " << i;
+      EXPECT_NEAR(one.gradient_norm, other.gradient_norm, 10 * tolerance * other.gradient_norm);
+    }
+  }
+}
+
+TEST_F(TrainsOnGpu, GoesOnFromACheckpointOfEitherDevice) {
+  for (const torch::Device& first : {kCpu, kGpu}) {
+    const fs::path run = first.str();
+    create_run(folder_ / run, false);
+    ASSERT_EQ(make(first, run).run(), 0);
+    for (const torch::Device& second : {kCpu, kGpu}) {
+      SCOPED_TRACE(first.str() + " to " + second.str());
+      const fs::path copy = fmt::format("{} to {}", first.str(), second.str());
+      fs::copy(folder_ / run, folder_ / copy,
+               fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      Trainer trainer = make(second, copy);
+      trainer.restore(folder_ / copy / "step-00000006");
+      const auto stored =
+          nn::load_safetensors(folder_ / copy / "step-00000006" / "model.safetensors").tensors;
+      for (const auto& [name, weight] : nn::parameters_of(trainer.model())) {
+        EXPECT_EQ(weight.device(), second);
+        EXPECT_TRUE(torch::equal(weight.cpu(), stored.at(name))) << name;
+      }
+      EXPECT_EQ(trainer.run(), 0);
+      for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+        const auto whole = nn::load_safetensors(folder_ / run / "latest" / file).tensors;
+        const auto parts = nn::load_safetensors(folder_ / copy / "latest" / file).tensors;
+        ASSERT_EQ(parts.size(), whole.size());
+        // Where a gradient is next to nothing, AdamW makes a whole step of its rounding.
+        for (const auto& [name, tensor] : whole)
+          EXPECT_LE(distance(parts.at(name), tensor), 0.02) << name;
+      }
+    }
+  }
+}
+
+TEST_F(TrainsOnGpu, EvaluatesTheSame) {
+  create_run(folder_ / "run", false);
+  ASSERT_EQ(make(kGpu).run(), 0);
+  const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
+  Score scores[2];
+  for (const torch::Device& device : {kCpu, kGpu}) {
+    TrainedModel trained = load_trained_model(folder_ / "run");
+    trained.model->to(device);
+    scores[device.is_cuda()] = evaluate(trained.model, *dataset.training, *trained.tokenizer,
+                                        {.batch = 3, .length = 50, .context = 120});
+  }
+  EXPECT_EQ(scores[1].tokens, scores[0].tokens);
+  EXPECT_EQ(scores[1].bytes, scores[0].bytes);
+  EXPECT_NEAR(scores[1].nats, scores[0].nats, 1e-5 * scores[0].nats);
+}
+
+/// While it lives, LibTorch throws on whatever would make the host wait for a GPU.
+struct RefuseToWait {
+  RefuseToWait() { set(c10::cuda::SyncDebugMode::L_ERROR); }
+  ~RefuseToWait() { set(c10::cuda::SyncDebugMode::L_DISABLED); }
+  static void set(c10::cuda::SyncDebugMode mode) {
+    c10::cuda::warning_state().set_sync_debug_mode(mode);
+  }
+};
+
+TEST_F(TrainsOnGpu, TheHostWaitsForTheLossAlone) {
+  nn::LanguageModel model(model_);
+  model->to(kGpu);
+  std::vector<Parameter> parameters;
+  for (const auto& item : model->named_parameters())
+    parameters.push_back({item.key(), item.value(), nn::decays(item.key(), item.value())});
+  AdamW optimizer(parameters, {});
+  const std::vector<int32_t> tokens(16 * 256, 7);
+  const auto step = [&] {
+    optimizer.zero_gradients();
+    const Tensor text = tokens_on(kGpu, tokens, 16, 256);
+    const Loss loss = language_model_loss(model->forward(text), text, 0.001);
+    loss.total.backward();
+    clip_gradients(parameters, 1, 0.5);
+    optimizer.step(1e-3);
+    model->clip_weights();
+    return torch::stack({loss.cross_entropy.detach(), gradient_norm(parameters)});
+  };
+  step();  // loads the kernels
+  Tensor measured;
+  {
+    const RefuseToWait refuse;
+    EXPECT_NO_THROW(measured = step());
+    EXPECT_ANY_THROW(measured.cpu());
+  }
+  EXPECT_TRUE(measured.isfinite().all().item<bool>());
+}
+
+}  // namespace
+}  // namespace pararnn::train
