@@ -1,15 +1,20 @@
-#include "cli/bench_measure.hpp"
+#include "cli/bench_cpu.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <thread>
 #include <vector>
 
 #include "base/error.hpp"
 #include "cli/bench_loops.hpp"
+#include "cli/bench_report.hpp"
+#include "cli/bench_tables.hpp"
+#include "cli/bench_validate.hpp"
 #include "cli/cell_reference.hpp"
 #include "ops/cpu/cell_kernels.hpp"
 #include "ops/scan_kernels.hpp"
@@ -17,42 +22,27 @@
 namespace pararnn::cli {
 namespace {
 
+using nlohmann::json;
 using torch::Tensor;
 
-/// Some channels of all tensors.
-std::pair<CheckProblem, CheckResults> narrow(const CheckProblem& p, const CheckResults& r,
-                                             int64_t first, int64_t count) {
-  const auto part = [&](const Tensor& t) { return t.narrow(-1, first, count).contiguous(); };
-  CheckResults results{{}, part(r.checkpoints)};
-  for (size_t i = 0; i < r.of.size(); ++i) results.of[i] = part(r.of[i]);
-  return {{part(p.u), part(p.w), part(p.h0), part(p.dy), part(p.dhT)}, results};
-}
-
-/// Judges the first and the last two channels as `pararnn check` does; throws Error if they are
-/// wrong. Of tensors in half precision, what float32 ones with the same numbers give.
+/// Throws Error if the engine's results are wrong. Of tensors in half precision, what float32 ones
+/// with the same numbers give.
 void validate(const CheckCase& c, const CheckProblem& problem) {
   CheckProblem wide = problem;
   wide.u = problem.u.to(problem.w.scalar_type());
   wide.dy = problem.dy.to(problem.w.scalar_type());
   const CheckResults results = run_problem(c, wide);
   const auto [forward, backward] = last_scan_statistics();
-  const int64_t count = std::min<int64_t>(c.channels, 2);
-  for (const int64_t first : {int64_t(0), c.channels - count}) {
-    const auto [part, part_results] = narrow(wide, results, first, count);
-    const CheckReport report = judge(c, part, part_results, forward, backward);
-    require(report.passed(),
-            "{} at B{} T{} D{}: the result is off by {:.3g} times what is permitted; see "
-            "pararnn check",
-            c.cell, c.batch, c.steps, c.channels, report.worst());
-  }
+  const std::string wrong = what_is_wrong(c, wide, results, forward, backward, 2);
+  require(wrong.empty(), "{}", wrong);
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-}  // namespace
-
+/// Median of the run time in milliseconds, after a warm-up: over at least `fewest` runs, and more
+/// for as long as `seconds` have not passed.
 double median_milliseconds(const std::function<void()>& run, int fewest, double seconds) {
   run();
   std::vector<double> times;
@@ -66,29 +56,46 @@ double median_milliseconds(const std::function<void()>& run, int fewest, double 
   return times[times.size() / 2];
 }
 
+/// Gigabytes per second, read and written together, of a copy between tensors too large for any
+/// cache.
 double copy_bandwidth() {
   const Tensor from = torch::ones({int64_t(64) << 20}), to = torch::empty_like(from);
   const double milliseconds = median_milliseconds([&] { Tensor(to).copy_(from); }, 7, 0.5);
   return 2 * double(from.nbytes()) / milliseconds / 1e6;
 }
 
-nlohmann::json measure(const CheckCase& c, const std::string& regime, double bandwidth,
-                       std::map<std::string, double>& torch_loops, bool with_torch_loop) {
+/// Adds the times of the plain loops in float32.
+void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result) {
+  const auto single = [](const Tensor& t) { return t.to(torch::kFloat32).contiguous(); };
+  const Tensor u = single(p.u), w = single(p.w), h0 = single(p.h0);
+  Tensor y = torch::empty({c.batch, c.steps, c.channels}), hT = torch::empty_like(h0);
+  const Shape shape{c.batch, c.steps, c.channels};
+  const CellReference& reference = cell_reference(c.cell);
+  result["scalar_loop_ms"] = median_milliseconds(
+      [&] {
+        reference.single_forward(shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
+                                 h0.const_data_ptr<float>(), y.data_ptr<float>(),
+                                 hT.data_ptr<float>(), nullptr);
+      },
+      5, 0.3);
+  result["vectorized_loop_ms"] = median_milliseconds(
+      [&] {
+        vectorized_loop(c.cell, shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
+                        h0.const_data_ptr<float>(), y.data_ptr<float>(), hT.data_ptr<float>());
+      },
+      5, 0.3);
+}
+
+/// The times of one cell, shape and regime. The loop of ops depends on the shape alone: it is
+/// measured once and kept in `torch_loops`.
+json measure(const CheckCase& c, const std::string& regime, double bandwidth,
+             std::map<std::string, double>& torch_loops, bool with_baselines) {
   const CheckProblem p = random_problem(c);
   validate(c, p);
   const double element = double(p.u.element_size()), number = double(p.w.element_size());
   const double columns = double(c.batch * c.channels), steps = columns * double(c.steps);
   const double inputs = double(p.u.size(2)), state = double(p.h0.size(1));
-  nlohmann::json result = {
-      {"cell", c.cell},
-      {"dtype", c.dtype},
-      {"batch", c.batch},
-      {"steps", c.steps},
-      {"channels", c.channels},
-      {"regime", regime},
-      {"weights", c.weight_scale},
-      {"gate_bias", c.gate_bias},
-  };
+  json result = describe_case(c, regime);
   // What has to be moved at least: u in, y out; and back u, dy and checkpoints in, du out.
   const double checkpoints =
       columns * state * number *
@@ -119,45 +126,28 @@ nlohmann::json measure(const CheckCase& c, const std::string& regime, double ban
   result["forward_backward_ms"] = both;
   result["forward_roof_ms"] = forward_bytes / bandwidth / 1e6;
   result["forward_backward_roof_ms"] = both_bytes / bandwidth / 1e6;
+  if (!with_baselines) return result;
 
-  const auto single = [](const Tensor& t) { return t.to(torch::kFloat32).contiguous(); };
-  const Tensor u32 = single(p.u), w32 = single(p.w), h32 = single(p.h0);
-  Tensor y = torch::empty({c.batch, c.steps, c.channels}), hT = torch::empty_like(h32);
-  const Shape shape{c.batch, c.steps, c.channels};
-  const CellReference& reference = cell_reference(c.cell);
-  result["scalar_loop_ms"] = median_milliseconds(
-      [&] {
-        reference.single_forward(shape, u32.const_data_ptr<float>(), w32.const_data_ptr<float>(),
-                                 h32.const_data_ptr<float>(), y.data_ptr<float>(),
-                                 hT.data_ptr<float>(), nullptr);
-      },
-      5, 0.3);
-  result["vectorized_loop_ms"] = median_milliseconds(
-      [&] {
-        vectorized_loop(c.cell, shape, u32.const_data_ptr<float>(), w32.const_data_ptr<float>(),
-                        h32.const_data_ptr<float>(), y.data_ptr<float>(), hT.data_ptr<float>());
-      },
-      5, 0.3);
-  if (with_torch_loop) {
-    const std::string key =
-        fmt::format("{} {} {} {} {}", c.cell, c.batch, c.steps, c.channels, c.dtype);
-    if (!torch_loops.count(key)) {
-      // Measured once, in full; a short piece of it is the warm-up.
-      const auto run = [&](int64_t length) {
-        const auto [outputs, state] = torch_loop(c.cell, u.narrow(1, 0, length), w, h0);
-        torch::autograd::grad({outputs, state}, {u, w, h0}, {p.dy.narrow(1, 0, length), p.dhT});
-      };
-      run(std::min<int64_t>(c.steps, 32));
-      const auto start = std::chrono::steady_clock::now();
-      run(c.steps);
-      torch_loops[key] = 1e3 * seconds_since(start);
-    }
-    result["torch_loop_forward_backward_ms"] = torch_loops.at(key);
+  measure_plain_loops(c, p, result);
+  const std::string key =
+      fmt::format("{} {} {} {} {}", c.cell, c.batch, c.steps, c.channels, c.dtype);
+  if (!torch_loops.count(key)) {
+    // Measured once, in full; a short piece of it is the warm-up.
+    const auto run = [&](int64_t length) {
+      const auto [outputs, end] = torch_loop(c.cell, u.narrow(1, 0, length), w, h0);
+      torch::autograd::grad({outputs, end}, {u, w, h0}, {p.dy.narrow(1, 0, length), p.dhT});
+    };
+    run(std::min<int64_t>(c.steps, 32));
+    const auto start = std::chrono::steady_clock::now();
+    run(c.steps);
+    torch_loops[key] = 1e3 * seconds_since(start);
   }
+  result["torch_loop_forward_backward_ms"] = torch_loops.at(key);
   return result;
 }
 
-nlohmann::json describe_machine() {
+/// The processor, its cores, instruction set and threads.
+json describe_processor() {
   std::string processor = "unknown";
   std::ifstream information("/proc/cpuinfo");
   for (std::string line; std::getline(information, line);) {
@@ -172,6 +162,30 @@ nlohmann::json describe_machine() {
           {"instruction_set", cpu::instruction_set()},
           {"compiler", "g++ " __VERSION__},
           {"libtorch", TORCH_VERSION}};
+}
+
+}  // namespace
+
+json bench_on_cpu(const BenchOptions& options) {
+  json report = {{"device", "cpu"},
+                 {"machine", describe_processor()},
+                 {"dtype", options.dtype},
+                 {"copy_gigabytes_per_second", copy_bandwidth()},
+                 {"results", json::array()}};
+  print(machine_line(report) + cpu_table_header());
+  std::map<std::string, double> torch_loops;
+  for (const std::string& cell : options.cells) {
+    for (const BenchShape& shape : options.shapes) {
+      for (const std::string& regime : options.regimes) {
+        const CheckCase c = case_of(cell, shape, regime, options.dtype, "cpu", options.plan);
+        report["results"].push_back(measure(c, regime, report["copy_gigabytes_per_second"],
+                                            torch_loops, options.baselines));
+        print(cpu_table_row(report["results"].back()));
+        if (!options.json_file.empty()) write_report(options.json_file, report);
+      }
+    }
+  }
+  return report;
 }
 
 }  // namespace pararnn::cli

@@ -1,0 +1,14 @@
+// `pararnn bench` on the processor: the engine beside the step-by-step loops.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "cli/bench_options.hpp"
+
+namespace pararnn::cli {
+
+/// Measures every cell, shape and regime, printing a line of the table for each. Throws Error if a
+/// result is wrong.
+nlohmann::json bench_on_cpu(const BenchOptions& options);
+
+}  // namespace pararnn::cli

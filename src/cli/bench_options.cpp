@@ -1,0 +1,47 @@
+#include "cli/bench_options.hpp"
+
+#include "base/error.hpp"
+
+namespace pararnn::cli {
+
+CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::string& regime,
+                  const std::string& dtype, const std::string& device, const std::string& plan) {
+  for (const Regime& known : kRegimes) {
+    if (known.name != regime) continue;
+    CheckCase result;
+    result.cell = cell;
+    result.batch = shape.batch;
+    result.steps = shape.steps;
+    result.channels = shape.channels;
+    result.weight_scale = known.weight_scale;
+    result.gate_bias = known.gate_bias;
+    result.dtype = dtype;
+    result.device = device;
+    result.options.plan = plan;
+    return result;
+  }
+  throw Error(
+      fmt::format("there is no regime '{}'; the regimes are forgetting, memory and hard", regime));
+}
+
+torch::ScalarType dtype_named(const std::string& name) {
+  if (name == "float16") return torch::kFloat16;
+  if (name == "bfloat16") return torch::kBFloat16;
+  if (name == "float32") return torch::kFloat32;
+  require(name == "float64",
+          "there is no dtype '{}' here; it should be float16, bfloat16, float32 or float64", name);
+  return torch::kFloat64;
+}
+
+nlohmann::json describe_case(const CheckCase& c, const std::string& regime) {
+  return {{"cell", c.cell},
+          {"dtype", c.dtype},
+          {"batch", c.batch},
+          {"steps", c.steps},
+          {"channels", c.channels},
+          {"regime", regime},
+          {"weights", c.weight_scale},
+          {"gate_bias", c.gate_bias}};
+}
+
+}  // namespace pararnn::cli
