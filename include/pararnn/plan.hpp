@@ -9,10 +9,12 @@
 // when there are too few columns (batch rows times channels) to fill the machine.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace pararnn {
 
@@ -44,21 +46,27 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-/// What is to be run, and where.
+/// What is to be run, and where. A CPU has threads that each take groups of `lanes` columns, one
+/// after another. A GPU, where step_slope > 0, has multiprocessors that each hold several blocks of
+/// `lanes` columns at once: with n of them a step takes max(1, step_base + step_slope n).
 struct PlanRequest {
   std::int64_t batch = 1, steps = 0, channels = 1;
-  int lanes = 16;   // columns that one thread advances together
-  int threads = 1;  // of the machine
+  int lanes = 16;   // columns that one thread advances together, or of a block
+  int threads = 1;  // of the machine, or multiprocessors
   std::string_view way = "auto";
   std::int64_t chunk = 0;     // 0: chosen here
   std::int64_t burn_in = -1;  // -1: chosen here
+  double step_base = 0, step_slope = 0;
 };
 
 /// Burn-in that lets a gated cell with weights up to 1 forget its start to 1e-7.
 inline constexpr std::int64_t kDefaultBurnIn = 64;
 
 /// Chunks shorter than this spend too much of their time on the burn-in.
-inline constexpr std::int64_t kShortestChunk = 128;
+inline constexpr std::int64_t kShortestChunk = 128, kShortestChunkOnGpu = 64;
+
+/// Blocks on a multiprocessor that a plan may count on.
+inline constexpr int kMostBlocks = 8;
 
 namespace detail {
 
@@ -68,19 +76,22 @@ inline std::int64_t whole_checkpoints(std::int64_t steps) {
   return divide_up(steps, kCheckpointInterval) * kCheckpointInterval;
 }
 
-/// Steps that the busiest thread takes, over all the groups of lanes it gets.
-inline double cost(const PlanRequest& r, std::int64_t chunk, std::int64_t burn_in) {
-  const std::int64_t chunks = divide_up(r.steps, chunk);
-  const std::int64_t groups = divide_up(r.batch * r.channels * chunks, r.lanes);
-  const std::int64_t rounds = divide_up(groups, r.threads);
-  return double(rounds) * double(chunks == 1 ? r.steps : chunk + burn_in);
-}
-
 }  // namespace detail
 
-/// Chooses the way, the chunks and the burn-in. Throws std::invalid_argument for a way that does
-/// not exist or a negative length.
-inline Plan make_plan(const PlanRequest& r) {
+/// What a plan costs, before any correction: the steps that the busiest thread takes over all its
+/// groups of lanes, or the time of a multiprocessor's steps. Newton's way runs each chunk twice.
+inline double plan_cost(const PlanRequest& r, const Plan& plan) {
+  using namespace detail;
+  const std::int64_t groups = divide_up(r.batch * r.channels * plan.chunks, r.lanes);
+  const double most = double(divide_up(groups, r.threads));
+  const double step = r.step_slope > 0 ? std::max(1.0, r.step_base + r.step_slope * most) : most;
+  if (plan.way == Way::kSequential) return step * double(r.steps);
+  return step * double((plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in);
+}
+
+/// All plans for a request that are worth a thought, the cheapest first. At least one. Throws
+/// std::invalid_argument for a way that does not exist or a negative length.
+inline std::vector<Plan> candidate_plans(const PlanRequest& r) {
   using namespace detail;
   const bool automatic = r.way == "auto";
   if (!automatic && r.way != "sequential" && r.way != "speculative" && r.way != "newton") {
@@ -91,29 +102,60 @@ inline Plan make_plan(const PlanRequest& r) {
     throw std::invalid_argument("a chunk and a burn-in cannot have a negative number of steps");
   }
   const Plan sequential{Way::kSequential, r.steps, 1, 0};
-  if (r.way == "sequential" || r.steps <= kCheckpointInterval) return sequential;
+  if (r.way == "sequential" || r.steps <= kCheckpointInterval) return {sequential};
 
-  const std::int64_t wanted_burn_in =
-      r.burn_in >= 0 ? whole_checkpoints(r.burn_in) : kDefaultBurnIn;
-  std::int64_t chunk = whole_checkpoints(r.chunk);
-  if (r.chunk == 0) {
-    // Halve the chunks for as long as that shortens the work of the busiest thread.
-    std::int64_t best = whole_checkpoints(divide_up(r.steps, automatic ? 1 : 2));
-    const std::int64_t shortest = automatic ? kShortestChunk : kCheckpointInterval;
-    for (std::int64_t n = 2; divide_up(r.steps, n) >= shortest; ++n) {
-      const std::int64_t candidate = whole_checkpoints(divide_up(r.steps, n));
-      // A chunked pass also verifies, and may correct: it has to be clearly cheaper.
-      const double bar = best >= r.steps ? 0.8 : 0.98;
-      if (cost(r, candidate, wanted_burn_in) < bar * cost(r, best, wanted_burn_in)) {
-        best = candidate;
-      }
-      if (n * r.batch * r.channels > 4 * std::int64_t(r.lanes) * r.threads) break;
-    }
-    chunk = best;
+  const std::int64_t burn_in = r.burn_in >= 0 ? whole_checkpoints(r.burn_in) : kDefaultBurnIn;
+  std::vector<Plan> plans;
+  const auto add = [&](std::int64_t chunk) {
+    chunk = whole_checkpoints(chunk);
+    if (chunk >= r.steps) return;
+    const Plan plan{r.way == "newton" ? Way::kNewton : Way::kSpeculative, chunk,
+                    divide_up(r.steps, chunk), std::min(burn_in, chunk)};
+    if (plans.empty() || plans.back() != plan) plans.push_back(plan);
+  };
+  if (r.chunk > 0) {
+    add(r.chunk);
+    return plans.empty() ? std::vector<Plan>{sequential} : plans;
   }
-  if (chunk >= r.steps) return sequential;
-  return {r.way == "newton" ? Way::kNewton : Way::kSpeculative, chunk, divide_up(r.steps, chunk),
-          wanted_burn_in < chunk ? wanted_burn_in : chunk};
+  const std::int64_t columns = r.batch * r.channels, machine = std::int64_t(r.lanes) * r.threads;
+  const std::int64_t shortest = !automatic         ? kCheckpointInterval
+                                : r.step_slope > 0 ? kShortestChunkOnGpu
+                                                   : kShortestChunk;
+  if (!automatic) add(divide_up(r.steps, 2));
+  if (r.step_slope > 0) {
+    // As many chunks as fill a whole number of blocks on each multiprocessor.
+    for (int blocks = 1; blocks <= kMostBlocks; ++blocks) {
+      const std::int64_t chunks = blocks * machine / std::max<std::int64_t>(columns, 1);
+      if (chunks >= 2) add(std::max(divide_up(r.steps, chunks), shortest));
+    }
+  } else {
+    for (std::int64_t chunks = 2; divide_up(r.steps, chunks) >= shortest; ++chunks) {
+      add(divide_up(r.steps, chunks));
+      if (chunks * columns > 4 * machine) break;
+    }
+  }
+  // A chunked pass also verifies, and may correct: it has to be clearly cheaper than to run in
+  // order. Of plans that cost about the same, the one with the fewest chunks.
+  constexpr double kClearly = 0.8, kAbout = 0.98;
+  if (automatic) {
+    const double bar = kClearly * plan_cost(r, sequential);
+    std::erase_if(plans, [&](const Plan& plan) { return plan_cost(r, plan) >= bar; });
+    plans.push_back(sequential);
+  }
+  if (plans.empty()) return {sequential};
+  const auto cost = [&](const Plan& plan) { return plan_cost(r, plan); };
+  std::stable_sort(plans.begin(), plans.end(),
+                   [&](const Plan& a, const Plan& b) { return cost(a) < cost(b); });
+  size_t best = 0;
+  for (size_t i = 1; i < plans.size() && kAbout * cost(plans[i]) <= cost(plans[0]); ++i) {
+    if (plans[i].chunks < plans[best].chunks) best = i;
+  }
+  std::rotate(plans.begin(), plans.begin() + std::ptrdiff_t(best),
+              plans.begin() + std::ptrdiff_t(best) + 1);
+  return plans;
 }
+
+/// Chooses the way, the chunks and the burn-in. Throws as candidate_plans.
+inline Plan make_plan(const PlanRequest& request) { return candidate_plans(request).front(); }
 
 }  // namespace pararnn

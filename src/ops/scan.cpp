@@ -39,14 +39,14 @@ struct ScanArguments {
   double tolerance;
 };
 
-std::tuple<Tensor, Tensor, Tensor> call_forward(const Tensor& u, const Tensor& w,
-                                                const std::optional<Tensor>& h0,
-                                                const ScanArguments& a,
-                                                int64_t checkpoint_interval) {
+std::tuple<Tensor, Tensor, Tensor, bool> call_forward(const Tensor& u, const Tensor& w,
+                                                      const std::optional<Tensor>& h0,
+                                                      const ScanArguments& a,
+                                                      int64_t checkpoint_interval) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("pararnn::_scan_forward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor>(
+          .typed<std::tuple<Tensor, Tensor, Tensor, bool>(
               const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
               const std::string&, int64_t, int64_t, double, int64_t)>();
   return op.call(u, w, h0, a.cell, a.way, a.chunk, a.burn_in, a.tolerance, checkpoint_interval);
@@ -68,11 +68,13 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* context, const Tensor& u, const Tensor& w,
                                const std::optional<Tensor>& h0, const ScanArguments& arguments) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [y, hT, checkpoints] =
+    const auto [y, hT, checkpoints, remembers] =
         call_forward(u, w, h0, arguments, checkpoint_interval_on(u.device()));
     context->save_for_backward({u, w, checkpoints});
     context->saved_data["cell"] = arguments.cell;
-    context->saved_data["way"] = arguments.way;
+    // The adjoint forgets as the state does: where that reached beyond the burn-in, so will this.
+    context->saved_data["way"] =
+        arguments.way == "auto" && remembers ? std::string("newton") : arguments.way;
     context->saved_data["chunk"] = arguments.chunk;
     context->saved_data["burn_in"] = arguments.burn_in;
     context->saved_data["tolerance"] = arguments.tolerance;
@@ -108,7 +110,7 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
       torch::GradMode::is_enabled() &&
       (u.requires_grad() || weights.requires_grad() || (state && state->requires_grad()));
   if (!differentiable) {
-    const auto [y, hT, checkpoints] = call_forward(u, weights, state, arguments, 0);
+    const auto [y, hT, checkpoints, remembers] = call_forward(u, weights, state, arguments, 0);
     return {y, hT};
   }
   const variable_list results = ScanFunction::apply(u, weights, state, arguments);
@@ -124,17 +126,18 @@ std::tuple<Tensor, Tensor> step_operator(const Tensor& u, const Tensor& w, const
   return {y.select(1, 0), next};
 }
 
-std::tuple<Tensor, Tensor, Tensor> scan_forward_meta(const Tensor& u, const Tensor& w,
-                                                     const std::optional<Tensor>& h0,
-                                                     const std::string& cell, const std::string&,
-                                                     int64_t, int64_t, double,
-                                                     int64_t checkpoint_interval) {
+std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_meta(const Tensor& u, const Tensor& w,
+                                                           const std::optional<Tensor>& h0,
+                                                           const std::string& cell,
+                                                           const std::string&, int64_t, int64_t,
+                                                           double, int64_t checkpoint_interval) {
   const ScanSizes s = check_scan_arguments(u, w, h0, cell);
   return {
       torch::empty({s.batch, s.steps, s.channels}, u.options()),
       torch::empty({s.batch, s.state, s.channels}, w.options()),
       torch::empty({s.batch, checkpoint_count(s.steps, checkpoint_interval), s.state, s.channels},
-                   w.options())};
+                   w.options()),
+      false};
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan_backward_meta(const Tensor& u, const Tensor& w,
@@ -198,6 +201,40 @@ ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::opti
   return s;
 }
 
+ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const std::string& cell, int64_t checkpoint_interval) {
+  const ScanSizes s = check_scan_arguments(u, w, h0, cell);
+  ForwardTensors tensors{
+      s, with_neighbouring_channels(u), torch::empty({s.batch, s.steps, s.channels}, u.options()),
+      torch::empty({s.batch, s.state, s.channels}, w.options()),
+      torch::empty({s.batch, checkpoint_count(s.steps, checkpoint_interval), s.state, s.channels},
+                   w.options())};
+  if (tensors.y.numel() == 0) {
+    h0 ? tensors.hT.copy_(*h0) : tensors.hT.zero_();
+    record_forward_statistics({});
+  }
+  return tensors;
+}
+
+BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tensor& dy,
+                                 const Tensor& dhT, const std::string& cell) {
+  const ScanSizes sizes = check_scan_arguments(u_in, w, std::nullopt, cell);
+  const Tensor u = with_neighbouring_channels(u_in);
+  BackwardTensors tensors{sizes,
+                          u,
+                          with_neighbouring_channels(dy),
+                          dhT.contiguous(),
+                          with_neighbouring_channels(torch::empty_like(u)),
+                          torch::empty_like(w),
+                          torch::empty_like(dhT, torch::MemoryFormat::Contiguous)};
+  if (tensors.dy.numel() == 0) {
+    tensors.dw.zero_();
+    tensors.dh0.copy_(dhT);
+    record_backward_statistics({});
+  }
+  return tensors;
+}
+
 void record_forward_statistics(ReadStatistics read) {
   const std::lock_guard lock(statistics_mutex);
   statistics.first = std::move(read);
@@ -233,7 +270,8 @@ TORCH_LIBRARY(pararnn, m) {
   m.def("step(Tensor u, Tensor w, Tensor h, str cell) -> (Tensor y, Tensor h)", &step_operator);
   m.def(
       "_scan_forward(Tensor u, Tensor w, Tensor? h0, str cell, str plan, int chunk, int burn_in, "
-      "float tolerance, int checkpoint_interval) -> (Tensor y, Tensor hT, Tensor checkpoints)");
+      "float tolerance, int checkpoint_interval) -> (Tensor y, Tensor hT, Tensor checkpoints, "
+      "bool remembers)");
   m.def(
       "_scan_backward(Tensor u, Tensor w, Tensor checkpoints, Tensor dy, Tensor dhT, str cell, "
       "str plan, int chunk, int burn_in, float tolerance) -> (Tensor du, Tensor dw, Tensor dh0)");

@@ -1,5 +1,9 @@
 // The internal operators below `scan`, one implementation a device, and what they share: checked
 // arguments and the last statistics.
+//
+//   _scan_forward   y, hT, checkpoints of the state, and whether most columns remembered for longer
+//                   than the burn-in, where that is known at once: not on a GPU
+//   _scan_backward  du, dw, dh0 from the checkpoints
 #pragma once
 
 #include <functional>
@@ -31,6 +35,25 @@ int64_t checkpoint_count(int64_t steps, int64_t interval);
 
 /// The tensor itself if neighbours in the last dimension are neighbours in memory, or a copy.
 torch::Tensor with_neighbouring_channels(const torch::Tensor& t);
+
+/// The tensors of a forward pass, checked: inputs as the engine reads them, and the outputs.
+struct ForwardTensors {
+  ScanSizes sizes;
+  torch::Tensor u, y, hT, checkpoints;
+};
+/// Outputs are not initialised, except those of a scan of no numbers, which is complete.
+ForwardTensors forward_tensors(const torch::Tensor& u, const torch::Tensor& w,
+                               const std::optional<torch::Tensor>& h0, const std::string& cell,
+                               int64_t checkpoint_interval);
+
+/// The same for a backward pass.
+struct BackwardTensors {
+  ScanSizes sizes;
+  torch::Tensor u, dy, dhT, du, dw, dh0;
+};
+BackwardTensors backward_tensors(const torch::Tensor& u, const torch::Tensor& w,
+                                 const torch::Tensor& dy, const torch::Tensor& dhT,
+                                 const std::string& cell);
 
 /// Reads the statistics of a pass, once it is asked for.
 using ReadStatistics = std::function<ScanStatistics()>;

@@ -95,6 +95,28 @@ struct Backward {
     return jacobians;
   }
 
+  PARARNN_FN void take_step(const Inputs& inputs, Columns<T, S, V>& h) const {
+    const Columns<T, U, V> u = unpack(inputs);
+#pragma unroll
+    for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
+  }
+
+  /// Whether the next block's inputs wait in registers; numbers of eight bytes leave no room.
+  static constexpr bool kAhead = sizeof(T) == 4;
+
+  /// How many steps' Jacobians with respect to the first N arguments are kept in registers.
+  template <int N>
+  static constexpr int kept_steps() {
+    constexpr int kRegisters = kAhead ? 175 - K * (U + 1) * V : 72;
+    int entries = 0;
+    for (int s = 0; s < S; ++s) {
+      for (int n = 0; n < N; ++n) entries += kJacobianPattern<C>[s].depends_on(n);
+    }
+    int steps = K;
+    while (steps > 1 && steps * entries * V > kRegisters) steps /= 2;
+    return steps;
+  }
+
   /// Calls sweep(jacobians, dy, t) for the steps t of [begin, end) from the last to the first.
   /// begin is a checkpoint.
   template <int N, class F>
@@ -105,9 +127,7 @@ struct Backward {
       Columns<T, S, V> h = load_checkpoint(whole);
       Inputs inputs = load_inputs(u_at(whole), dy_at(whole));
       for (Int i = whole; i < t; ++i) {
-        const Columns<T, U, V> u = unpack(inputs);
-#pragma unroll
-        for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
+        take_step(inputs, h);
         inputs = load_inputs(u_at(i + 1), dy_at(i + 1));
       }
       const Jacobians<N> jacobians = differentiate_step<N>(inputs, h);
@@ -116,32 +136,54 @@ struct Backward {
     // Whole blocks, each while the one before it is on its way.
     Int t = whole - K;
     if (t < begin) return;
+    // As many steps together as Jacobians fit the registers, the last ones first.
+    constexpr int kKept = kept_steps<N>();
     Inputs block[K];
-    Columns<T, S, V> h = load_checkpoint(t);
+    Columns<T, S, V> checkpoint = load_checkpoint(t);
     const Storage *u = u_at(t), *dy = dy_at(t);
+    const auto load_step = [&](int i) {
+      return load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+    };
+    if (kAhead) {
 #pragma unroll
-    for (int i = 0; i < K; ++i) {
-      block[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+      for (int i = 0; i < K; ++i) block[i] = load_step(i);
     }
     for (; t >= begin; t -= K) {
-      Jacobians<N> jacobians[K];
-      Pack<Storage, V> direct[K];
-      Columns<T, S, V> state = h;
       const bool more = t - K >= begin;
-      u -= K * problem.u.step_stride;
-      dy -= K * problem.dy.step_stride;
-      if (more) h = load_checkpoint(t - K);
+      Columns<T, S, V> starts[K / kKept];
+      starts[0] = checkpoint;
+      Columns<T, S, V> state = checkpoint;
 #pragma unroll
-      for (int i = 0; i < K; ++i) {
-        const Inputs inputs = block[i];
-        if (more) {
-          block[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
-        }
-        jacobians[i] = differentiate_step<N>(inputs, state);
-        direct[i] = inputs.dy;
+      for (int i = 0; i < K - kKept; ++i) {
+        take_step(kAhead ? block[i] : load_step(i), state);
+        if ((i + 1) % kKept == 0) starts[(i + 1) / kKept] = state;
       }
+      if (kAhead) {
+        u -= K * problem.u.step_stride;
+        dy -= K * problem.dy.step_stride;
+      }
+      if (more) checkpoint = load_checkpoint(t - K);
+      static_for<K / kKept>([&]<int I>(Index<I>) {
+        constexpr int kSection = K / kKept - 1 - I, kFirst = kSection * kKept;
+        Columns<T, S, V> h = starts[kSection];
+        Jacobians<N> jacobians[kKept];
+        Pack<Storage, V> direct[kKept];
 #pragma unroll
-      for (int i = K - 1; i >= 0; --i) sweep(jacobians[i], direct[i].unpack(), t + i);
+        for (int i = 0; i < kKept; ++i) {
+          const Inputs inputs = kAhead ? block[kFirst + i] : load_step(kFirst + i);
+          if (kAhead && more) block[kFirst + i] = load_step(kFirst + i);
+          jacobians[i] = differentiate_step<N>(inputs, h);
+          direct[i] = inputs.dy;
+        }
+#pragma unroll
+        for (int i = kKept - 1; i >= 0; --i) {
+          sweep(jacobians[i], direct[i].unpack(), t + kFirst + i);
+        }
+      });
+      if (!kAhead) {
+        u -= K * problem.u.step_stride;
+        dy -= K * problem.dy.step_stride;
+      }
     }
   }
 
@@ -272,6 +314,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   const Lane lane = lane_at(problem.size, V, index);
   using B = Backward<C, Storage, V>;
   const B backward(problem, lane);
+  if (kMode != BackwardMode::kGiven) reset_verification<V>(problem, lane);
   if constexpr (kMode == BackwardMode::kMap) {
     backward.run_map();
     return;
@@ -289,7 +332,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
 /// The adjoints at the chunk ends of one column, from the last chunk to the first.
 template <class C, class T>
 __device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
-  constexpr int S = C::kState;
+  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
   const T* matrix = static_cast<const T*>(problem.map_matrix);
   const T* offset = static_cast<const T*>(problem.map_offset);
   T* end = static_cast<T*>(problem.end);
@@ -298,19 +341,29 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
     mu[s] = static_cast<const T*>(
         problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
   });
-  for (Int p = problem.size.chunks - 2; p >= 0; --p) {
-    const Lane after = lane_of_chunk(problem.size, column, p + 1);
-    const Lane lane = lane_of_chunk(problem.size, column, p);
-    Vec<T, S> next{};
-    static_for<S>([&](auto r) {
-      T sum = offset[boundary_offset(problem.size, after, S, r)];
-      static_for<S>([&](auto c) {
-        sum += matrix[boundary_offset(problem.size, after, S * S, r * S + c)] * mu[c];
+  for (Int last = problem.size.chunks - 1; last >= 1; last -= kAhead) {
+    Affine<T, S> maps[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const Lane lane = lane_of_chunk(problem.size, column, last - i >= 1 ? last - i : 1);
+      static_for<S>([&](auto r) {
+        maps[i].offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
+        static_for<S>([&](auto c) {
+          maps[i].matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
+        });
       });
-      next[r] = sum;
-      end[boundary_offset(problem.size, lane, S, r)] = sum;
-    });
-    mu = next;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (last - i < 1) break;
+      const Lane before = lane_of_chunk(problem.size, column, last - i - 1);
+      Vec<T, S> next = maps[i].offset;
+      static_for<S>([&](auto r) {
+        static_for<S>([&](auto c) { next[r] += maps[i].matrix(r, c) * mu[c]; });
+        end[boundary_offset(problem.size, before, S, r)] = next[r];
+      });
+      mu = next;
+    }
   }
 }
 
@@ -358,6 +411,14 @@ __device__ void verify(const BackwardProblem& problem, unsigned round) {
   }
 }
 
+/// Runs a lane again from the adjoint at its end. A function of its own, so that it is compiled
+/// once for all who correct.
+template <class C, class Storage>
+__device__ __noinline__ void run_again(const BackwardProblem& problem, const Lane& lane) {
+  const Backward<C, Storage, 1> backward(problem, lane);
+  backward.run(backward.template load_boundary<C::kState>(problem.end));
+}
+
 template <class C, class Storage>
 __device__ void repair_column(const BackwardProblem& problem, const Lane& column) {
   using B = Backward<C, Storage, 1>;
@@ -365,10 +426,9 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
     const Lane lane = lane_of_chunk(problem.size, column, p);
     if (boundary_passes<C, Arithmetic<Storage>>(problem, lane)) continue;
     const Lane after = lane_of_chunk(problem.size, column, p + 1);
-    const B backward(problem, lane);
     const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
-    backward.template store_boundary<C::kState>(mu, problem.end);
-    backward.run(mu);
+    B(problem, lane).template store_boundary<C::kState>(mu, problem.end);
+    run_again<C, Storage>(problem, lane);
   }
 }
 
@@ -388,20 +448,19 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   const auto each_failing_lane = [&](auto&& run) {
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
-      if (problem.failing[column_index(problem.size, lane)] == 1) run(B(problem, lane));
+      if (problem.failing[column_index(problem.size, lane)] == 1) run(lane);
     }
   };
-  each_failing_lane([&](const B& backward) {
-    if (backward.lane.chunk > 0) backward.run_map();
+  each_failing_lane([&](const Lane& lane) {
+    if (lane.chunk > 0) B(problem, lane).run_map();
   });
   grid_barrier(counters, phase);
   for (Int i = thread_index(); i < columns; i += thread_count()) {
     if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
   }
   grid_barrier(counters, phase);
-  each_failing_lane([&](const B& backward) {
-    if (backward.lane.chunk == problem.size.chunks - 1) return;
-    backward.run(backward.template load_boundary<C::kState>(problem.end));
+  each_failing_lane([&](const Lane& lane) {
+    if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage>(problem, lane);
   });
   grid_barrier(counters, phase);
   verify<C, T>(problem, 2);
@@ -415,18 +474,31 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   if (thread_index() == 0) counters->newton_iterations = 1;
 }
 
-/// dw (P,D): the sum of the parts over rows and chunks, in their order; one thread a number.
+/// dw (P,D): the sum of the parts over rows and chunks. A block adds kSumColumns numbers, each in
+/// kSumRows sums over every so many parts, then those in their order: always the same order.
+inline constexpr int kSumColumns = kThreadsPerBlock / kSumRows;
+
 template <class C, class Storage>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     sum_parts(const __grid_constant__ BackwardProblem problem, void* dw) {
   using T = Arithmetic<Storage>;
-  const Int i = thread_index(), width = C::kParams * problem.size.channels;
-  if (i >= width) return;
+  __shared__ double sums[kSumRows][kSumColumns];
+  const int row = threadIdx.x / kSumColumns, i = threadIdx.x % kSumColumns;
+  const Int column = static_cast<Int>(blockIdx.x) * kSumColumns + i;
+  const Int width = C::kParams * problem.size.channels;
+  const Int parts = problem.size.batch * problem.size.chunks;
   double sum = 0;
-  for (Int part = 0; part < problem.size.batch * problem.size.chunks; ++part) {
-    sum += static_cast<const T*>(problem.dw_parts)[part * width + i];
+  if (column < width) {
+#pragma unroll 8
+    for (Int part = row; part < parts; part += kSumRows) {
+      sum += static_cast<const T*>(problem.dw_parts)[part * width + column];
+    }
   }
-  static_cast<T*>(dw)[i] = T(sum);
+  sums[row][i] = sum;
+  __syncthreads();
+  if (row > 0 || column >= width) return;
+  for (int r = 1; r < kSumRows; ++r) sum += sums[r][i];
+  static_cast<T*>(dw)[column] = T(sum);
 }
 
 /// The largest mismatch that is left, relative to the chunk's peak.

@@ -47,6 +47,43 @@ struct Forward {
     return inputs;
   }
 
+  PARARNN_FN static Columns<T, U, V> unpack(const Inputs& inputs) {
+    Columns<T, U, V> u{};
+#pragma unroll
+    for (int n = 0; n < U; ++n) {
+      const Vec<T, V> values = inputs[n].unpack();
+#pragma unroll
+      for (int v = 0; v < V; ++v) u[v][n] = values[v];
+    }
+    return u;
+  }
+
+  /// Advances h by a step; returns the outputs.
+  PARARNN_FN Vec<T, V> take_step(const Inputs& inputs, State& h) const {
+    const Columns<T, U, V> u = unpack(inputs);
+    Vec<T, V> out{};
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      h[v] = C::step(h[v], u[v], w[v]);
+      out[v] = h[v][0];
+    }
+    return out;
+  }
+
+  /// The same, and multiplies the step's Jacobians to m.
+  PARARNN_FN Vec<T, V> take_step(const Inputs& inputs, State& h, Jacobian& m) const {
+    const Columns<T, U, V> u = unpack(inputs);
+    Vec<T, V> out{};
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const auto linear = linearize<C>(h[v], u[v], w[v], m[v]);
+      h[v] = linear.next;
+      m[v] = linear.product;
+      out[v] = h[v][0];
+    }
+    return out;
+  }
+
   /// Steps [begin, end) from h, writing outputs and checkpoints, and multiplying the Jacobians to
   /// m.
   template <bool kWrite, bool kLinearize>
@@ -55,26 +92,14 @@ struct Forward {
                           view_offset(problem.u, lane.row, begin, lane.channel);
     Storage* y = static_cast<Storage*>(problem.y.data) +
                  view_offset(problem.y, lane.row, begin, lane.channel);
-    const auto take_step = [&](const Inputs& inputs) {
-      Vec<T, V> out{};
-      Columns<T, U, V> u{};
-#pragma unroll
-      for (int n = 0; n < U; ++n) {
-        const Vec<T, V> values = inputs[n].unpack();
-#pragma unroll
-        for (int v = 0; v < V; ++v) u[v][n] = values[v];
-      }
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
+    const auto advance = [&](const Inputs& inputs) {
+      const Vec<T, V> out = [&] {
         if constexpr (kLinearize) {
-          const auto linear = linearize<C>(h[v], u[v], w[v], m[v]);
-          h[v] = linear.next;
-          m[v] = linear.product;
+          return take_step(inputs, h, m);
         } else {
-          h[v] = C::step(h[v], u[v], w[v]);
+          return take_step(inputs, h);
         }
-        out[v] = h[v][0];
-      }
+      }();
       if constexpr (kWrite) store_pack<Storage, V>(y, Pack<Storage, V>::of(out));
       y += problem.y.step_stride;
     };
@@ -85,16 +110,16 @@ struct Forward {
     };
 
     if constexpr (Ring::kPossible) {
-      run_through_ring(begin, end, next, keep_checkpoint, take_step);
+      run_through_ring(begin, end, next, keep_checkpoint, advance);
     } else {
-      run_through_registers(begin, end, next, keep_checkpoint, take_step);
+      run_through_registers(begin, end, next, keep_checkpoint, advance);
     }
   }
 
   /// Steps [begin, end) whose inputs start at `next`, as many on their way as the ring holds.
   template <class Checkpoint, class Step>
   PARARNN_FN void run_through_ring(Int begin, Int end, const Storage* next,
-                                   const Checkpoint& keep_checkpoint, const Step& take_step) const {
+                                   const Checkpoint& keep_checkpoint, const Step& advance) const {
     typename Ring::Slot* ring = Ring::slots();
     Int ahead = begin;  // the next step to send for
     const auto send = [&](int slot) {
@@ -124,7 +149,7 @@ struct Forward {
           for (int n = 0; n < U; ++n) {
             inputs[n] = __builtin_bit_cast(Pack<Storage, V>, ring[slot + i][n][threadIdx.x]);
           }
-          take_step(inputs);
+          advance(inputs);
         }
         send(slot + i);
       }
@@ -138,7 +163,7 @@ struct Forward {
   template <class Checkpoint, class Step>
   PARARNN_FN void run_through_registers(Int begin, Int end, const Storage* next,
                                         const Checkpoint& keep_checkpoint,
-                                        const Step& take_step) const {
+                                        const Step& advance) const {
     const Int whole = begin + (end - begin) / kBlock * kBlock;
     Inputs ring[kBlock];
     if (begin < whole) {
@@ -159,12 +184,12 @@ struct Forward {
           ring[i] = load_inputs(next);
           next += problem.u.step_stride;
         }
-        take_step(inputs);
+        advance(inputs);
       }
     }
     if (t < end) keep_checkpoint(t);
     for (; t < end; ++t) {
-      take_step(load_inputs(next));
+      advance(load_inputs(next));
       next += problem.u.step_stride;
     }
   }
@@ -222,6 +247,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   const Lane lane = lane_at(problem.size, V, index);
   using F = Forward<C, Storage, V>;
   const F forward(problem, lane);
+  if (kBurnIn) reset_verification<V>(problem, lane);
   auto m = F::identities();
   typename F::State h{};
   if (lane.chunk == 0) {
@@ -249,27 +275,41 @@ PARARNN_FN bool boundary_passes(T arrived, T from, double tolerance) {
 /// delta_{p+1} = M_p delta_p + F_p(b_p) - b_{p+1}.
 template <class C, class T>
 __device__ void correct_column(const ForwardProblem& problem, const Lane& column) {
-  constexpr int S = C::kState;
+  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
   T* start = static_cast<T*>(problem.start);
   const T* end = static_cast<const T*>(problem.end);
   const T* jacobian = static_cast<const T*>(problem.jacobian);
   Vec<T, S> delta{};
-  for (Int p = 1; p < problem.size.chunks; ++p) {
-    const Lane before = lane_of_chunk(problem.size, column, p - 1);
-    const Lane lane = lane_of_chunk(problem.size, column, p);
-    Vec<T, S> moved{};
-    static_for<S>([&](auto r) {
-      const T arrived = end[boundary_offset(problem.size, before, S, r)];
-      T sum = arrived;
-      static_for<S>([&](auto c) {
-        sum += jacobian[boundary_offset(problem.size, before, S * S, r * S + c)] * delta[c];
+  for (Int first = 1; first < problem.size.chunks; first += kAhead) {
+    Vec<T, S> arrived[kAhead], from[kAhead];
+    Mat<T, S, S> m[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const Int p = first + i < problem.size.chunks ? first + i : first;
+      const Lane before = lane_of_chunk(problem.size, column, p - 1);
+      const Lane lane = lane_of_chunk(problem.size, column, p);
+      static_for<S>([&](auto r) {
+        arrived[i][r] = end[boundary_offset(problem.size, before, S, r)];
+        from[i][r] = start[boundary_offset(problem.size, lane, S, r)];
+        static_for<S>([&](auto c) {
+          m[i](r, c) = jacobian[boundary_offset(problem.size, before, S * S, r * S + c)];
+        });
       });
-      const T corrected = is_finite(sum) ? sum : arrived;
-      T& from = start[boundary_offset(problem.size, lane, S, r)];
-      moved[r] = is_finite(corrected - from) ? corrected - from : T(0);
-      from = corrected;
-    });
-    delta = moved;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= problem.size.chunks) break;
+      const Lane lane = lane_of_chunk(problem.size, column, first + i);
+      Vec<T, S> moved{};
+      static_for<S>([&](auto r) {
+        T sum = arrived[i][r];
+        static_for<S>([&](auto c) { sum += m[i](r, c) * delta[c]; });
+        const T corrected = is_finite(sum) ? sum : arrived[i][r];
+        moved[r] = is_finite(corrected - from[i][r]) ? corrected - from[i][r] : T(0);
+        start[boundary_offset(problem.size, lane, S, r)] = corrected;
+      });
+      delta = moved;
+    }
   }
 }
 

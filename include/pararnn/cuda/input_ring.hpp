@@ -16,7 +16,7 @@
 
 namespace pararnn::cuda {
 
-/// Bytes of the ring per thread: 48 KiB a block, so that four blocks share a multiprocessor.
+/// Bytes of the ring per thread: 24 KiB a block, so that eight blocks share a multiprocessor.
 inline constexpr int kRingBytesPerThread = 384;
 
 /// U packs a step for each thread of a block.

@@ -106,6 +106,22 @@ __device__ inline bool is_set(const unsigned& flag) {
   return *const_cast<const volatile unsigned*>(&flag) != 0;
 }
 
+/// Chunks whose affine maps a scan over chunks loads ahead, as registers permit: what it waits for
+/// is memory.
+template <int S>
+constexpr int chunks_ahead() {
+  return S == 1 ? 16 : S == 2 ? 8 : 2;
+}
+
+/// Makes the counters and the marks of the lane's columns zero; by the first pass over the lanes.
+template <int V, class Problem>
+PARARNN_FN void reset_verification(const Problem& problem, const Lane& lane) {
+  if (problem.size.chunks == 1 || lane.chunk > 0) return;
+  const Int column = column_index(problem.size, lane);
+  for (int v = 0; v < V; ++v) problem.failing[column + v] = 0;
+  if (column == 0) *problem.counters = Counters{};
+}
+
 template <class T>
 PARARNN_FN bool is_finite(T x) {
   return x - x == T(0);

@@ -13,8 +13,12 @@ using Int = long long;
 /// in registers.
 inline constexpr int kCheckpointInterval = 8;
 
-/// Of every kernel.
-inline constexpr int kThreadsPerBlock = 128;
+/// Of every kernel. Small, so that the blocks of a few columns spread evenly over the
+/// multiprocessors.
+inline constexpr int kThreadsPerBlock = 64;
+
+/// Threads that share a sum over the parts of the parameters' gradient.
+inline constexpr int kSumRows = 8;
 
 /// Most Newton corrections before the columns that still fail are walked in order.
 inline constexpr int kMaxNewtonIterations = 4;
@@ -33,7 +37,7 @@ struct Chunking {
   Int chunk, chunks, burn_in;
 };
 
-/// What a pass found, in device memory, zero before it.
+/// What a pass found, in device memory.
 struct Counters {
   unsigned largest_mismatch_bits;  // of a float; those of positive floats order as the floats do
   unsigned newton_iterations;
@@ -47,15 +51,14 @@ struct Counters {
 struct ForwardProblem {
   Chunking size;
   View u, y;
-  const void* w;      // (P,D)
-  const void* h0;     // (B,S,D); null for zeros
-  void* hT;           // (B,S,D)
-  void* checkpoints;  // null if nobody will go backward
-  void* start;        // b_p
-  void* end;          // F_p(b_p)
-  void* jacobian;     // M_p
-  unsigned char*
-      failing;  // (B,D): the last verification that the column failed; zero before the pass
+  const void* w;           // (P,D)
+  const void* h0;          // (B,S,D); null for zeros
+  void* hT;                // (B,S,D)
+  void* checkpoints;       // null if nobody will go backward
+  void* start;             // b_p
+  void* end;               // F_p(b_p)
+  void* jacobian;          // M_p
+  unsigned char* failing;  // (B,D): the last verification that the column failed
   Counters* counters;
   double tolerance;
   bool have_jacobians;  // of some earlier pass, when the correction begins

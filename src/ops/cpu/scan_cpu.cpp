@@ -68,28 +68,16 @@ Plan plan_for(const ScanSizes& sizes, const cpu::Kernels<T>& kernels, const std:
                     way, chunk, burn_in});
 }
 
-std::tuple<Tensor, Tensor, Tensor> scan_forward_cpu(const Tensor& u_in, const Tensor& w,
-                                                    const std::optional<Tensor>& h0,
-                                                    const std::string& cell, const std::string& way,
-                                                    int64_t chunk, int64_t burn_in,
-                                                    double tolerance, int64_t checkpoint_interval) {
-  const ScanSizes sizes = check_scan_arguments(u_in, w, h0, cell);
-  const Tensor u = with_neighbouring_channels(u_in);
-  const auto arithmetic = w.options();
-  Tensor y = torch::empty({sizes.batch, sizes.steps, sizes.channels}, u.options());
-  Tensor hT = torch::empty({sizes.batch, sizes.state, sizes.channels}, arithmetic);
-  Tensor checkpoints =
-      torch::empty({sizes.batch, checkpoint_count(sizes.steps, checkpoint_interval), sizes.state,
-                    sizes.channels},
-                   arithmetic);
-  if (y.numel() == 0) {
-    if (h0)
-      hT.copy_(*h0);
-    else
-      hT.zero_();
-    record_forward_statistics({});
-    return {y, hT, checkpoints};
-  }
+std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, const Tensor& w,
+                                                          const std::optional<Tensor>& h0,
+                                                          const std::string& cell,
+                                                          const std::string& way, int64_t chunk,
+                                                          int64_t burn_in, double tolerance,
+                                                          int64_t checkpoint_interval) {
+  const auto [sizes, u, y, hT, checkpoints] =
+      forward_tensors(u_in, w, h0, cell, checkpoint_interval);
+  if (y.numel() == 0) return {y, hT, checkpoints, false};
+  bool remembers = false;
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
     const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
     cpu::ForwardProblem<scalar_t> problem{};
@@ -101,30 +89,23 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_cpu(const Tensor& u_in, const Te
     problem.w = w.const_data_ptr<scalar_t>();
     problem.checkpoints = checkpoint_interval > 0 ? checkpoints.data_ptr<scalar_t>() : nullptr;
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    record_forward_statistics(public_statistics(
+    const cpu::Statistics statistics =
         cpu::forward(kernels, torch_executor(), problem, plan,
                      tolerance > 0 ? tolerance : cpu::kDefaultTolerance<scalar_t>,
-                     h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>())));
+                     h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>());
+    remembers = 2 * statistics.columns_corrected > statistics.columns;
+    record_forward_statistics(public_statistics(statistics));
   });
-  return {y, hT, checkpoints};
+  return {y, hT, checkpoints, remembers};
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const Tensor& w,
                                                      const Tensor& checkpoints, const Tensor& dy_in,
-                                                     const Tensor& dhT, const std::string& cell,
+                                                     const Tensor& dhT_in, const std::string& cell,
                                                      const std::string& way, int64_t chunk,
                                                      int64_t burn_in, double tolerance) {
-  const ScanSizes sizes = check_scan_arguments(u_in, w, std::nullopt, cell);
-  const Tensor u = with_neighbouring_channels(u_in);
-  const Tensor dy = with_neighbouring_channels(dy_in);
-  const Tensor final_adjoint = dhT.contiguous();
-  Tensor du = with_neighbouring_channels(torch::empty_like(u));
-  Tensor dw = torch::empty_like(w);
-  Tensor dh0 = torch::empty_like(final_adjoint);
-  if (dy.numel() == 0) {
-    record_backward_statistics({});
-    return {du, dw.zero_(), dh0.copy_(final_adjoint)};
-  }
+  const auto [sizes, u, dy, dhT, du, dw, dh0] = backward_tensors(u_in, w, dy_in, dhT_in, cell);
+  if (dy.numel() == 0) return {du, dw, dh0};
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
     const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
     cpu::BackwardProblem<scalar_t> problem{};
@@ -136,7 +117,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
     problem.du = view_of(du);
     problem.w = w.const_data_ptr<scalar_t>();
     problem.checkpoints = checkpoints.const_data_ptr<scalar_t>();
-    problem.final_adjoint = final_adjoint.const_data_ptr<scalar_t>();
+    problem.final_adjoint = dhT.const_data_ptr<scalar_t>();
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
     record_backward_statistics(public_statistics(
         cpu::backward(kernels, torch_executor(), problem, plan,

@@ -4,10 +4,12 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "base/error.hpp"
+#include <cstring>
+
+#include "jit/kernel.hpp"
+#include "ops/cuda/plan_trial.hpp"
 #include "ops/cuda/scan_launch.hpp"
 #include "ops/scan_kernels.hpp"
-#include "pararnn/cells.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn {
@@ -38,45 +40,58 @@ double default_tolerance(torch::ScalarType arithmetic) {
   return arithmetic == torch::kFloat64 ? 1e-12 : 1e-6;
 }
 
-// Columns (times chunks) of a multiprocessor that hide the latency of a step.
-constexpr int kColumnsPerMultiprocessor = 512;
+/// How the time of a step grows with the blocks on a multiprocessor, measured on an H100: below
+/// about three it is that of its dependent operations.
+struct StepTime {
+  double base, slope;
+};
+constexpr StepTime kForwardStep{0, 0.35}, kBackwardStep{0.67, 0.165};
 
-/// The plan for `width` channels a thread.
-Plan plan_for(const ScanSizes& sizes, int width, const std::string& way, int64_t chunk,
-              int64_t burn_in) {
-  const int capacity = cuda::multiprocessor_count() * kColumnsPerMultiprocessor;
-  // Columns enough for half of that are best run in order: in every regime the sequence is read
-  // once.
-  const bool enough = way == "auto" && chunk == 0 && 2 * sizes.batch * sizes.channels >= capacity;
-  return make_plan({sizes.batch, sizes.steps, sizes.channels, 32 * width, capacity / (32 * width),
-                    enough ? "sequential" : std::string_view(way), chunk, burn_in});
+PlanRequest request_for(const ScanSizes& sizes, int width, StepTime step, const std::string& way,
+                        int64_t chunk, int64_t burn_in) {
+  return {.batch = sizes.batch,
+          .steps = sizes.steps,
+          .channels = sizes.channels,
+          .lanes = cuda::kThreadsPerBlock * width,
+          .threads = cuda::multiprocessor_count(),
+          .way = way,
+          .chunk = chunk,
+          .burn_in = burn_in,
+          .step_base = step.base,
+          .step_slope = step.slope};
 }
 
 cuda::Chunking chunking_of(const ScanSizes& sizes, const Plan& plan) {
   return {sizes.batch, sizes.steps, sizes.channels, plan.chunk, plan.chunks, plan.burn_in};
 }
 
-/// Counters, and a mark for each column; zero.
-struct Verification {
-  Tensor bytes;
-  cuda::Counters* counters = nullptr;
-  unsigned char* failing = nullptr;
+/// The arrays of a pass in one piece of device memory.
+class Workspace {
+ public:
+  /// Room for `bytes` more; 0 for an array that the plan does not need. Returns its place.
+  int64_t add(int64_t bytes) {
+    constexpr int64_t kAlignment = 256;
+    const int64_t at = size_;
+    size_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return at;
+  }
+  void allocate(const torch::Device& device) {
+    memory_ = torch::empty({size_}, torch::dtype(torch::kUInt8).device(device));
+  }
+  uint8_t* at(int64_t place) const { return memory_.data_ptr<uint8_t>() + place; }
 
-  Verification() = default;
-  Verification(int64_t columns, const torch::Device& device)
-      : bytes(torch::zeros({int64_t(sizeof(cuda::Counters)) + columns},
-                           torch::dtype(torch::kUInt8).device(device))),
-        counters(reinterpret_cast<cuda::Counters*>(bytes.data_ptr<uint8_t>())),
-        failing(bytes.data_ptr<uint8_t>() + sizeof(cuda::Counters)) {}
+ private:
+  int64_t size_ = 0;
+  Tensor memory_;
 };
 
-ScanStatistics read_statistics(const Plan& plan, int64_t columns, const Tensor& bytes) {
+ScanStatistics read_statistics(const Plan& plan, int64_t columns, const cuda::Counters* found) {
   ScanStatistics result{std::string(way_name(plan.way)), plan.chunk, plan.chunks, plan.burn_in};
   result.columns = columns;
-  if (!bytes.defined()) return result;
-  const Tensor on_host = bytes.slice(0, 0, sizeof(cuda::Counters)).cpu();
+  if (plan.chunks == 1) return result;
   cuda::Counters counters;
-  std::memcpy(&counters, on_host.data_ptr(), sizeof counters);
+  jit::check_cuda(cudaMemcpy(&counters, found, sizeof counters, cudaMemcpyDeviceToHost),
+                  "read the statistics of a scan");
   float mismatch;
   std::memcpy(&mismatch, &counters.largest_mismatch_bits, sizeof mismatch);
   result.largest_mismatch = mismatch;
@@ -86,39 +101,35 @@ ScanStatistics read_statistics(const Plan& plan, int64_t columns, const Tensor& 
   return result;
 }
 
-std::tuple<Tensor, Tensor, Tensor> scan_forward_cuda(const Tensor& u_in, const Tensor& w,
-                                                     const std::optional<Tensor>& h0,
-                                                     const std::string& cell,
-                                                     const std::string& way, int64_t chunk,
-                                                     int64_t burn_in, double tolerance,
-                                                     int64_t checkpoint_interval) {
-  const ScanSizes sizes = check_scan_arguments(u_in, w, h0, cell);
+std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, const Tensor& w,
+                                                           const std::optional<Tensor>& h0,
+                                                           const std::string& cell,
+                                                           const std::string& way, int64_t chunk,
+                                                           int64_t burn_in, double tolerance,
+                                                           int64_t checkpoint_interval) {
   const c10::cuda::CUDAGuard guard(u_in.device());
-  const Tensor u = with_neighbouring_channels(u_in);
-  const auto arithmetic = w.options();
-  Tensor y = torch::empty({sizes.batch, sizes.steps, sizes.channels}, u.options());
-  Tensor hT = torch::empty({sizes.batch, sizes.state, sizes.channels}, arithmetic);
-  Tensor checkpoints =
-      torch::empty({sizes.batch, checkpoint_count(sizes.steps, checkpoint_interval), sizes.state,
-                    sizes.channels},
-                   arithmetic);
-  if (y.numel() == 0) {
-    h0 ? hT.copy_(*h0) : hT.zero_();
-    record_forward_statistics({});
-    return {y, hT, checkpoints};
-  }
+  const auto [sizes, u, y, hT, checkpoints] =
+      forward_tensors(u_in, w, h0, cell, checkpoint_interval);
+  if (y.numel() == 0) return {y, hT, checkpoints, false};
 
+  const auto stream = c10::cuda::getCurrentCUDAStream();
   // Two channels of two bytes make the words that the hardware copies by itself.
   const int width = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
-  const Plan plan = plan_for(sizes, width, way, chunk, burn_in);
-  const int64_t columns = sizes.batch * sizes.channels, lanes = columns * plan.chunks;
-  const auto boundary = [&](int64_t components) {
-    return torch::empty({plan.chunks > 1 ? lanes * components : 0}, arithmetic);
+  PlanTrial trial({u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps,
+                   sizes.channels, w.const_data_ptr()},
+                  request_for(sizes, width, kForwardStep, way, chunk, burn_in), stream);
+  const Plan plan = trial.plan();
+  const bool chunked = plan.chunks > 1;
+  const int64_t columns = sizes.batch * sizes.channels;
+  Workspace workspace;
+  const auto add_boundary = [&](int64_t components) {
+    return workspace.add(chunked ? columns * plan.chunks * components * w.element_size() : 0);
   };
-  const Tensor start = boundary(sizes.state), end = boundary(sizes.state),
-               jacobian = boundary(sizes.state * sizes.state);
-  const Verification verification =
-      plan.chunks > 1 ? Verification(columns, u.device()) : Verification();
+  const int64_t start = add_boundary(sizes.state), end = add_boundary(sizes.state),
+                jacobian = add_boundary(sizes.state * sizes.state),
+                failing = workspace.add(chunked ? columns : 0),
+                counters = workspace.add(sizeof(cuda::Counters));
+  workspace.allocate(u.device());
   const cuda::ForwardProblem problem{chunking_of(sizes, plan),
                                      view_of(u),
                                      view_of(y),
@@ -126,65 +137,69 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_cuda(const Tensor& u_in, const T
                                      h0 ? h0->const_data_ptr() : nullptr,
                                      hT.data_ptr(),
                                      checkpoint_interval > 0 ? checkpoints.data_ptr() : nullptr,
-                                     start.data_ptr(),
-                                     end.data_ptr(),
-                                     jacobian.data_ptr(),
-                                     verification.failing,
-                                     verification.counters,
+                                     workspace.at(start),
+                                     workspace.at(end),
+                                     workspace.at(jacobian),
+                                     workspace.at(failing),
+                                     reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
                                      tolerance > 0 ? tolerance : default_tolerance(w.scalar_type()),
                                      plan.way == Way::kNewton};
-  const ScanLauncher launcher(cell, u.scalar_type(), width, c10::cuda::getCurrentCUDAStream());
-  if (plan.way == Way::kSequential) {
-    launcher.forward_pass(problem, {.burn_in = false, .write = true, .linearize = false});
-  } else {
-    if (plan.way == Way::kSpeculative) {
+  const ScanLauncher launcher(cell, u.scalar_type(), width, stream);
+  switch (plan.way) {
+    case Way::kSequential:
+      if (sizes.steps == 1 && checkpoint_interval == 0) {
+        launcher.decode_step(problem);
+        break;
+      }
+      launcher.forward_pass(problem, {.burn_in = false, .write = true, .linearize = false});
+      break;
+    case Way::kSpeculative:
       launcher.forward_pass(problem, {.burn_in = true, .write = true, .linearize = false});
-    } else {
+      break;
+    case Way::kNewton:
       launcher.forward_pass(problem, {.burn_in = true, .write = false, .linearize = true});
       launcher.forward_scan(problem);
       launcher.forward_pass(problem, {.burn_in = false, .write = true, .linearize = false});
-    }
-    launcher.forward_correct(problem);
+      break;
   }
-  record_forward_statistics([=, bytes = verification.bytes] {
-    if (!bytes.defined()) return read_statistics(plan, columns, bytes);
-    const c10::cuda::CUDAGuard guard(bytes.device());
-    (void)start, (void)end, (void)w;  // kept alive; u and y are not looked at
-    ScanLauncher(cell, u.scalar_type(), 1, c10::cuda::getCurrentCUDAStream())
-        .forward_mismatch(problem);
-    return read_statistics(plan, columns, bytes);
+  if (chunked) launcher.forward_correct(problem);
+  trial.finish(chunked ? problem.counters : nullptr);
+  record_forward_statistics([plan, columns, workspace, problem, launcher, device = u.device()] {
+    const c10::cuda::CUDAGuard on_its_device(device);
+    if (plan.chunks > 1) launcher.forward_mismatch(problem);  // looks at the workspace alone
+    return read_statistics(plan, columns, problem.counters);
   });
-  return {y, hT, checkpoints};
+  return {y, hT, checkpoints, false};
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const Tensor& w,
                                                       const Tensor& checkpoints,
-                                                      const Tensor& dy_in, const Tensor& dhT,
+                                                      const Tensor& dy_in, const Tensor& dhT_in,
                                                       const std::string& cell,
                                                       const std::string& way, int64_t chunk,
                                                       int64_t burn_in, double tolerance) {
-  const ScanSizes sizes = check_scan_arguments(u_in, w, std::nullopt, cell);
   const c10::cuda::CUDAGuard guard(u_in.device());
-  const Tensor u = with_neighbouring_channels(u_in);
-  const Tensor dy = with_neighbouring_channels(dy_in);
-  const Tensor final_adjoint = dhT.contiguous();
-  Tensor du = with_neighbouring_channels(torch::empty_like(u));
-  Tensor dw = torch::empty_like(w);
-  Tensor dh0 = torch::empty_like(final_adjoint);
-  if (dy.numel() == 0) {
-    record_backward_statistics({});
-    return {du, dw.zero_(), dh0.copy_(final_adjoint)};
-  }
-  const Plan plan = plan_for(sizes, 1, way, chunk, burn_in);
-  const int64_t columns = sizes.batch * sizes.channels, lanes = columns * plan.chunks;
-  const auto boundary = [&](int64_t components, bool needed = true) {
-    return torch::empty({needed ? lanes * components : 0}, w.options());
-  };
+  const auto [sizes, u, dy, dhT, du, dw, dh0] = backward_tensors(u_in, w, dy_in, dhT_in, cell);
+  if (dy.numel() == 0) return {du, dw, dh0};
+
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  PlanTrial trial({u.get_device(), true, cell, u.scalar_type(), sizes.batch, sizes.steps,
+                   sizes.channels, w.const_data_ptr()},
+                  request_for(sizes, 1, kBackwardStep, way, chunk, burn_in), stream);
+  const Plan plan = trial.plan();
   const bool chunked = plan.chunks > 1;
-  const Tensor end = boundary(sizes.state), start = boundary(sizes.state), peak = boundary(1),
-               map_matrix = boundary(sizes.state * sizes.state, chunked),
-               map_offset = boundary(sizes.state, chunked), dw_parts = boundary(sizes.params);
-  const Verification verification = chunked ? Verification(columns, u.device()) : Verification();
+  const int64_t columns = sizes.batch * sizes.channels;
+  Workspace workspace;
+  const auto add_boundary = [&](int64_t components, bool needed = true) {
+    return workspace.add(needed ? columns * plan.chunks * components * w.element_size() : 0);
+  };
+  const int64_t end = add_boundary(sizes.state), start = add_boundary(sizes.state),
+                peak = add_boundary(1),
+                map_matrix = add_boundary(sizes.state * sizes.state, chunked),
+                map_offset = add_boundary(sizes.state, chunked),
+                dw_parts = add_boundary(sizes.params), failing = workspace.add(columns),
+                counters = workspace.add(sizeof(cuda::Counters));
+  workspace.allocate(u.device());
   const cuda::BackwardProblem problem{
       chunking_of(sizes, plan),
       view_of(u),
@@ -192,18 +207,18 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
       view_of(du),
       w.const_data_ptr(),
       checkpoints.const_data_ptr(),
-      final_adjoint.const_data_ptr(),
+      dhT.const_data_ptr(),
       dh0.data_ptr(),
-      end.data_ptr(),
-      start.data_ptr(),
-      peak.data_ptr(),
-      map_matrix.data_ptr(),
-      map_offset.data_ptr(),
-      dw_parts.data_ptr(),
-      verification.failing,
-      verification.counters,
+      workspace.at(end),
+      workspace.at(start),
+      workspace.at(peak),
+      workspace.at(map_matrix),
+      workspace.at(map_offset),
+      workspace.at(dw_parts),
+      workspace.at(failing),
+      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
       tolerance > 0 ? tolerance : default_tolerance(w.scalar_type())};
-  const ScanLauncher launcher(cell, u.scalar_type(), 1, c10::cuda::getCurrentCUDAStream());
+  const ScanLauncher launcher(cell, u.scalar_type(), 1, stream);
   using cuda::BackwardMode;
   if (plan.way == Way::kNewton) {
     launcher.backward_pass(problem, BackwardMode::kMap);
@@ -214,13 +229,11 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
   }
   if (chunked) launcher.backward_correct(problem);
   launcher.sum_parts(problem, dw.data_ptr());
-  record_backward_statistics([=, bytes = verification.bytes] {
-    if (!bytes.defined()) return read_statistics(plan, columns, bytes);
-    const c10::cuda::CUDAGuard guard(bytes.device());
-    (void)start, (void)end, (void)peak;
-    ScanLauncher(cell, u.scalar_type(), 1, c10::cuda::getCurrentCUDAStream())
-        .backward_mismatch(problem);
-    return read_statistics(plan, columns, bytes);
+  trial.finish(chunked ? problem.counters : nullptr);
+  record_backward_statistics([plan, columns, workspace, problem, launcher, device = u.device()] {
+    const c10::cuda::CUDAGuard on_its_device(device);
+    if (plan.chunks > 1) launcher.backward_mismatch(problem);
+    return read_statistics(plan, columns, problem.counters);
   });
   return {du, dw, dh0};
 }

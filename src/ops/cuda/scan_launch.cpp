@@ -1,6 +1,7 @@
 #include "ops/cuda/scan_launch.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <mutex>
 
@@ -11,7 +12,7 @@
 namespace pararnn::cuda {
 namespace {
 
-std::string storage_name(torch::ScalarType type) {
+std::string_view storage_name(torch::ScalarType type) {
   switch (type) {
     case torch::kFloat16:
       return "pararnn::cuda::Float16";
@@ -24,56 +25,100 @@ std::string storage_name(torch::ScalarType type) {
   }
 }
 
-/// "pararnn::cuda::NAME<pararnn::Gru, float, EXTRA>" of the header that has it.
-const jit::Kernel& kernel_of(const std::string& header, const std::string& name,
-                             const std::string& cell, torch::ScalarType type,
-                             const std::string& extra) {
-  // The name is built and looked up at every launch; what it costs is a map's walk.
+/// A kernel template of include/pararnn/cuda/: its header, its name, and its arguments behind cell
+/// and storage. A plain value, so that finding a kernel that was launched before costs no text.
+struct KernelTemplate {
+  const char *header, *name;
+  enum Extra { kNone, kWidth, kForwardMode, kBackwardMode } extra = kNone;
+  int width = 0;
+  ForwardMode forward = {};
+  BackwardMode backward = {};
+
+  int digits() const {
+    return ((((extra * 8 + width) * 2 + forward.burn_in) * 2 + forward.write) * 2 +
+            forward.linearize) *
+               4 +
+           static_cast<int>(backward);
+  }
+  std::string arguments() const {
+    constexpr const char* kModes[] = {"kGiven", "kBurnIn", "kMap"};
+    switch (extra) {
+      case kWidth:
+        return fmt::format(", {}", width);
+      case kForwardMode:
+        return fmt::format(", {}, {}, {}, {}", width, forward.burn_in, forward.write,
+                           forward.linearize);
+      case kBackwardMode:
+        return fmt::format(", {}, pararnn::cuda::BackwardMode::{}", width,
+                           kModes[static_cast<int>(backward)]);
+      default:
+        return "";
+    }
+  }
+};
+
+/// Blocks on a multiprocessor that wait for each other.
+constexpr int kCooperativeBlocks = 4;
+
+struct LoadedKernel {
+  const jit::Kernel* kernel = nullptr;
+  int blocks_per_multiprocessor = 0;
+};
+
+const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellInfo& cell,
+                              torch::ScalarType type) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, std::string, std::string, torch::ScalarType, std::string>,
-                  const jit::Kernel*>
-      kernels;
+  // Never destroyed: other threads may launch until the process ends.
+  using Key = std::tuple<int, const char*, const CellInfo*, torch::ScalarType, int>;
+  static auto& kernels = *new std::map<Key, LoadedKernel>;
   int device = 0;
   jit::check_cuda(cudaGetDevice(&device), "tell the current device");
   const std::lock_guard lock(mutex);
-  const jit::Kernel*& kernel = kernels[{device, name, cell, type, extra}];
-  if (!kernel) {
-    const CellInfo& info = find_cell(cell);
-    kernel = &jit::get_kernel(
-        {fmt::format("#include \"pararnn/cells/{}.hpp\"\n#include \"pararnn/cuda/{}.hpp\"\n", cell,
-                     header),
-         fmt::format("pararnn::cuda::{}<pararnn::{}, {}{}>", name, info.type, storage_name(type),
-                     extra),
+  LoadedKernel& loaded = kernels[{device, wanted.name, &cell, type, wanted.digits()}];
+  if (!loaded.kernel) {
+    loaded.kernel = &jit::get_kernel(
+        {fmt::format("#include \"pararnn/cells/{}.hpp\"\n#include \"pararnn/cuda/{}.hpp\"\n",
+                     cell.name, wanted.header),
+         fmt::format("pararnn::cuda::{}<pararnn::{}, {}{}>", wanted.name, cell.type,
+                     storage_name(type), wanted.arguments()),
          {},
          // A division to two units in the last place, without a branch.
          {"--prec-div=false", "--prec-sqrt=false"}});
+    loaded.blocks_per_multiprocessor =
+        jit::blocks_per_multiprocessor(*loaded.kernel, kThreadsPerBlock);
   }
-  return *kernel;
+  return loaded;
 }
 
 unsigned blocks_for(Int threads) {
-  return static_cast<unsigned>((threads + kThreadsPerBlock - 1) / kThreadsPerBlock);
+  const Int blocks = (threads + kThreadsPerBlock - 1) / kThreadsPerBlock;
+  constexpr Int kMostBlocks = (Int(1) << 31) - 1;
+  require(blocks <= kMostBlocks,
+          "scan: {} columns times chunks are more than a GPU takes at once; split the batch",
+          threads);
+  return static_cast<unsigned>(blocks);
 }
 
 Int columns_of(const Chunking& size) { return size.batch * size.channels; }
 
 template <class... Arguments>
-void launch_threads(const jit::Kernel& kernel, Int threads, cudaStream_t stream,
+void launch_threads(const LoadedKernel& loaded, Int threads, cudaStream_t stream,
                     const Arguments&... arguments) {
   jit::launch(
-      kernel,
+      *loaded.kernel,
       {.grid = dim3(blocks_for(threads)), .block = dim3(kThreadsPerBlock), .stream = stream},
       arguments...);
 }
 
-/// A grid that is on the device at once, with at most a thread a lane.
+/// A grid that is on the device at once, with at most a thread a lane. Most of the time it finds
+/// that nothing is to be corrected, and its barrier costs the more the more blocks there are.
 template <class Problem>
-void launch_cooperative(const jit::Kernel& kernel, const Problem& problem, cudaStream_t stream) {
-  const unsigned most = static_cast<unsigned>(
-      multiprocessor_count() * jit::blocks_per_multiprocessor(kernel, kThreadsPerBlock));
+void launch_cooperative(const LoadedKernel& loaded, const Problem& problem, cudaStream_t stream) {
+  const auto most = static_cast<unsigned>(
+      multiprocessor_count() * std::min(loaded.blocks_per_multiprocessor, kCooperativeBlocks));
   const unsigned blocks =
       std::min(most, blocks_for(columns_of(problem.size) * problem.size.chunks));
-  jit::launch(kernel,
+  jit::launch(*loaded.kernel,
               {.grid = dim3(blocks),
                .block = dim3(kThreadsPerBlock),
                .stream = stream,
@@ -91,52 +136,65 @@ int multiprocessor_count() {
   return count;
 }
 
+ScanLauncher::ScanLauncher(const std::string& cell, torch::ScalarType type, int width,
+                           cudaStream_t stream)
+    : cell_(find_cell(cell)), type_(type), width_(width), stream_(stream) {}
+
 void ScanLauncher::forward_pass(const ForwardProblem& problem, ForwardMode mode) const {
-  const std::string extra =
-      fmt::format(", {}, {}, {}, {}", width_, mode.burn_in, mode.write, mode.linearize);
-  launch_threads(kernel_of("forward", "forward_pass", cell_, type_, extra),
+  const KernelTemplate kernel{"forward", "forward_pass", KernelTemplate::kForwardMode, width_,
+                              mode};
+  launch_threads(kernel_of(kernel, cell_, type_),
                  columns_of(problem.size) / width_ * problem.size.chunks, stream_, problem);
 }
 
+void ScanLauncher::decode_step(const ForwardProblem& problem) const {
+  // Threads enough to hide the memory's latency; with more rows, each takes several.
+  constexpr Int kThreadsPerMultiprocessor = 2048;
+  const Int groups = problem.size.channels / width_;
+  const Int rows_at_once = std::clamp<Int>(
+      multiprocessor_count() * kThreadsPerMultiprocessor / groups, 1, problem.size.batch);
+  launch_threads(kernel_of({"decode", "decode_step", KernelTemplate::kWidth, width_}, cell_, type_),
+                 groups * rows_at_once, stream_, problem);
+}
+
 void ScanLauncher::forward_scan(const ForwardProblem& problem) const {
-  launch_threads(kernel_of("forward", "forward_scan", cell_, type_, ""), columns_of(problem.size),
+  launch_threads(kernel_of({"forward", "forward_scan"}, cell_, type_), columns_of(problem.size),
                  stream_, problem);
 }
 
 void ScanLauncher::forward_correct(const ForwardProblem& problem) const {
-  launch_cooperative(kernel_of("forward", "forward_correct", cell_, type_, ""), problem, stream_);
+  launch_cooperative(kernel_of({"forward", "forward_correct"}, cell_, type_), problem, stream_);
 }
 
 void ScanLauncher::forward_mismatch(const ForwardProblem& problem) const {
-  launch_threads(kernel_of("forward", "forward_mismatch", cell_, type_, ""),
+  launch_threads(kernel_of({"forward", "forward_mismatch"}, cell_, type_),
                  columns_of(problem.size) * problem.size.chunks, stream_, problem);
 }
 
 void ScanLauncher::backward_pass(const BackwardProblem& problem, BackwardMode mode) const {
-  const char* names[] = {"kGiven", "kBurnIn", "kMap"};
-  const std::string extra =
-      fmt::format(", {}, pararnn::cuda::BackwardMode::{}", width_, names[static_cast<int>(mode)]);
-  launch_threads(kernel_of("backward", "backward_pass", cell_, type_, extra),
+  const KernelTemplate kernel{
+      "backward", "backward_pass", KernelTemplate::kBackwardMode, width_, {}, mode};
+  launch_threads(kernel_of(kernel, cell_, type_),
                  columns_of(problem.size) / width_ * problem.size.chunks, stream_, problem);
 }
 
 void ScanLauncher::backward_scan(const BackwardProblem& problem) const {
-  launch_threads(kernel_of("backward", "backward_scan", cell_, type_, ""), columns_of(problem.size),
+  launch_threads(kernel_of({"backward", "backward_scan"}, cell_, type_), columns_of(problem.size),
                  stream_, problem);
 }
 
 void ScanLauncher::backward_correct(const BackwardProblem& problem) const {
-  launch_cooperative(kernel_of("backward", "backward_correct", cell_, type_, ""), problem, stream_);
+  launch_cooperative(kernel_of({"backward", "backward_correct"}, cell_, type_), problem, stream_);
 }
 
 void ScanLauncher::backward_mismatch(const BackwardProblem& problem) const {
-  launch_threads(kernel_of("backward", "backward_mismatch", cell_, type_, ""),
+  launch_threads(kernel_of({"backward", "backward_mismatch"}, cell_, type_),
                  columns_of(problem.size) * problem.size.chunks, stream_, problem);
 }
 
 void ScanLauncher::sum_parts(const BackwardProblem& problem, void* dw) const {
-  launch_threads(kernel_of("backward", "sum_parts", cell_, type_, ""),
-                 find_cell(cell_).params * problem.size.channels, stream_, problem, dw);
+  launch_threads(kernel_of({"backward", "sum_parts"}, cell_, type_),
+                 cell_.params * problem.size.channels * kSumRows, stream_, problem, dw);
 }
 
 }  // namespace pararnn::cuda

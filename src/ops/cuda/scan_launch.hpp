@@ -9,22 +9,29 @@
 
 #include "pararnn/cuda/problem.hpp"
 
+namespace pararnn {
+struct CellInfo;
+}
+
 namespace pararnn::cuda {
 
 /// Of the current device. Throws Error if there is none.
 int multiprocessor_count();
 
+/// How a pass over all lanes runs them.
+struct ForwardMode {
+  bool burn_in, write, linearize;
+};
+
 class ScanLauncher {
  public:
   /// Kernels for tensors of `type` with `width` channels a thread, on a stream of the current
   /// device.
-  ScanLauncher(const std::string& cell, torch::ScalarType type, int width, cudaStream_t stream)
-      : cell_(cell), type_(type), width_(width), stream_(stream) {}
+  ScanLauncher(const std::string& cell, torch::ScalarType type, int width, cudaStream_t stream);
 
-  struct ForwardMode {
-    bool burn_in, write, linearize;
-  };
   void forward_pass(const ForwardProblem& problem, ForwardMode mode) const;
+  /// A sequence of one step, without checkpoints.
+  void decode_step(const ForwardProblem& problem) const;
   void forward_scan(const ForwardProblem& problem) const;
   void forward_correct(const ForwardProblem& problem) const;
   void forward_mismatch(const ForwardProblem& problem) const;
@@ -36,7 +43,7 @@ class ScanLauncher {
   void sum_parts(const BackwardProblem& problem, void* dw) const;
 
  private:
-  std::string cell_;
+  const CellInfo& cell_;
   torch::ScalarType type_;
   int width_;
   cudaStream_t stream_;

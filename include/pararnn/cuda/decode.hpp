@@ -1,0 +1,48 @@
+// One step, for decoding: no chunks, no ring, every number once. A thread keeps the weights of its
+// channels and takes several rows, a few of them at a time, so that their loads are on their way
+// together.
+#pragma once
+
+#include "pararnn/cuda/forward.hpp"
+
+namespace pararnn::cuda {
+
+/// Rows that a thread loads before it computes.
+template <class T>
+inline constexpr int kRowsTogether = 16 / sizeof(T);
+
+/// Steps = 1, no checkpoints; channels/V times some number of threads.
+template <class C, class Storage, int V>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    decode_step(const __grid_constant__ ForwardProblem problem) {
+  using F = Forward<C, Storage, V>;
+  constexpr int kTogether = kRowsTogether<typename F::T>;
+  const Int groups = problem.size.channels / V, stride = thread_count() / groups;
+  Lane lane{thread_index() / groups, 0, thread_index() % groups * V, 0, 1};
+  if (lane.row >= stride || lane.row >= problem.size.batch) return;
+  const F forward(problem, lane);
+  for (Int first = lane.row; first < problem.size.batch; first += kTogether * stride) {
+    typename F::Inputs inputs[kTogether];
+    typename F::State h[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      // Beyond the last row: the first again, which nobody keeps.
+      lane.row = first + i * stride < problem.size.batch ? first + i * stride : first;
+      inputs[i] = forward.load_inputs(static_cast<const Storage*>(problem.u.data) +
+                                      view_offset(problem.u, lane.row, 0, lane.channel));
+      h[i] = forward.initial_state();
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      lane.row = first + i * stride;
+      if (lane.row >= problem.size.batch) break;
+      const Vec<typename F::T, V> out = forward.take_step(inputs[i], h[i]);
+      store_pack<Storage, V>(
+          static_cast<Storage*>(problem.y.data) + view_offset(problem.y, lane.row, 0, lane.channel),
+          Pack<Storage, V>::of(out));
+      forward.store_end(h[i]);
+    }
+  }
+}
+
+}  // namespace pararnn::cuda

@@ -1,0 +1,117 @@
+#include "ops/cuda/plan_choice.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace pararnn {
+namespace {
+
+/// The first trial may wait for its kernels to be compiled.
+constexpr int kTrials = 3;
+/// Plans that take about as long are equally good: the planner's order decides.
+constexpr double kAbout = 1.03;
+/// Plans that the planner finds best, of its own burn-in and of each other way.
+constexpr size_t kOwnPlans = 3, kOtherPlans = 2;
+constexpr int kOtherBurnIns[] = {256, 1024};
+/// A share of corrected columns that costs nothing to speak of.
+constexpr double kFewCorrected = 1e-3;
+/// The least time of a step's dependent operations, in milliseconds, of the simplest cell.
+constexpr double kLeastStepMilliseconds = 4e-5;
+/// A settled choice is timed every so many calls, and the others again after so many.
+constexpr long kCallsBetweenTimes = 32, kCallsBetweenTrials = 2048;
+constexpr double kClearlySlower = 1.5;
+constexpr int kTimesSlower = 3;
+
+constexpr double kUnknown = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+PlanChoice::PlanChoice(const PlanRequest& request) {
+  const auto add = [&](const PlanRequest& r, size_t most, bool planners_own) {
+    std::vector<Plan> plans = candidate_plans(r);
+    plans.resize(std::min(plans.size(), most));
+    for (const Plan& plan : plans) {
+      const auto same = [&](const Candidate& c) { return c.plan == plan; };
+      if (std::ranges::any_of(candidates_, same)) continue;
+      const int64_t steps = (plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in;
+      candidates_.push_back(
+          {plan, planners_own, kLeastStepMilliseconds * double(steps), kUnknown, 0});
+    }
+  };
+  add(request, kOwnPlans, true);
+  // Columns enough for the whole machine are run in order in every regime.
+  if (candidates_[0].plan.way == Way::kSequential) {
+    candidates_.resize(1);
+    return;
+  }
+  PlanRequest other = request;
+  for (const int burn_in : kOtherBurnIns) {
+    other.burn_in = burn_in;
+    add(other, kOtherPlans, false);
+  }
+  other.burn_in = request.burn_in;
+  for (const char* way : {"newton", "sequential"}) {
+    other.way = way;
+    add(other, kOtherPlans, false);
+  }
+}
+
+size_t PlanChoice::fastest() const {
+  const double least =
+      std::ranges::min_element(candidates_, {}, &Candidate::milliseconds)->milliseconds;
+  const auto about_least = [&](const Candidate& c) { return c.milliseconds <= kAbout * least; };
+  return size_t(std::ranges::find_if(candidates_, about_least) - candidates_.begin());
+}
+
+const Plan& PlanChoice::best() const { return candidates_[exploring_ ? fastest() : running_].plan; }
+
+bool PlanChoice::wants_time() {
+  ++calls_;
+  return candidates_.size() > 1 && (exploring_ || calls_ % kCallsBetweenTimes == 0);
+}
+
+void PlanChoice::record(double milliseconds, double share_corrected) {
+  Candidate& candidate = candidates_[running_];
+  const bool few = share_corrected <= kFewCorrected;
+  if (exploring_) {
+    if (running_ == 0) forgets_ = few;
+    candidate.milliseconds = std::min(candidate.milliseconds, milliseconds);
+    ++candidate.trials;
+    choose_next();
+    return;
+  }
+  slower_ = milliseconds > kClearlySlower * candidate.milliseconds ? slower_ + 1 : 0;
+  const bool changed = candidate.planners_own && forgets_ && !few;
+  const bool old = !forgets_ && calls_ >= kCallsBetweenTrials;
+  if (changed || old || slower_ >= kTimesSlower) explore();
+}
+
+void PlanChoice::explore() {
+  for (Candidate& candidate : candidates_) {
+    candidate.milliseconds = kUnknown;
+    candidate.trials = 0;
+  }
+  exploring_ = true;
+  slower_ = 0;
+  running_ = 0;
+}
+
+void PlanChoice::choose_next() {
+  const double best = candidates_[fastest()].milliseconds;
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    const Candidate& candidate = candidates_[i];
+    // The planner's burn-in is enough for all of its plans, or for none.
+    const bool worth_a_trial = candidate.planners_own
+                                   ? forgets_ || i == 0
+                                   : !forgets_ && candidate.least_milliseconds < best;
+    if (candidate.trials < kTrials && worth_a_trial) {
+      running_ = i;
+      return;
+    }
+  }
+  running_ = fastest();
+  exploring_ = false;
+  calls_ = 0;
+}
+
+}  // namespace pararnn

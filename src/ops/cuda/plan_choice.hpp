@@ -1,0 +1,56 @@
+// Which plan is fastest at one place of a program, from how long earlier calls took there. Shapes
+// tell the planner about how to cut a sequence, but not how long the cell remembers: that depends
+// on the weights, and changes as they are trained. So the planner's best plans are timed in turn;
+// where their burn-in left many columns to be corrected, so are longer burn-ins, Newton's way and
+// the run in order. The fastest is kept until the times change. Pure logic, no device.
+//
+//   PlanChoice choice(request);
+//   run(choice.best());                      // a call that is not timed
+//   run(choice.next());                      // a call that is timed, and its time:
+//   choice.record(milliseconds, corrected);
+#pragma once
+
+#include <vector>
+
+#include "pararnn/plan.hpp"
+
+namespace pararnn {
+
+class PlanChoice {
+ public:
+  /// For a request whose way is "auto".
+  explicit PlanChoice(const PlanRequest& request);
+
+  /// The fastest so far.
+  const Plan& best() const;
+
+  /// Whether there is anything to learn from the time of this call; counts the calls.
+  bool wants_time();
+
+  /// What to time next.
+  const Plan& next() const { return candidates_[running_].plan; }
+
+  /// What next() took, and the share of its columns that were corrected.
+  void record(double milliseconds, double share_corrected);
+
+ private:
+  struct Candidate {
+    Plan plan;
+    bool planners_own;          // with the planner's burn-in
+    double least_milliseconds;  // no machine is known to be faster
+    double milliseconds;        // the best of its trials
+    int trials;
+  };
+  size_t fastest() const;
+  void explore();
+  void choose_next();
+
+  std::vector<Candidate> candidates_;
+  size_t running_ = 0;
+  bool exploring_ = true;
+  bool forgets_ = false;  // whether the planner's burn-in was enough when last tried
+  int slower_ = 0;        // times in a row that the choice was slower than when it was chosen
+  long calls_ = 0;        // since it was chosen
+};
+
+}  // namespace pararnn

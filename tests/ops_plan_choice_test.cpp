@@ -1,0 +1,133 @@
+// Learning which plan is fastest, against made-up machines: what is chosen is the fastest there is,
+// and a change of the cell's memory is noticed.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "ops/cuda/plan_choice.hpp"
+
+namespace pararnn {
+namespace {
+
+// A machine on which a plan takes as long as it costs, and a burn-in too short for the memory makes
+// a pass in parallel cost several times as much.
+struct Machine {
+  PlanRequest request{
+      .batch = 1, .steps = 65536, .channels = 512, .lanes = 64, .threads = 100, .step_slope = 0.35};
+  int64_t memory = 50;
+  double speed = 1e-4;  // milliseconds a unit of cost
+  int64_t calls = 0;
+
+  bool forgets(const Plan& plan) const {
+    return plan.way == Way::kSequential || plan.burn_in >= memory;
+  }
+  double milliseconds(const Plan& plan) const {
+    const double penalty = forgets(plan) ? 1 : plan.way == Way::kNewton ? 1.2 : 5;
+    return speed * penalty * plan_cost(request, plan);
+  }
+  void run(PlanChoice& choice, int times) {
+    for (int i = 0; i < times; ++i) {
+      ++calls;
+      if (!choice.wants_time()) continue;
+      const Plan plan = choice.next();
+      choice.record(milliseconds(plan), forgets(plan) ? 0 : 0.7);
+    }
+  }
+};
+
+TEST(PlanChoice, TakesThePlannersPlanWhereTheCellForgets) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  EXPECT_EQ(choice.best(), make_plan(machine.request));
+  machine.run(choice, 100);
+  EXPECT_EQ(choice.best(), make_plan(machine.request));
+}
+
+TEST(PlanChoice, TakesTheFastestOfThePlannersPlans) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  const Plan second = candidate_plans(machine.request)[1];
+  for (int i = 0; i < 20; ++i) {
+    if (choice.wants_time()) choice.record(choice.next() == second ? 1.0 : 2.0, 0);
+  }
+  EXPECT_EQ(choice.best(), second);
+}
+
+TEST(PlanChoice, TakesALongerBurnInOrNewtonWhereTheCellRemembers) {
+  Machine machine;
+  machine.memory = 200;
+  PlanChoice choice(machine.request);
+  machine.run(choice, 40);
+  EXPECT_EQ(choice.best().way, Way::kSpeculative);
+  EXPECT_EQ(choice.best().burn_in, 256);
+  machine.memory = 100000;
+  machine.run(choice, 3000);
+  EXPECT_EQ(choice.best().way, Way::kNewton);
+}
+
+TEST(PlanChoice, TakesTheRunInOrderWhereNothingElseIsFaster) {
+  Machine machine;
+  machine.request.steps = 2048;
+  machine.request.channels = 4096;
+  machine.memory = 100000;
+  PlanChoice choice(machine.request);
+  for (int i = 0; i < 40; ++i) {
+    if (!choice.wants_time()) continue;
+    choice.record(choice.next().way == Way::kSequential ? 1.0 : 3.0, 1);
+  }
+  EXPECT_EQ(choice.best().way, Way::kSequential);
+}
+
+TEST(PlanChoice, NoticesThatTheMemoryChanged) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  machine.run(choice, 100);
+  EXPECT_EQ(choice.best().burn_in, kDefaultBurnIn);
+  machine.memory = 200;
+  machine.run(choice, 100);
+  EXPECT_EQ(choice.best().burn_in, 256);
+  machine.memory = 10;
+  machine.run(choice, 3000);
+  EXPECT_EQ(choice.best().burn_in, kDefaultBurnIn);
+}
+
+TEST(PlanChoice, NeverTriesWhatCannotBeFaster) {
+  Machine machine;
+  machine.request.steps = 1 << 24;  // in order: 0.7 s at least
+  machine.request.channels = 64;
+  machine.memory = 200;
+  PlanChoice choice(machine.request);
+  for (int i = 0; i < 60; ++i) {
+    if (!choice.wants_time()) continue;
+    const Plan plan = choice.next();
+    ASSERT_NE(plan.way, Way::kSequential);
+    choice.record(machine.milliseconds(plan), machine.forgets(plan) ? 0 : 1);
+  }
+}
+
+TEST(PlanChoice, TimesFewCallsOnceItHasChosen) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  machine.run(choice, 100);
+  int timed = 0;
+  for (int i = 0; i < 3200; ++i) {
+    if (!choice.wants_time()) continue;
+    ++timed;
+    choice.record(machine.milliseconds(choice.next()), 0);
+  }
+  EXPECT_LE(timed, 100);
+}
+
+TEST(PlanChoice, HasNothingToLearnWhereColumnsFillTheMachine) {
+  PlanChoice choice({.batch = 64,
+                     .steps = 1024,
+                     .channels = 4096,
+                     .lanes = 64,
+                     .threads = 100,
+                     .step_slope = 0.35});
+  EXPECT_EQ(choice.best().way, Way::kSequential);
+  EXPECT_FALSE(choice.wants_time());
+}
+
+}  // namespace
+}  // namespace pararnn
