@@ -238,8 +238,9 @@ TEST(CliBench, ReportsAreMergedAndTheLastMeasurementCounts) {
   second["machine"]["processor"] = "Another GPU";
   EXPECT_THROW(read_reports({folder.path / "first.json", folder.write("other.json", second)}),
                Error);
-  const std::string document = markdown_of(merged, "benchmarks.md");
-  for (const char* words : {"A GPU", "2000 GB/s", "B1 T4096 D2048", "250", "attention", "25 %"}) {
+  const std::string document = markdown_of(merged, "docs/gpu.md", "docs/gpu.svg");
+  for (const char* words :
+       {"A GPU", "2000 GB/s", "B1 T4096 D2048", "250", "attention", "25 %", "](gpu.svg)"}) {
     EXPECT_NE(document.find(words), std::string::npos) << words;
   }
 }

@@ -112,8 +112,9 @@ void add_bench_command(CLI::App& program) {
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(kGpuParts));
-  command->add_flag("!--no-baselines", options.baselines,
-                    "time the engine alone; the baselines take most of the time");
+  command->add_flag_callback(
+      "--no-baselines", [arguments] { arguments->options.baselines = false; },
+      "time the engine alone; the baselines take most of the time");
   add_threads_option(*command);
   command->add_option("--json", options.json_file, "write the measurements to this file");
   command->add_option("--markdown", arguments->markdown_file, "write the tables to this file");
@@ -129,7 +130,8 @@ void add_bench_command(CLI::App& program) {
     const std::string &json_file = arguments->options.json_file,
                       &markdown_file = arguments->markdown_file, &plot_file = arguments->plot_file;
     if (!json_file.empty()) write_report(json_file, report);
-    if (!markdown_file.empty()) write_text(markdown_file, markdown_of(report, markdown_file));
+    if (!markdown_file.empty())
+      write_text(markdown_file, markdown_of(report, markdown_file, plot_file));
     if (!plot_file.empty()) write_text(plot_file, time_against_steps_svg(report));
     const std::vector<std::string> wrong = wrong_results(report);
     require(wrong.empty(), "{}", fmt::join(wrong, "; "));

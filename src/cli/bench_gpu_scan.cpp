@@ -19,8 +19,8 @@ namespace {
 using nlohmann::json;
 using torch::Tensor;
 
-// An automatic plan may learn from the first calls at a place.
-constexpr int kWarmUps = 16, kWarmUpsOfForcedPlan = 2;
+// An automatic plan learns from the first calls at a place, some twenty of them.
+constexpr int kWarmUps = 24, kWarmUpsOfForcedPlan = 2;
 
 struct Forward {
   Tensor y, hT, checkpoints;
@@ -80,7 +80,7 @@ struct CapturedPasses {
         settle_and_capture([&, this] { inference = run_forward(c, p, c.options, 0); }, c.options);
     of_inference = last_scan_statistics().first;
     replay_training = settle_and_capture(
-        [&, this] { training = run_forward(c, p, c.options, interval); }, c.options);
+        [&, this, interval] { training = run_forward(c, p, c.options, interval); }, c.options);
     of_training = last_scan_statistics().first;
     replay_backward = settle_and_capture(
         [&, this] { backward = run_backward(c, p, c.options, training.checkpoints); }, c.options);

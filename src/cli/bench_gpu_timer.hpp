@@ -26,8 +26,8 @@ class GpuTimer {
   GpuTimer();
 
   /// Median time of one call in microseconds, by events around it, each call after a flush of the
-  /// L2 cache: over as many calls as half a second holds, at most 50. A call longer than that is
-  /// measured once. `run` should have run before.
+  /// L2 cache: over as many calls as a quarter of a second holds, at most 50. A call longer than
+  /// that is measured once. `run` should have run before.
   double microseconds(const Work& run, Host host = Host::kAhead) const;
 
  private:

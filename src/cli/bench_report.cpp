@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
@@ -118,13 +120,20 @@ json read_reports(const std::vector<std::string>& paths) {
   return result;
 }
 
-std::string markdown_of(const json& report, const std::string& path) {
+std::string markdown_of(const json& report, const std::string& path, const std::string& plot) {
   if (is_of_gpu(report)) {
-    return fmt::format(
-               "# Benchmarks on a GPU\n\nWritten by `pararnn bench --device cuda --json "
-               "benchmarks-gpu.json --markdown {}`.\n{}",
-               path, kGpuText) +
-           machine_line(report) + gpu_tables(report);
+    std::string result = fmt::format(
+        "# Benchmarks on a GPU\n\nWritten by `pararnn bench --device cuda --json "
+        "benchmarks-gpu.json --markdown {}{}`.\n{}",
+        path, plot.empty() ? "" : " --plot " + plot, kGpuText);
+    result += machine_line(report);
+    if (!plot.empty()) {
+      // Pictures are found from the document's folder.
+      const auto folder = std::filesystem::path(path).parent_path();
+      result += fmt::format("![Time against steps]({})\n\n",
+                            std::filesystem::path(plot).lexically_relative(folder).string());
+    }
+    return result + gpu_tables(report);
   }
   std::string result = fmt::format(
       "# Benchmarks\n\nWritten by `pararnn bench --device cpu --markdown {}`. Medians, each result "
@@ -158,7 +167,7 @@ std::string time_against_steps_svg(const json& report) {
   const auto add = [&](const std::string& name, int64_t steps, double microseconds,
                        bool extrapolated) {
     if (!points.count(name)) names.push_back(name);
-    points[name][steps] = {double(steps), microseconds, extrapolated};
+    points[name][steps] = {double(steps), microseconds / 1e3, extrapolated};
   };
   for (const json& r : report.at("results")) {
     if (family(r) != shown || !r.contains("forward")) continue;
@@ -176,7 +185,7 @@ std::string time_against_steps_svg(const json& report) {
                         shown[3].get<int64_t>(), shown[1].get<std::string>(),
                         report.at("machine").at("processor").get<std::string>()),
             "steps",
-            "µs",
+            "ms",
             {}};
   for (const std::string& name : names) {
     plot.series.push_back({name, {}});

@@ -18,8 +18,10 @@ void write_report(const std::string& path, const nlohmann::json& report);
 /// last counts. Throws Error if one cannot be read, is no report, or is of another machine.
 nlohmann::json read_reports(const std::vector<std::string>& paths);
 
-/// The document of a report: what was measured where, and its tables. `path` is where it goes.
-std::string markdown_of(const nlohmann::json& report, const std::string& path);
+/// The document of a report: what was measured where, its tables, and the plot unless there is
+/// none. The paths are where document and plot go.
+std::string markdown_of(const nlohmann::json& report, const std::string& path,
+                        const std::string& plot);
 
 /// Time against steps, forward and backward, of the engine and the baselines: for the cell, batch,
 /// channels and dtype that were measured at the most lengths. Throws Error if the report has no
