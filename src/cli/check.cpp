@@ -157,7 +157,7 @@ void add_check_command(CLI::App& program) {
   auto* dtype = command->add_option("--dtype", check.dtype, "dtype of the tensors")
                     ->capture_default_str()
                     ->check(CLI::IsMember(kDtypes));
-  command->add_option("--device", check.device, "where to run")->capture_default_str();
+  add_device_option(*command, check.device);
   command->add_option("--seed", check.seed, "of the random numbers")->capture_default_str();
   auto* plan = command->add_option("--plan", check.options.plan, "how the sequence is cut")
                    ->capture_default_str()

@@ -107,13 +107,13 @@ struct Backward {
   /// How many steps' Jacobians with respect to the first N arguments are kept in registers.
   template <int N>
   static constexpr int kept_steps() {
-    constexpr int kRegisters = kAhead ? 175 - K * (U + 1) * V : 72;
+    constexpr int kRegisters = kAhead ? 198 - (K * (U + 1) + 2 * P + 3 * S) * V : 72;
     int entries = 0;
     for (int s = 0; s < S; ++s) {
       for (int n = 0; n < N; ++n) entries += kJacobianPattern<C>[s].depends_on(n);
     }
     int steps = K;
-    while (steps > 1 && steps * entries * V > kRegisters) steps /= 2;
+    while (steps > 1 && (steps * entries + (K / steps - 1) * S) * V > kRegisters) steps /= 2;
     return steps;
   }
 
@@ -341,28 +341,38 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
     mu[s] = static_cast<const T*>(
         problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
   });
-  for (Int last = problem.size.chunks - 1; last >= 1; last -= kAhead) {
-    Affine<T, S> maps[kAhead];
+  const auto load = [&](Int p) {
+    Affine<T, S> map{};
+    if (p < 1) return map;
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    static_for<S>([&](auto r) {
+      map.offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
+      static_for<S>([&](auto c) {
+        map.matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
+      });
+    });
+    return map;
+  };
+  const Int last = problem.size.chunks - 1;
+  Affine<T, S> next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) next[i] = load(last - i);
+  for (Int first = last; first >= 1; first -= kAhead) {
+    Affine<T, S> now[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = load(first - kAhead - i);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const Lane lane = lane_of_chunk(problem.size, column, last - i >= 1 ? last - i : 1);
+      if (first - i < 1) break;
+      const Lane before = lane_of_chunk(problem.size, column, first - i - 1);
+      Vec<T, S> moved = now[i].offset;
       static_for<S>([&](auto r) {
-        maps[i].offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
-        static_for<S>([&](auto c) {
-          maps[i].matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
-        });
+        static_for<S>([&](auto c) { moved[r] += now[i].matrix(r, c) * mu[c]; });
+        end[boundary_offset(problem.size, before, S, r)] = moved[r];
       });
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (last - i < 1) break;
-      const Lane before = lane_of_chunk(problem.size, column, last - i - 1);
-      Vec<T, S> next = maps[i].offset;
-      static_for<S>([&](auto r) {
-        static_for<S>([&](auto c) { next[r] += maps[i].matrix(r, c) * mu[c]; });
-        end[boundary_offset(problem.size, before, S, r)] = next[r];
-      });
-      mu = next;
+      mu = moved;
     }
   }
 }

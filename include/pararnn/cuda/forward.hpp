@@ -116,44 +116,50 @@ struct Forward {
     }
   }
 
-  /// Steps [begin, end) whose inputs start at `next`, as many on their way as the ring holds.
+  /// Steps [begin, end) whose inputs start at `next`, as many on their way as the ring holds. A
+  /// whole block has no branch in it, so that the compiler can move a step's loads before the one
+  /// before.
   template <class Checkpoint, class Step>
   PARARNN_FN void run_through_ring(Int begin, Int end, const Storage* next,
                                    const Checkpoint& keep_checkpoint, const Step& advance) const {
     typename Ring::Slot* ring = Ring::slots();
-    Int ahead = begin;  // the next step to send for
     const auto send = [&](int slot) {
-      if (ahead < end) {
 #pragma unroll
-        for (int n = 0; n < U; ++n) {
-          copy_async(&ring[slot][n][threadIdx.x], next + n * problem.u.component_stride);
-        }
-        next += problem.u.step_stride;
+      for (int n = 0; n < U; ++n) {
+        copy_async(&ring[slot][n][threadIdx.x], next + n * problem.u.component_stride);
       }
-      ++ahead;
+      next += problem.u.step_stride;
     };
-    for (int slot = 0; slot < Ring::kDepth; slot += kBlock) {
+    const auto send_block = [&](int slot, Int t) {
+      if (t + kBlock <= end) {
 #pragma unroll
-      for (int i = 0; i < kBlock; ++i) send(slot + i);
+        for (int i = 0; i < kBlock; ++i) send(slot + i);
+      } else {
+        for (int i = 0; t + i < end; ++i) send(slot + i);
+      }
       commit_copies();
-    }
+    };
+    const auto received = [&](int slot) {
+      Inputs inputs{};
+#pragma unroll
+      for (int n = 0; n < U; ++n) {
+        inputs[n] = __builtin_bit_cast(Pack<Storage, V>, ring[slot][n][threadIdx.x]);
+      }
+      return inputs;
+    };
+#pragma unroll 1
+    for (int slot = 0; slot < Ring::kDepth; slot += kBlock) send_block(slot, begin + slot);
     int slot = 0;
     for (Int t = begin; t < end; t += kBlock) {
       keep_checkpoint(t);
       wait_for_copies<Ring::kDepth / kBlock - 1>();
+      if (t + kBlock <= end) {
 #pragma unroll
-      for (int i = 0; i < kBlock; ++i) {
-        if (t + i < end) {
-          Inputs inputs{};
-#pragma unroll
-          for (int n = 0; n < U; ++n) {
-            inputs[n] = __builtin_bit_cast(Pack<Storage, V>, ring[slot + i][n][threadIdx.x]);
-          }
-          advance(inputs);
-        }
-        send(slot + i);
+        for (int i = 0; i < kBlock; ++i) advance(received(slot + i));
+      } else {
+        for (int i = 0; t + i < end; ++i) advance(received(slot + i));
       }
-      commit_copies();
+      send_block(slot, t + Ring::kDepth);
       slot = slot + kBlock == Ring::kDepth ? 0 : slot + kBlock;
     }
     wait_for_copies<0>();
@@ -279,36 +285,47 @@ __device__ void correct_column(const ForwardProblem& problem, const Lane& column
   T* start = static_cast<T*>(problem.start);
   const T* end = static_cast<const T*>(problem.end);
   const T* jacobian = static_cast<const T*>(problem.jacobian);
+  struct Correction {
+    Vec<T, S> arrived, jump;  // F_p(b_p), and by how much it misses b_{p+1}
+    Mat<T, S, S> m;
+  };
+  const auto load = [&](Int p) {
+    Correction c{};
+    if (p >= problem.size.chunks) return c;
+    const Lane before = lane_of_chunk(problem.size, column, p - 1);
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    static_for<S>([&](auto r) {
+      c.arrived[r] = end[boundary_offset(problem.size, before, S, r)];
+      const T jump = c.arrived[r] - start[boundary_offset(problem.size, lane, S, r)];
+      c.jump[r] = is_finite(jump) ? jump : T(0);
+      static_for<S>([&](auto i) {
+        c.m(r, i) = jacobian[boundary_offset(problem.size, before, S * S, r * S + i)];
+      });
+    });
+    return c;
+  };
+  Correction next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) next[i] = load(1 + i);
   Vec<T, S> delta{};
   for (Int first = 1; first < problem.size.chunks; first += kAhead) {
-    Vec<T, S> arrived[kAhead], from[kAhead];
-    Mat<T, S, S> m[kAhead];
+    Correction now[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const Int p = first + i < problem.size.chunks ? first + i : first;
-      const Lane before = lane_of_chunk(problem.size, column, p - 1);
-      const Lane lane = lane_of_chunk(problem.size, column, p);
-      static_for<S>([&](auto r) {
-        arrived[i][r] = end[boundary_offset(problem.size, before, S, r)];
-        from[i][r] = start[boundary_offset(problem.size, lane, S, r)];
-        static_for<S>([&](auto c) {
-          m[i](r, c) = jacobian[boundary_offset(problem.size, before, S * S, r * S + c)];
-        });
-      });
-    }
+    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = load(first + kAhead + i);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (first + i >= problem.size.chunks) break;
       const Lane lane = lane_of_chunk(problem.size, column, first + i);
-      Vec<T, S> moved{};
+      Vec<T, S> carried{};
       static_for<S>([&](auto r) {
-        T sum = arrived[i][r];
-        static_for<S>([&](auto c) { sum += m[i](r, c) * delta[c]; });
-        const T corrected = is_finite(sum) ? sum : arrived[i][r];
-        moved[r] = is_finite(corrected - from[i][r]) ? corrected - from[i][r] : T(0);
-        start[boundary_offset(problem.size, lane, S, r)] = corrected;
+        static_for<S>([&](auto c) { carried[r] += now[i].m(r, c) * delta[c]; });
+        // A correction that overflows is left out.
+        if (!is_finite(carried[r])) carried[r] = T(0);
+        start[boundary_offset(problem.size, lane, S, r)] = now[i].arrived[r] + carried[r];
       });
-      delta = moved;
+      delta = now[i].jump + carried;
     }
   }
 }
@@ -347,6 +364,18 @@ __device__ void verify(const ForwardProblem& problem, unsigned round) {
   }
 }
 
+/// Runs a lane again from the start that is kept for it. A function of its own, so that it is
+/// compiled once for all who correct.
+template <class C, class Storage, bool kLinearize>
+__device__ __noinline__ void run_again(const ForwardProblem& problem, const Lane& lane) {
+  const Forward<C, Storage, 1> forward(problem, lane);
+  auto h = forward.load_boundary(problem.start);
+  auto m = forward.identities();
+  forward.template run<true, kLinearize>(lane.begin, lane.end, h, m);
+  forward.store_end(h);
+  if constexpr (kLinearize) forward.store_jacobian(m);
+}
+
 /// Walks the chunks of a column in order, and runs again those that do not begin where the one
 /// before ended.
 template <class C, class Storage>
@@ -365,12 +394,9 @@ __device__ void repair_column(const ForwardProblem& problem, const Lane& column)
     }
     if (!passes) {
       forward.store_boundary(arrived, problem.start);
-      auto none = F::identities();
-      forward.template run<true, false>(lane.begin, lane.end, arrived, none);
-      forward.store_end(arrived);
-    } else {
-      arrived = forward.load_boundary(problem.end);
+      run_again<C, Storage, false>(problem, lane);
     }
+    arrived = forward.load_boundary(problem.end);
   }
 }
 
@@ -406,12 +432,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
       if (lane.chunk == 0 || problem.failing[column_index(problem.size, lane)] != round) continue;
-      const F forward(problem, lane);
-      auto h = forward.load_boundary(problem.start);
-      auto m = F::identities();
-      forward.template run<true, true>(lane.begin, lane.end, h, m);
-      forward.store_end(h);
-      forward.store_jacobian(m);
+      run_again<C, Storage, true>(problem, lane);
     }
     grid_barrier(counters, phase);
     verify<C, T>(problem, round + 1);

@@ -110,7 +110,7 @@ __device__ inline bool is_set(const unsigned& flag) {
 /// is memory.
 template <int S>
 constexpr int chunks_ahead() {
-  return S == 1 ? 16 : S == 2 ? 8 : 2;
+  return S == 1 ? 16 : S == 2 ? 4 : 1;
 }
 
 /// Makes the counters and the marks of the lane's columns zero; by the first pass over the lanes.

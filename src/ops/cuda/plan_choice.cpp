@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace pararnn {
 namespace {
@@ -12,7 +13,8 @@ constexpr int kTrials = 3;
 constexpr double kAbout = 1.03;
 /// Plans that the planner finds best, of its own burn-in and of each other way.
 constexpr size_t kOwnPlans = 3, kOtherPlans = 2;
-constexpr int kOtherBurnIns[] = {256, 1024};
+constexpr std::pair<const char*, int> kOthers[] = {
+    {"auto", 256}, {"auto", 1024}, {"newton", 64}, {"newton", 192}, {"sequential", -1}};
 /// A share of corrected columns that costs nothing to speak of.
 constexpr double kFewCorrected = 1e-3;
 /// The least time of a step's dependent operations, in milliseconds, of the simplest cell.
@@ -45,13 +47,9 @@ PlanChoice::PlanChoice(const PlanRequest& request) {
     return;
   }
   PlanRequest other = request;
-  for (const int burn_in : kOtherBurnIns) {
-    other.burn_in = burn_in;
-    add(other, kOtherPlans, false);
-  }
-  other.burn_in = request.burn_in;
-  for (const char* way : {"newton", "sequential"}) {
+  for (const auto& [way, burn_in] : kOthers) {
     other.way = way;
+    other.burn_in = burn_in;
     add(other, kOtherPlans, false);
   }
 }

@@ -85,13 +85,17 @@ class Workspace {
   Tensor memory_;
 };
 
-ScanStatistics read_statistics(const Plan& plan, int64_t columns, const cuda::Counters* found) {
+/// Waits for what was launched on the stream.
+ScanStatistics read_statistics(const Plan& plan, int64_t columns, const cuda::Counters* found,
+                               cudaStream_t stream) {
   ScanStatistics result{std::string(way_name(plan.way)), plan.chunk, plan.chunks, plan.burn_in};
   result.columns = columns;
   if (plan.chunks == 1) return result;
   cuda::Counters counters;
-  jit::check_cuda(cudaMemcpy(&counters, found, sizeof counters, cudaMemcpyDeviceToHost),
-                  "read the statistics of a scan");
+  const char* action = "read the statistics of a scan";
+  jit::check_cuda(
+      cudaMemcpyAsync(&counters, found, sizeof counters, cudaMemcpyDeviceToHost, stream), action);
+  jit::check_cuda(cudaStreamSynchronize(stream), action);
   float mismatch;
   std::memcpy(&mismatch, &counters.largest_mismatch_bits, sizeof mismatch);
   result.largest_mismatch = mismatch;
@@ -164,10 +168,10 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
   }
   if (chunked) launcher.forward_correct(problem);
   trial.finish(chunked ? problem.counters : nullptr);
-  record_forward_statistics([plan, columns, workspace, problem, launcher, device = u.device()] {
-    const c10::cuda::CUDAGuard on_its_device(device);
+  record_forward_statistics([plan, columns, workspace, problem, launcher, stream] {
+    const c10::cuda::CUDAGuard on_its_device(stream.device());
     if (plan.chunks > 1) launcher.forward_mismatch(problem);  // looks at the workspace alone
-    return read_statistics(plan, columns, problem.counters);
+    return read_statistics(plan, columns, problem.counters, stream);
   });
   return {y, hT, checkpoints, false};
 }
@@ -230,10 +234,10 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
   if (chunked) launcher.backward_correct(problem);
   launcher.sum_parts(problem, dw.data_ptr());
   trial.finish(chunked ? problem.counters : nullptr);
-  record_backward_statistics([plan, columns, workspace, problem, launcher, device = u.device()] {
-    const c10::cuda::CUDAGuard on_its_device(device);
+  record_backward_statistics([plan, columns, workspace, problem, launcher, stream] {
+    const c10::cuda::CUDAGuard on_its_device(stream.device());
     if (plan.chunks > 1) launcher.backward_mismatch(problem);
-    return read_statistics(plan, columns, problem.counters);
+    return read_statistics(plan, columns, problem.counters, stream);
   });
   return {du, dw, dh0};
 }
