@@ -76,8 +76,8 @@ TEST(CliCheck, WrongOptionsAreToldAndChangeTheStatus) {
   EXPECT_EQ(pararnn("check --weight-scale much").status, 2);
   EXPECT_EQ(pararnn("check --weight-scale nan").status, 1);
   const Outcome device = pararnn("check --device abacus");
-  EXPECT_EQ(device.status, 1);
-  expect_words(device, {"pararnn: ", "'abacus'", "cpu"});
+  EXPECT_EQ(device.status, 2);
+  expect_words(device, {"pararnn: ", "--device", "abacus", "cpu"});
 }
 
 TEST(CliCheck, BenchWritesWhatItMeasured) {

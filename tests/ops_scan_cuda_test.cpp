@@ -54,6 +54,7 @@ TEST_F(OpsScanCuda, EqualsTheLoopForEveryCellPlanAndArithmetic) {
   }
 }
 
+// The arithmetic is the same but for the products that a compiler fuses with a sum.
 TEST_F(OpsScanCuda, HalfTensorsGiveTheRoundingOfSingleOnes) {
   uint64_t seed = 100;
   for (const CellInfo& cell : cell_registry()) {
@@ -70,8 +71,7 @@ TEST_F(OpsScanCuda, HalfTensorsGiveTheRoundingOfSingleOnes) {
           Arguments wide = a;
           wide.u = a.u.to(torch::kFloat32);
           const Results single = run_there(cell, wide, dy.to(torch::kFloat32), dhT, options);
-          expect_equal(half,
-                       {single.y.to(type), single.hT, single.du.to(type), single.dw, single.dh0});
+          expect_close(half, single, type == torch::kBFloat16 ? 1.0 / 256 : 1.0 / 1024);
         }
       }
     }
@@ -133,14 +133,17 @@ TEST_F(OpsScanCuda, StepsAddUpToTheScan) {
         SCOPED_TRACE(fmt::format("{} B{} D{} {}", cell.name, B, D, c10::toString(type)));
         const Arguments a = on_gpu(random_arguments(cell, B, 5, D, type, 3));
         const std::string name(cell.name);
+        const double rounding = type == torch::kFloat64   ? 1e-14
+                                : type == torch::kFloat32 ? 1e-6
+                                                          : 1.0 / 256;
         const auto [y, hT] = scan(a.u, a.w, a.h0, name, {"sequential"});
         Tensor h = a.h0;
         for (int64_t t = 0; t < 5; ++t) {
           const auto [out, next] = step(a.u.select(1, t), a.w, h, name);
-          EXPECT_TRUE(torch::equal(out, y.select(1, t)));
+          expect_close(out, y.select(1, t), rounding, "y");
           h = next;
         }
-        EXPECT_TRUE(torch::equal(h, hT));
+        expect_close(h, hT, 1e-14 + 1e-6 * (type != torch::kFloat64), "hT");
       }
     }
   }

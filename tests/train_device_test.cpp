@@ -165,21 +165,26 @@ TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
                                      .cell = std::string(cell.name),
                                      .heads = heads};
         const Tensor tokens = torch::randint(config.vocabulary, {2, 300}, torch::kLong);
-        std::map<std::string, Tensor> results[2];
-        for (const torch::Device& device : {kCpu, kGpu}) {
+        const auto results_on = [&](const torch::Device& device, torch::ScalarType compute_dtype) {
           torch::manual_seed(3);
           nn::LanguageModel model(config);
           model->to(device);
-          model->set_compute_dtype(dtype);
-          auto& result = results[device.is_cuda()];
+          model->set_compute_dtype(compute_dtype);
           const Tensor logits = model->forward(tokens.to(device));
           language_model_loss(logits, tokens.roll(-1, 1).to(device), 0.01).total.backward();
-          result["logits"] = logits;
-          for (const auto& parameter : model->named_parameters())
-            result[parameter.key()] = parameter.value().grad();
-        }
-        for (const auto& [name, expected] : results[0]) {
-          EXPECT_LE(distance(results[1].at(name), expected), tolerance) << name;
+          std::map<std::string, Tensor> results{{"logits", logits}};
+          for (const auto& parameter : model->named_parameters()) {
+            results[parameter.key()] = parameter.value().grad();
+          }
+          return results;
+        };
+        const auto there = results_on(kGpu, dtype), here = results_on(kCpu, dtype),
+                   exact = results_on(kCpu, torch::kFloat);
+        for (const auto& [name, expected] : here) {
+          // An LSTM's gradients may change by half when its weights change by a thousandth: what
+          // rounding may do is told by what it does on the CPU.
+          const double sensitivity = 2 * distance(expected, exact.at(name));
+          EXPECT_LE(distance(there.at(name), expected), tolerance + sensitivity) << name;
         }
       }
     }

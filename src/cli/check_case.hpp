@@ -35,7 +35,7 @@ struct CheckReport {
   Deviation boundary;      // between a chunk's start and the end of the one before
   double loop_error = 0;   // of y, by the plain loop in float32; 0 for float64
   double predictable = 1;  // share of y whose permitted error is below a hundredth
-  bool rounded_right = true;  // half tensors: the rounding of what float32 tensors give
+  bool rounded_right = true;  // half tensors: as half_is_right says
 
   /// The largest of all deviations, in units of what is permitted.
   double worst() const;
@@ -58,9 +58,11 @@ CheckProblem random_problem(const CheckCase& check);
 CheckResults run_problem(const CheckCase& check, const CheckProblem& problem);
 
 /// Judges results in the arithmetic's dtype. May be given some of the channels, of all tensors.
-/// `forward` and `backward` are the statistics of the run.
+/// `forward` and `backward` are the statistics of the run. `half`, if not null, are the results
+/// with half tensors that have the same numbers.
 CheckReport judge(const CheckCase& check, const CheckProblem& problem, const CheckResults& results,
-                  const ScanStatistics& forward, const ScanStatistics& backward);
+                  const ScanStatistics& forward, const ScanStatistics& backward,
+                  const CheckResults* half = nullptr);
 
 /// All of it: random problem, run and judgement.
 CheckReport run_check(const CheckCase& check);
