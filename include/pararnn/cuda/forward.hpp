@@ -364,10 +364,9 @@ __device__ void verify(const ForwardProblem& problem, unsigned round) {
   }
 }
 
-/// Runs a lane again from the start that is kept for it. A function of its own, so that it is
-/// compiled once for all who correct.
+/// Runs a lane again from the start that is kept for it.
 template <class C, class Storage, bool kLinearize>
-__device__ __noinline__ void run_again(const ForwardProblem& problem, const Lane& lane) {
+__device__ void run_again(const ForwardProblem& problem, const Lane& lane) {
   const Forward<C, Storage, 1> forward(problem, lane);
   auto h = forward.load_boundary(problem.start);
   auto m = forward.identities();
@@ -402,7 +401,7 @@ __device__ void repair_column(const ForwardProblem& problem, const Lane& column)
 
 /// Verifies, corrects and repairs; a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     forward_correct(const __grid_constant__ ForwardProblem problem) {
   using F = Forward<C, Storage, 1>;
   using T = Arithmetic<Storage>;

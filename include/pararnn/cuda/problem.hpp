@@ -17,6 +17,9 @@ inline constexpr int kCheckpointInterval = 8;
 /// multiprocessors.
 inline constexpr int kThreadsPerBlock = 64;
 
+/// Of a cooperative grid on each multiprocessor: few, as they wait for each other.
+inline constexpr int kCooperativeBlocks = 4;
+
 /// Threads that share a sum over the parts of the parameters' gradient.
 inline constexpr int kSumRows = 8;
 

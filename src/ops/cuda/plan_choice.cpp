@@ -11,8 +11,11 @@ namespace {
 constexpr int kTrials = 3;
 /// Plans that take about as long are equally good: the planner's order decides.
 constexpr double kAbout = 1.03;
-/// Plans that the planner finds best, of its own burn-in and of each other way.
-constexpr size_t kOwnPlans = 3, kOtherPlans = 2;
+/// Plans that the planner finds best with its own burn-in.
+constexpr size_t kOwnPlans = 3;
+/// Of each other way the cheapest, and the one of the longest chunks that costs up to so much more:
+/// the longer a chunk, the less there is to correct.
+constexpr double kForLongerChunks = 1.5;
 constexpr std::pair<const char*, int> kOthers[] = {
     {"auto", 256}, {"auto", 1024}, {"newton", 64}, {"newton", 192}, {"sequential", -1}};
 /// A share of corrected columns that costs nothing to speak of.
@@ -29,18 +32,16 @@ constexpr double kUnknown = std::numeric_limits<double>::infinity();
 }  // namespace
 
 PlanChoice::PlanChoice(const PlanRequest& request) {
-  const auto add = [&](const PlanRequest& r, size_t most, bool planners_own) {
-    std::vector<Plan> plans = candidate_plans(r);
-    plans.resize(std::min(plans.size(), most));
-    for (const Plan& plan : plans) {
-      const auto same = [&](const Candidate& c) { return c.plan == plan; };
-      if (std::ranges::any_of(candidates_, same)) continue;
-      const int64_t steps = (plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in;
-      candidates_.push_back(
-          {plan, planners_own, kLeastStepMilliseconds * double(steps), kUnknown, 0});
-    }
+  const auto add = [&](const Plan& plan, bool planners_own) {
+    const auto same = [&](const Candidate& c) { return c.plan == plan; };
+    if (std::ranges::any_of(candidates_, same)) return;
+    const int64_t steps = (plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in;
+    candidates_.push_back(
+        {plan, planners_own, kLeastStepMilliseconds * double(steps), kUnknown, 0});
   };
-  add(request, kOwnPlans, true);
+  std::vector<Plan> own = candidate_plans(request);
+  own.resize(std::min(own.size(), kOwnPlans));
+  for (const Plan& plan : own) add(plan, true);
   // Columns enough for the whole machine are run in order in every regime.
   if (candidates_[0].plan.way == Way::kSequential) {
     candidates_.resize(1);
@@ -50,7 +51,15 @@ PlanChoice::PlanChoice(const PlanRequest& request) {
   for (const auto& [way, burn_in] : kOthers) {
     other.way = way;
     other.burn_in = burn_in;
-    add(other, kOtherPlans, false);
+    const std::vector<Plan> plans = candidate_plans(other);
+    Plan longest = plans[0];
+    for (const Plan& plan : plans) {
+      const bool affordable =
+          plan_cost(other, plan) <= kForLongerChunks * plan_cost(other, plans[0]);
+      if (affordable && plan.chunk > longest.chunk) longest = plan;
+    }
+    add(plans[0], false);
+    add(longest, false);
   }
 }
 

@@ -57,9 +57,6 @@ struct KernelTemplate {
   }
 };
 
-/// Blocks on a multiprocessor that wait for each other.
-constexpr int kCooperativeBlocks = 4;
-
 struct LoadedKernel {
   const jit::Kernel* kernel = nullptr;
   int blocks_per_multiprocessor = 0;
