@@ -72,6 +72,7 @@ bool half_is_right(const CheckResults& half, const CheckResults& single,
       const double a = got.const_data_ptr<double>()[k], b = rounded.const_data_ptr<double>()[k];
       if (a == b || (std::isnan(a) && std::isnan(b))) continue;
       const double value = arrays[i]->value[size_t(k)], bound = arrays[i]->bound[size_t(k)];
+      if (!std::isfinite(bound)) continue;  // unpredictable
       const double reach = std::abs(value) + bound;
       const bool overflows = std::isinf(a) && reach >= largest;
       if (!overflows && !(std::abs(a - value) <= bound + unit * reach + smallest)) return false;
