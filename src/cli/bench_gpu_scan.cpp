@@ -19,8 +19,8 @@ namespace {
 using nlohmann::json;
 using torch::Tensor;
 
-// An automatic plan learns from the first calls at a place, some twenty of them.
-constexpr int kWarmUps = 24, kWarmUpsOfForcedPlan = 2;
+// An automatic plan learns from the first calls at a place, some forty of them.
+constexpr int kWarmUps = 48, kWarmUpsOfForcedPlan = 2;
 
 struct Forward {
   Tensor y, hT, checkpoints;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <future>
 #include <utility>
 
@@ -28,12 +29,14 @@ std::string what_is_wrong(const CheckCase& c, const CheckProblem& problem,
                           const CheckResults& results, const ScanStatistics& forward,
                           const ScanStatistics& backward, int64_t channels) {
   const int64_t count = std::min(c.channels, channels);
-  const auto judged = [&](int64_t first) {
-    const auto [part, part_results] = narrow(problem, results, first, count);
-    return judge(c, part, part_results, forward, backward);
+  // Taken here: another thread has another current stream, which would not wait for the results.
+  const auto first = narrow(problem, results, 0, count);
+  const auto last = narrow(problem, results, c.channels - count, count);
+  const auto judged = [&](const std::pair<CheckProblem, CheckResults>& part) {
+    return judge(c, part.first, part.second, forward, backward);
   };
-  auto at_the_end = std::async(std::launch::async, judged, c.channels - count);
-  const double worst = std::max(judged(0).worst(), at_the_end.get().worst());
+  auto at_the_end = std::async(std::launch::async, judged, std::cref(last));
+  const double worst = std::max(judged(first).worst(), at_the_end.get().worst());
   if (worst <= 1) return "";
   return fmt::format(
       "{} at B{} T{} D{}, weights ±{:g}, gate bias {:g}: the result is off by {:.3g} times what is "
