@@ -91,6 +91,21 @@ TEST(PlanChoice, NoticesThatTheMemoryChanged) {
   EXPECT_EQ(choice.best().burn_in, kDefaultBurnIn);
 }
 
+TEST(PlanChoice, AFewCorrectedColumnsAreNoReasonToTryAllThingsAllTheTime) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  machine.run(choice, 100);
+  const Plan first = choice.best();
+  int others = 0;
+  for (int i = 0; i < 3200; ++i) {
+    if (!choice.wants_time()) continue;
+    others += choice.next() != first;
+    choice.record(machine.milliseconds(choice.next()), 1e-4);
+  }
+  EXPECT_GT(others, 0);
+  EXPECT_LE(others, 600);
+}
+
 TEST(PlanChoice, NeverTriesWhatCannotBeFaster) {
   Machine machine;
   machine.request.steps = 1 << 24;  // in order: 0.7 s at least

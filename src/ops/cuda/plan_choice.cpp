@@ -18,12 +18,13 @@ constexpr size_t kOwnPlans = 3;
 constexpr double kForLongerChunks = 1.5;
 constexpr std::pair<const char*, int> kOthers[] = {
     {"auto", 256}, {"auto", 1024}, {"newton", 64}, {"newton", 192}, {"sequential", -1}};
-/// A share of corrected columns that costs nothing to speak of.
-constexpr double kFewCorrected = 1e-3;
+/// A share of corrected columns that is none to speak of; one column costs as long as all do, but
+/// need not come again. More than kManyCorrected is a change to be looked at at once.
+constexpr double kFewCorrected = 2e-5, kManyCorrected = 1e-2;
 /// The least time of a step's dependent operations, in milliseconds, of the simplest cell.
 constexpr double kLeastStepMilliseconds = 4e-5;
 /// A settled choice is timed every so many calls, and the others again after so many.
-constexpr long kCallsBetweenTimes = 32, kCallsBetweenTrials = 2048;
+constexpr long kCallsBetweenTimes = 32, kCallsBetweenTrials = 2048, kCallsBetweenChanges = 256;
 constexpr double kClearlySlower = 1.5;
 constexpr int kTimesSlower = 3;
 
@@ -88,7 +89,8 @@ void PlanChoice::record(double milliseconds, double share_corrected) {
     return;
   }
   slower_ = milliseconds > kClearlySlower * candidate.milliseconds ? slower_ + 1 : 0;
-  const bool changed = candidate.planners_own && forgets_ && !few;
+  const bool changed = candidate.planners_own && forgets_ && !few &&
+                       (share_corrected > kManyCorrected || calls_ >= kCallsBetweenChanges);
   const bool old = !forgets_ && calls_ >= kCallsBetweenTrials;
   if (changed || old || slower_ >= kTimesSlower) explore();
 }
