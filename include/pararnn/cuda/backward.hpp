@@ -1,12 +1,8 @@
-// The backward pass on the GPU: docs/method.md, with the correction decided on the device.
+// The backward pass on the GPU: docs/method.md.
 //
-//   backward_pass     all lanes once: gradients from a burn-in or from given adjoints, or the
-//   affine
-//                     map of each chunk
-//   backward_scan     the adjoints at all chunk ends, from the maps
-//   backward_correct  one cooperative grid: verify; correct the columns that fail by their maps;
-//                     repair what still fails by walking its chunks in order
-//   sum_parts         the parameters' gradient, in a fixed order
+//   backward_pass   all lanes once: gradients from a burn-in or from given adjoints, or the affine
+//                   map of each chunk
+//   sum_parts       the parameters' gradient, in a fixed order
 //
 // A thread takes eight steps at a time: from the checkpoint it runs them with dual numbers, keeps
 // their Jacobians in registers, and sweeps back over them, while the next eight steps' inputs are
@@ -117,8 +113,8 @@ struct Backward {
     return steps;
   }
 
-  /// Calls sweep(jacobians, dy, t) for the steps t of [begin, end) from the last to the first.
-  /// begin is a checkpoint.
+  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first. begin is
+  /// a checkpoint.
   template <int N, class F>
   PARARNN_FN void each_step(Int begin, Int end, F&& sweep) const {
     const Int whole = begin + (end - begin) / K * K;
@@ -131,7 +127,7 @@ struct Backward {
         inputs = load_inputs(u_at(i + 1), dy_at(i + 1));
       }
       const Jacobians<N> jacobians = differentiate_step<N>(inputs, h);
-      sweep(jacobians, inputs.dy.unpack(), t);
+      sweep(jacobians, inputs.dy.unpack());
     }
     // Whole blocks, each while the one before it is on its way.
     Int t = whole - K;
@@ -177,7 +173,7 @@ struct Backward {
         }
 #pragma unroll
         for (int i = kKept - 1; i >= 0; --i) {
-          sweep(jacobians[i], direct[i].unpack(), t + kFirst + i);
+          sweep(jacobians[i], direct[i].unpack());
         }
       });
       if (!kAhead) {
@@ -194,7 +190,7 @@ struct Backward {
 
   /// Carries the adjoint alone.
   PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
-    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy, Int) {
+    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
@@ -204,22 +200,21 @@ struct Backward {
 
   /// Carries the affine map from the adjoint at the chunk's end.
   PARARNN_FN void map(Map& maps) const {
-    each_step<S>(lane.begin, lane.end,
-                 [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy, Int) {
+    each_step<S>(lane.begin, lane.end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
-                   for (int v = 0; v < V; ++v) {
-                     const auto back = [&](const Vec<T, S>& x) {
-                       return apply_transposed<C, 0, S>(jacobians[v], x);
-                     };
-                     maps[v].offset = back(with_direct_part(maps[v].offset, dy[v]));
-                     static_for<S>([&](auto c) {
-                       Vec<T, S> column{};
-                       static_for<S>([&](auto r) { column[r] = maps[v].matrix(r, c); });
-                       column = back(column);
-                       static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
-                     });
-                   }
-                 });
+      for (int v = 0; v < V; ++v) {
+        const auto back = [&](const Vec<T, S>& x) {
+          return apply_transposed<C, 0, S>(jacobians[v], x);
+        };
+        maps[v].offset = back(with_direct_part(maps[v].offset, dy[v]));
+        static_for<S>([&](auto c) {
+          Vec<T, S> column{};
+          static_for<S>([&](auto r) { column[r] = maps[v].matrix(r, c); });
+          column = back(column);
+          static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
+        });
+      }
+    });
   }
 
   /// Carries the adjoint and writes the inputs' gradients.
@@ -227,7 +222,7 @@ struct Backward {
     Storage* du = static_cast<Storage*>(problem.du.data) +
                   view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
     each_step<kAll>(lane.begin, lane.end,
-                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy, Int) {
+                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
                       Vec<T, V> inputs[U];
 #pragma unroll
                       for (int v = 0; v < V; ++v) {
@@ -329,161 +324,6 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   backward.run(mu);
 }
 
-/// The adjoints at the chunk ends of one column, from the last chunk to the first.
-template <class C, class T>
-__device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
-  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
-  const T* matrix = static_cast<const T*>(problem.map_matrix);
-  const T* offset = static_cast<const T*>(problem.map_offset);
-  T* end = static_cast<T*>(problem.end);
-  Vec<T, S> mu{};
-  static_for<S>([&](auto s) {
-    mu[s] = static_cast<const T*>(
-        problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
-  });
-  const auto load = [&](Int p) {
-    Affine<T, S> map{};
-    if (p < 1) return map;
-    const Lane lane = lane_of_chunk(problem.size, column, p);
-    static_for<S>([&](auto r) {
-      map.offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
-      static_for<S>([&](auto c) {
-        map.matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
-      });
-    });
-    return map;
-  };
-  const Int last = problem.size.chunks - 1;
-  Affine<T, S> next[kAhead];
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) next[i] = load(last - i);
-  for (Int first = last; first >= 1; first -= kAhead) {
-    Affine<T, S> now[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) next[i] = load(first - kAhead - i);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (first - i < 1) break;
-      const Lane before = lane_of_chunk(problem.size, column, first - i - 1);
-      Vec<T, S> moved = now[i].offset;
-      static_for<S>([&](auto r) {
-        static_for<S>([&](auto c) { moved[r] += now[i].matrix(r, c) * mu[c]; });
-        end[boundary_offset(problem.size, before, S, r)] = moved[r];
-      });
-      mu = moved;
-    }
-  }
-}
-
-template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
-    backward_scan(const __grid_constant__ BackwardProblem problem) {
-  const Int i = thread_index();
-  if (i >= problem.size.batch * problem.size.channels) return;
-  scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
-}
-
-/// Whether the adjoint from which a chunk was run is the one at which the next arrived, to the
-/// tolerance relative to the largest adjoint in the chunk.
-template <class T>
-PARARNN_FN bool adjoint_passes(T from, T arrived, T peak, double tolerance) {
-  const T least = abs(from) < abs(arrived) ? abs(from) : abs(arrived);
-  return mismatch(from, arrived) <= T(tolerance) * (peak > least ? peak : least);
-}
-
-template <class C, class T>
-__device__ bool boundary_passes(const BackwardProblem& problem, const Lane& lane) {
-  constexpr int S = C::kState;
-  const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
-  const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
-  bool passes = true;
-  static_for<S>([&](auto s) {
-    passes = passes &&
-             adjoint_passes(
-                 static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
-                 static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)],
-                 peak, problem.tolerance);
-  });
-  return passes;
-}
-
-template <class C, class T>
-__device__ void verify(const BackwardProblem& problem, unsigned round) {
-  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
-    const Lane lane = lane_at(problem.size, 1, i);
-    unsigned char& failing = problem.failing[column_index(problem.size, lane)];
-    if (lane.chunk == problem.size.chunks - 1 || failing + 1u < round) continue;
-    if (boundary_passes<C, T>(problem, lane)) continue;
-    failing = round;
-    problem.counters->failed[round - 1] = 1;
-  }
-}
-
-/// Runs a lane again from the adjoint at its end. A function of its own, so that it is compiled
-/// once for all who correct.
-template <class C, class Storage>
-__device__ __noinline__ void run_again(const BackwardProblem& problem, const Lane& lane) {
-  const Backward<C, Storage, 1> backward(problem, lane);
-  backward.run(backward.template load_boundary<C::kState>(problem.end));
-}
-
-template <class C, class Storage>
-__device__ void repair_column(const BackwardProblem& problem, const Lane& column) {
-  using B = Backward<C, Storage, 1>;
-  for (Int p = problem.size.chunks - 2; p >= 0; --p) {
-    const Lane lane = lane_of_chunk(problem.size, column, p);
-    if (boundary_passes<C, Arithmetic<Storage>>(problem, lane)) continue;
-    const Lane after = lane_of_chunk(problem.size, column, p + 1);
-    const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
-    B(problem, lane).template store_boundary<C::kState>(mu, problem.end);
-    run_again<C, Storage>(problem, lane);
-  }
-}
-
-/// Verifies, corrects and repairs; a cooperative grid.
-template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
-    backward_correct(const __grid_constant__ BackwardProblem problem) {
-  using B = Backward<C, Storage, 1>;
-  using T = Arithmetic<Storage>;
-  const Int columns = problem.size.batch * problem.size.channels;
-  Counters* counters = problem.counters;
-  unsigned phase = 0;
-  verify<C, T>(problem, 1);
-  grid_barrier(counters, phase);
-  if (!is_set(counters->failed[0])) return;
-
-  const auto each_failing_lane = [&](auto&& run) {
-    for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
-      const Lane lane = lane_at(problem.size, 1, i);
-      if (problem.failing[column_index(problem.size, lane)] == 1) run(lane);
-    }
-  };
-  each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk > 0) B(problem, lane).run_map();
-  });
-  grid_barrier(counters, phase);
-  for (Int i = thread_index(); i < columns; i += thread_count()) {
-    if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
-  }
-  grid_barrier(counters, phase);
-  each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage>(problem, lane);
-  });
-  grid_barrier(counters, phase);
-  verify<C, T>(problem, 2);
-  grid_barrier(counters, phase);
-  for (Int i = thread_index(); i < columns; i += thread_count()) {
-    if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
-    if (problem.failing[i] != 2) continue;
-    atomicAdd(&counters->columns_repaired, 1u);
-    repair_column<C, Storage>(problem, column_at(problem.size, i));
-  }
-  if (thread_index() == 0) counters->newton_iterations = 1;
-}
-
 /// dw (P,D): the sum of the parts over rows and chunks. A block adds kSumColumns numbers, each in
 /// kSumRows sums over every so many parts, then those in their order: always the same order.
 inline constexpr int kSumColumns = kThreadsPerBlock / kSumRows;
@@ -509,26 +349,6 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   if (row > 0 || column >= width) return;
   for (int r = 1; r < kSumRows; ++r) sum += sums[r][i];
   static_cast<T*>(dw)[column] = T(sum);
-}
-
-/// The largest mismatch that is left, relative to the chunk's peak.
-template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
-    backward_mismatch(const __grid_constant__ BackwardProblem problem) {
-  using T = Arithmetic<Storage>;
-  constexpr int S = C::kState;
-  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
-    const Lane lane = lane_at(problem.size, 1, i);
-    if (lane.chunk == problem.size.chunks - 1) continue;
-    const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
-    const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
-    static_for<S>([&](auto s) {
-      const T m = mismatch(
-          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
-          static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)]);
-      record_mismatch(problem.counters, m == T(0) ? T(0) : m / peak);
-    });
-  }
 }
 
 }  // namespace pararnn::cuda

@@ -155,16 +155,17 @@ void ScanLauncher::decode_step(const ForwardProblem& problem) const {
 }
 
 void ScanLauncher::forward_scan(const ForwardProblem& problem) const {
-  launch_threads(kernel_of({"forward", "forward_scan"}, cell_, type_), columns_of(problem.size),
-                 stream_, problem);
+  launch_threads(kernel_of({"forward_correct", "forward_scan"}, cell_, type_),
+                 columns_of(problem.size), stream_, problem);
 }
 
 void ScanLauncher::forward_correct(const ForwardProblem& problem) const {
-  launch_cooperative(kernel_of({"forward", "forward_correct"}, cell_, type_), problem, stream_);
+  launch_cooperative(kernel_of({"forward_correct", "forward_correct"}, cell_, type_), problem,
+                     stream_);
 }
 
 void ScanLauncher::forward_mismatch(const ForwardProblem& problem) const {
-  launch_threads(kernel_of({"forward", "forward_mismatch"}, cell_, type_),
+  launch_threads(kernel_of({"forward_correct", "forward_mismatch"}, cell_, type_),
                  columns_of(problem.size) * problem.size.chunks, stream_, problem);
 }
 
@@ -176,16 +177,17 @@ void ScanLauncher::backward_pass(const BackwardProblem& problem, BackwardMode mo
 }
 
 void ScanLauncher::backward_scan(const BackwardProblem& problem) const {
-  launch_threads(kernel_of({"backward", "backward_scan"}, cell_, type_), columns_of(problem.size),
-                 stream_, problem);
+  launch_threads(kernel_of({"backward_correct", "backward_scan"}, cell_, type_),
+                 columns_of(problem.size), stream_, problem);
 }
 
 void ScanLauncher::backward_correct(const BackwardProblem& problem) const {
-  launch_cooperative(kernel_of({"backward", "backward_correct"}, cell_, type_), problem, stream_);
+  launch_cooperative(kernel_of({"backward_correct", "backward_correct"}, cell_, type_), problem,
+                     stream_);
 }
 
 void ScanLauncher::backward_mismatch(const BackwardProblem& problem) const {
-  launch_threads(kernel_of({"backward", "backward_mismatch"}, cell_, type_),
+  launch_threads(kernel_of({"backward_correct", "backward_mismatch"}, cell_, type_),
                  columns_of(problem.size) * problem.size.chunks, stream_, problem);
 }
 

@@ -1,0 +1,188 @@
+// What makes the backward pass exact, decided on the device.
+//
+//   backward_scan      the adjoints at all chunk ends, from the chunks' affine maps
+//   backward_correct   one cooperative grid: verify; correct the columns that fail by their maps;
+//                      repair what still fails by walking its chunks in order
+//   backward_mismatch  for the statistics, the largest mismatch that is left
+#pragma once
+
+#include "pararnn/cuda/backward.hpp"
+
+namespace pararnn::cuda {
+
+/// The adjoints at the chunk ends of one column, from the last chunk to the first.
+template <class C, class T>
+__device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
+  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
+  const T* matrix = static_cast<const T*>(problem.map_matrix);
+  const T* offset = static_cast<const T*>(problem.map_offset);
+  T* end = static_cast<T*>(problem.end);
+  Vec<T, S> mu{};
+  static_for<S>([&](auto s) {
+    mu[s] = static_cast<const T*>(
+        problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
+  });
+  const auto load = [&](Int p) {
+    Affine<T, S> map{};
+    if (p < 1) return map;
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    static_for<S>([&](auto r) {
+      map.offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
+      static_for<S>([&](auto c) {
+        map.matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
+      });
+    });
+    return map;
+  };
+  const Int last = problem.size.chunks - 1;
+  Affine<T, S> next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) next[i] = load(last - i);
+  for (Int first = last; first >= 1; first -= kAhead) {
+    Affine<T, S> now[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = load(first - kAhead - i);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first - i < 1) break;
+      const Lane before = lane_of_chunk(problem.size, column, first - i - 1);
+      Vec<T, S> moved = now[i].offset;
+      static_for<S>([&](auto r) {
+        static_for<S>([&](auto c) { moved[r] += now[i].matrix(r, c) * mu[c]; });
+        end[boundary_offset(problem.size, before, S, r)] = moved[r];
+      });
+      mu = moved;
+    }
+  }
+}
+
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    backward_scan(const __grid_constant__ BackwardProblem problem) {
+  const Int i = thread_index();
+  if (i >= problem.size.batch * problem.size.channels) return;
+  scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
+}
+
+/// Whether the adjoint from which a chunk was run is the one at which the next arrived, to the
+/// tolerance relative to the largest adjoint in the chunk.
+template <class T>
+PARARNN_FN bool adjoint_passes(T from, T arrived, T peak, double tolerance) {
+  const T least = abs(from) < abs(arrived) ? abs(from) : abs(arrived);
+  return mismatch(from, arrived) <= T(tolerance) * (peak > least ? peak : least);
+}
+
+template <class C, class T>
+__device__ bool boundary_passes(const BackwardProblem& problem, const Lane& lane) {
+  constexpr int S = C::kState;
+  const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
+  const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
+  bool passes = true;
+  static_for<S>([&](auto s) {
+    passes = passes &&
+             adjoint_passes(
+                 static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
+                 static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)],
+                 peak, problem.tolerance);
+  });
+  return passes;
+}
+
+template <class C, class T>
+__device__ void verify(const BackwardProblem& problem, unsigned round) {
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    const Lane lane = lane_at(problem.size, 1, i);
+    unsigned char& failing = problem.failing[column_index(problem.size, lane)];
+    if (lane.chunk == problem.size.chunks - 1 || failing + 1u < round) continue;
+    if (boundary_passes<C, T>(problem, lane)) continue;
+    failing = round;
+    problem.counters->failed[round - 1] = 1;
+  }
+}
+
+/// Runs a lane again from the adjoint at its end. A function of its own, so that it is compiled
+/// once for all who correct.
+template <class C, class Storage>
+__device__ __noinline__ void run_again(const BackwardProblem& problem, const Lane& lane) {
+  const Backward<C, Storage, 1> backward(problem, lane);
+  backward.run(backward.template load_boundary<C::kState>(problem.end));
+}
+
+template <class C, class Storage>
+__device__ void repair_column(const BackwardProblem& problem, const Lane& column) {
+  using B = Backward<C, Storage, 1>;
+  for (Int p = problem.size.chunks - 2; p >= 0; --p) {
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    if (boundary_passes<C, Arithmetic<Storage>>(problem, lane)) continue;
+    const Lane after = lane_of_chunk(problem.size, column, p + 1);
+    const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
+    B(problem, lane).template store_boundary<C::kState>(mu, problem.end);
+    run_again<C, Storage>(problem, lane);
+  }
+}
+
+/// Verifies, corrects and repairs; a cooperative grid.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    backward_correct(const __grid_constant__ BackwardProblem problem) {
+  using B = Backward<C, Storage, 1>;
+  using T = Arithmetic<Storage>;
+  const Int columns = problem.size.batch * problem.size.channels;
+  Counters* counters = problem.counters;
+  unsigned phase = 0;
+  verify<C, T>(problem, 1);
+  grid_barrier(counters, phase);
+  if (!is_set(counters->failed[0])) return;
+
+  const auto each_failing_lane = [&](auto&& run) {
+    for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+      const Lane lane = lane_at(problem.size, 1, i);
+      if (problem.failing[column_index(problem.size, lane)] == 1) run(lane);
+    }
+  };
+  each_failing_lane([&](const Lane& lane) {
+    if (lane.chunk > 0) B(problem, lane).run_map();
+  });
+  grid_barrier(counters, phase);
+  for (Int i = thread_index(); i < columns; i += thread_count()) {
+    if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
+  }
+  grid_barrier(counters, phase);
+  each_failing_lane([&](const Lane& lane) {
+    if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage>(problem, lane);
+  });
+  grid_barrier(counters, phase);
+  verify<C, T>(problem, 2);
+  grid_barrier(counters, phase);
+  for (Int i = thread_index(); i < columns; i += thread_count()) {
+    if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
+    if (problem.failing[i] != 2) continue;
+    atomicAdd(&counters->columns_repaired, 1u);
+    repair_column<C, Storage>(problem, column_at(problem.size, i));
+  }
+  if (thread_index() == 0) counters->newton_iterations = 1;
+}
+
+/// The largest mismatch that is left, relative to the chunk's peak.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    backward_mismatch(const __grid_constant__ BackwardProblem problem) {
+  using T = Arithmetic<Storage>;
+  constexpr int S = C::kState;
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    const Lane lane = lane_at(problem.size, 1, i);
+    if (lane.chunk == problem.size.chunks - 1) continue;
+    const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
+    const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
+    static_for<S>([&](auto s) {
+      const T m = mismatch(
+          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
+          static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)]);
+      record_mismatch(problem.counters, m == T(0) ? T(0) : m / peak);
+    });
+  }
+}
+
+}  // namespace pararnn::cuda

@@ -1,0 +1,205 @@
+// What makes the forward pass exact, decided on the device.
+//
+//   forward_scan      Newton's correction of all starts: a scan over the chunks' affine maps
+//   forward_correct   one cooperative grid: verify; correct the columns that fail, a few times;
+//                     repair what still fails by walking its chunks in order
+//   forward_mismatch  for the statistics, the largest mismatch that is left
+#pragma once
+
+#include "pararnn/cuda/forward.hpp"
+
+namespace pararnn::cuda {
+
+/// How a boundary that is verified compares.
+template <class T>
+PARARNN_FN bool boundary_passes(T arrived, T from, double tolerance) {
+  const T size = abs(arrived) < abs(from) ? abs(arrived) : abs(from);
+  return mismatch(arrived, from) <= T(tolerance) * (T(1) + size);
+}
+
+/// Newton's correction of the starts of one column, in order:
+/// delta_{p+1} = M_p delta_p + F_p(b_p) - b_{p+1}.
+template <class C, class T>
+__device__ void correct_column(const ForwardProblem& problem, const Lane& column) {
+  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
+  T* start = static_cast<T*>(problem.start);
+  const T* end = static_cast<const T*>(problem.end);
+  const T* jacobian = static_cast<const T*>(problem.jacobian);
+  struct Correction {
+    Vec<T, S> arrived, jump;  // F_p(b_p), and by how much it misses b_{p+1}
+    Mat<T, S, S> m;
+  };
+  const auto load = [&](Int p) {
+    Correction c{};
+    if (p >= problem.size.chunks) return c;
+    const Lane before = lane_of_chunk(problem.size, column, p - 1);
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    static_for<S>([&](auto r) {
+      c.arrived[r] = end[boundary_offset(problem.size, before, S, r)];
+      const T jump = c.arrived[r] - start[boundary_offset(problem.size, lane, S, r)];
+      c.jump[r] = is_finite(jump) ? jump : T(0);
+      static_for<S>([&](auto i) {
+        c.m(r, i) = jacobian[boundary_offset(problem.size, before, S * S, r * S + i)];
+      });
+    });
+    return c;
+  };
+  Correction next[kAhead];
+#pragma unroll
+  for (int i = 0; i < kAhead; ++i) next[i] = load(1 + i);
+  Vec<T, S> delta{};
+  for (Int first = 1; first < problem.size.chunks; first += kAhead) {
+    Correction now[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = load(first + kAhead + i);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= problem.size.chunks) break;
+      const Lane lane = lane_of_chunk(problem.size, column, first + i);
+      Vec<T, S> carried{};
+      static_for<S>([&](auto r) {
+        static_for<S>([&](auto c) { carried[r] += now[i].m(r, c) * delta[c]; });
+        // A correction that overflows is left out.
+        if (!is_finite(carried[r])) carried[r] = T(0);
+        start[boundary_offset(problem.size, lane, S, r)] = now[i].arrived[r] + carried[r];
+      });
+      delta = now[i].jump + carried;
+    }
+  }
+}
+
+/// Corrects all columns; one thread a column.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    forward_scan(const __grid_constant__ ForwardProblem problem) {
+  const Int i = thread_index();
+  if (i >= problem.size.batch * problem.size.channels) return;
+  correct_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
+}
+
+/// Verification number `round`: marks the columns with a boundary that fails. After the first, only
+/// columns that failed at the one before are looked at.
+template <class C, class T>
+__device__ void verify(const ForwardProblem& problem, unsigned round) {
+  constexpr int S = C::kState;
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    Lane lane = lane_at(problem.size, 1, i);
+    unsigned char& failing = problem.failing[lane.row * problem.size.channels + lane.channel];
+    if (lane.chunk == 0 || failing + 1u < round) continue;
+    bool passes = true;
+    static_for<S>([&](auto s) {
+      const T from =
+          static_cast<const T*>(problem.start)[boundary_offset(problem.size, lane, S, s)];
+      --lane.chunk;
+      const T arrived =
+          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)];
+      ++lane.chunk;
+      passes = passes && boundary_passes(arrived, from, problem.tolerance);
+    });
+    if (passes) continue;
+    failing = round;
+    problem.counters->failed[round - 1] = 1;
+  }
+}
+
+/// Runs a lane again from the start that is kept for it.
+template <class C, class Storage, bool kLinearize>
+__device__ void run_again(const ForwardProblem& problem, const Lane& lane) {
+  const Forward<C, Storage, 1> forward(problem, lane);
+  auto h = forward.load_boundary(problem.start);
+  auto m = forward.identities();
+  forward.template run<true, kLinearize>(lane.begin, lane.end, h, m);
+  forward.store_end(h);
+  if constexpr (kLinearize) forward.store_jacobian(m);
+}
+
+/// Walks the chunks of a column in order, and runs again those that do not begin where the one
+/// before ended.
+template <class C, class Storage>
+__device__ void repair_column(const ForwardProblem& problem, const Lane& column) {
+  using F = Forward<C, Storage, 1>;
+  typename F::State arrived{};
+  for (Int p = 0; p < problem.size.chunks; ++p) {
+    const Lane lane = lane_of_chunk(problem.size, column, p);
+    const F forward(problem, lane);
+    bool passes = true;
+    if (p > 0) {
+      const auto from = forward.load_boundary(problem.start);
+      static_for<C::kState>([&](auto s) {
+        passes = passes && boundary_passes(arrived[0][s], from[0][s], problem.tolerance);
+      });
+    }
+    if (!passes) {
+      forward.store_boundary(arrived, problem.start);
+      run_again<C, Storage, false>(problem, lane);
+    }
+    arrived = forward.load_boundary(problem.end);
+  }
+}
+
+/// Verifies, corrects and repairs; a cooperative grid.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
+    forward_correct(const __grid_constant__ ForwardProblem problem) {
+  using F = Forward<C, Storage, 1>;
+  using T = Arithmetic<Storage>;
+  const Int columns = problem.size.batch * problem.size.channels;
+  Counters* counters = problem.counters;
+  unsigned phase = 0, round = 1;
+  verify<C, T>(problem, round);
+  grid_barrier(counters, phase);
+  if (!is_set(counters->failed[0])) return;
+
+  for (; round <= kMaxNewtonIterations && is_set(counters->failed[round - 1]); ++round) {
+    // New starts: Newton's, or one step of fixed-point iteration while there are no Jacobians.
+    if (round > 1 || problem.have_jacobians) {
+      for (Int i = thread_index(); i < columns; i += thread_count()) {
+        if (problem.failing[i] == round) correct_column<C, T>(problem, column_at(problem.size, i));
+      }
+    } else {
+      for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+        const Lane lane = lane_at(problem.size, 1, i);
+        if (lane.chunk == 0 || problem.failing[column_index(problem.size, lane)] != round) continue;
+        const F here(problem, lane);
+        const Lane before = lane_of_chunk(problem.size, lane, lane.chunk - 1);
+        here.store_boundary(F(problem, before).load_boundary(problem.end), problem.start);
+      }
+    }
+    grid_barrier(counters, phase);
+    for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+      const Lane lane = lane_at(problem.size, 1, i);
+      if (lane.chunk == 0 || problem.failing[column_index(problem.size, lane)] != round) continue;
+      run_again<C, Storage, true>(problem, lane);
+    }
+    grid_barrier(counters, phase);
+    verify<C, T>(problem, round + 1);
+    grid_barrier(counters, phase);
+  }
+  for (Int i = thread_index(); i < columns; i += thread_count()) {
+    if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
+    if (problem.failing[i] != round) continue;
+    atomicAdd(&counters->columns_repaired, 1u);
+    repair_column<C, Storage>(problem, column_at(problem.size, i));
+  }
+  if (thread_index() == 0) counters->newton_iterations = round - 1;
+}
+
+/// The largest mismatch that is left, for the statistics; run only when they are asked for.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    forward_mismatch(const __grid_constant__ ForwardProblem problem) {
+  using F = Forward<C, Storage, 1>;
+  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
+    const Lane lane = lane_at(problem.size, 1, i);
+    if (lane.chunk == 0) continue;
+    const auto from = F(problem, lane).load_boundary(problem.start);
+    const auto arrived =
+        F(problem, lane_of_chunk(problem.size, lane, lane.chunk - 1)).load_boundary(problem.end);
+    static_for<C::kState>(
+        [&](auto s) { record_mismatch(problem.counters, mismatch(arrived[0][s], from[0][s])); });
+  }
+}
+
+}  // namespace pararnn::cuda
