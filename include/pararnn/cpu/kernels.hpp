@@ -192,14 +192,42 @@ struct BackwardKernel {
     Mat<B, S, N> step[kCheckpointInterval];
   };
 
+  // A number and its derivatives fill many registers: the group's are taken one by one within a
+  // step, which leaves the processor two chains of operations to overlap and spills less.
+  static constexpr int kParts = B::kRegisters;
+  using Part = Batch<T, kNativeLanes<T>>;
+
+  template <int N>
+  PARARNN_FN static Vec<Part, N> part_of(const Vec<B, N>& x, int part) {
+    Vec<Part, N> result{};
+    static_for<N>([&](auto n) PARARNN_LAMBDA { result[n].registers[0] = x[n].registers[part]; });
+    return result;
+  }
+
   /// The Jacobians of a block's steps, from the state before it.
   template <int N>
-  static void recompute(Vec<B, S> h, const T* u, const Vec<B, P>& w, int steps,
+  static void recompute(const Vec<B, S>& before, const T* u, const Vec<B, P>& w, int steps,
                         Jacobians<N>& jacobians) {
+    Vec<Part, S> h[kParts];
+    Vec<Part, P> weights[kParts];
+    static_for<kParts>([&](auto part) PARARNN_LAMBDA {
+      h[part] = part_of<S>(before, part);
+      weights[part] = part_of<P>(w, part);
+    });
     for (int i = 0; i < steps; ++i) {
-      const auto d = differentiate<C, N>(h, load_vec<B, U>(u + i * U * W), w);
-      jacobians.step[i] = d.jacobian;
-      h = d.next;
+      static_for<kParts>([&](auto part) PARARNN_LAMBDA {
+        Vec<Part, U> input{};
+        static_for<U>([&](auto n) PARARNN_LAMBDA {
+          input[n] = Part::load(u + (i * U + n) * W + part * Part::kLanes);
+        });
+        const auto d = differentiate<C, N>(h[part], input, weights[part]);
+        static_for<S>([&](auto s) PARARNN_LAMBDA {
+          static_for<N>([&](auto n) PARARNN_LAMBDA {
+            jacobians.step[i](s, n).registers[part] = d.jacobian(s, n).registers[0];
+          });
+        });
+        h[part] = d.next;
+      });
     }
   }
 
