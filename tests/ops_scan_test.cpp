@@ -8,22 +8,7 @@ namespace {
 using Optional = std::optional<Tensor>;
 
 TEST(OpsScan, EqualsTheLoopForEveryCellPlanAndArithmetic) {
-  const int64_t shapes[][3] = {{2, 1, 3}, {3, 17, 1}, {1, 200, 8}, {2, 333, 21}, {1, 64, 70}};
-  uint64_t seed = 0;
-  for (const CellInfo& cell : cell_registry()) {
-    for (const auto& [B, T, D] : shapes) {
-      for (const auto type : {torch::kFloat32, torch::kFloat64}) {
-        const Arguments a = random_arguments(cell, B, T, D, type, ++seed);
-        const Tensor dy = torch::randn({B, T, D}, type), dhT = torch::randn_like(a.h0);
-        const Results expected = reference(cell, a, dy, dhT);
-        for (const char* plan : kPlans) {
-          SCOPED_TRACE(fmt::format("{} B{} T{} D{} {}", cell.name, B, T, D, plan));
-          expect_close(run(cell, a, dy, dhT, {plan, 48}), expected,
-                       type == torch::kFloat64 ? 1e-11 : 2e-5);
-        }
-      }
-    }
-  }
+  expect_the_loop([](const auto&... arguments) { return run(arguments...); }, 2e-5, 1e-11);
 }
 
 TEST(OpsScan, HalfTensorsAreTheRoundingOfSingleOnes) {

@@ -85,6 +85,28 @@ inline void expect_close(const Results& got, const Results& expected, double tol
   expect_close(got.dh0, expected.dh0, tolerance, "dh0");
 }
 
+/// run(cell, arguments, dy, dhT, options) equals the plain loop for every cell, plan and
+/// arithmetic, to a tolerance for each arithmetic.
+template <class Run>
+void expect_the_loop(const Run& run, double of_float32, double of_float64) {
+  const int64_t shapes[][3] = {{2, 1, 3}, {3, 17, 1}, {1, 200, 8}, {2, 333, 21}, {1, 64, 70}};
+  uint64_t seed = 0;
+  for (const CellInfo& cell : cell_registry()) {
+    for (const auto& [B, T, D] : shapes) {
+      for (const auto type : {torch::kFloat32, torch::kFloat64}) {
+        const Arguments a = random_arguments(cell, B, T, D, type, ++seed);
+        const Tensor dy = torch::randn({B, T, D}, type), dhT = torch::randn_like(a.h0);
+        const Results expected = reference(cell, a, dy, dhT);
+        for (const char* plan : kPlans) {
+          SCOPED_TRACE(fmt::format("{} B{} T{} D{} {}", cell.name, B, T, D, plan));
+          expect_close(run(cell, a, dy, dhT, ScanOptions{plan, 48}), expected,
+                       type == torch::kFloat64 ? of_float64 : of_float32);
+        }
+      }
+    }
+  }
+}
+
 inline void expect_equal(const Results& a, const Results& b) {
   EXPECT_TRUE(torch::equal(a.y, b.y));
   EXPECT_TRUE(torch::equal(a.hT, b.hT));

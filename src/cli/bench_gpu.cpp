@@ -78,7 +78,7 @@ BaselineTimes time_baseline(const BaselineKind& kind, const CheckCase& c, int64_
   const json key = {kind.name, kind.of_cell ? c.cell : "", c.dtype, c.batch, steps, c.channels};
   if (const auto found = known.find(key); found != known.end()) return found->second;
   const Baseline baseline =
-      kind.make(c.cell, {c.batch, steps, c.channels}, dtype_named(c.dtype), torch::kCUDA);
+      kind.make(c.cell, {c.batch, steps, c.channels}, dtype_of(c.dtype), torch::kCUDA);
   const Work forward = [&] { baseline.forward(); }, both = [&] { baseline.forward_backward(); };
   both();
   const auto time = [&](const Work& run) {

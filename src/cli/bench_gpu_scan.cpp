@@ -29,29 +29,17 @@ struct Backward {
   Tensor du, dw, dh0;
 };
 
-Forward run_forward(const CheckCase& c, const CheckProblem& p, const ScanOptions& o,
+Forward run_forward(const CheckCase& c, const CheckProblem& p, const ScanOptions& options,
                     int64_t checkpoint_interval) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pararnn::_scan_forward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor, bool>(
-              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
-              const std::string&, int64_t, int64_t, double, int64_t)>();
   const auto [y, hT, checkpoints, remembers] =
-      op.call(p.u, p.w, p.h0, c.cell, o.plan, o.chunk, o.burn_in, o.tolerance, checkpoint_interval);
+      call_scan_forward(p.u, p.w, p.h0, c.cell, options, checkpoint_interval);
   return {y, hT, checkpoints};
 }
 
-Backward run_backward(const CheckCase& c, const CheckProblem& p, const ScanOptions& o,
+Backward run_backward(const CheckCase& c, const CheckProblem& p, const ScanOptions& options,
                       const Tensor& checkpoints) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pararnn::_scan_backward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor>(
-              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-              const std::string&, const std::string&, int64_t, int64_t, double)>();
   const auto [du, dw, dh0] =
-      op.call(p.u, p.w, checkpoints, p.dy, p.dhT, c.cell, o.plan, o.chunk, o.burn_in, o.tolerance);
+      call_scan_backward(p.u, p.w, checkpoints, p.dy, p.dhT, c.cell, options);
   return {du, dw, dh0};
 }
 
@@ -183,7 +171,7 @@ void measure_operator(const CheckCase& c, const CheckProblem& p, const GpuTimer&
 
 CheckProblem random_problem_on(torch::Device device, const CheckCase& c) {
   const CellInfo& cell = find_cell(c.cell);
-  const auto type = dtype_named(c.dtype), arithmetic = arithmetic_type(type);
+  const auto type = dtype_of(c.dtype), arithmetic = arithmetic_type(type);
   at::Generator generator = at::globalContext().defaultGenerator(device).clone();
   generator.set_current_seed(c.seed);
   const auto options = torch::dtype(type).device(device);

@@ -24,15 +24,6 @@ CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::s
       fmt::format("there is no regime '{}'; the regimes are forgetting, memory and hard", regime));
 }
 
-torch::ScalarType dtype_named(const std::string& name) {
-  if (name == "float16") return torch::kFloat16;
-  if (name == "bfloat16") return torch::kBFloat16;
-  if (name == "float32") return torch::kFloat32;
-  require(name == "float64",
-          "there is no dtype '{}' here; it should be float16, bfloat16, float32 or float64", name);
-  return torch::kFloat64;
-}
-
 nlohmann::json describe_case(const CheckCase& c, const std::string& regime) {
   return {{"cell", c.cell},
           {"dtype", c.dtype},

@@ -34,9 +34,6 @@ struct BenchOptions {
 CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::string& regime,
                   const std::string& dtype, const std::string& device, const std::string& plan);
 
-/// Throws Error for a dtype that the operators do not have.
-torch::ScalarType dtype_named(const std::string& name);
-
 /// What a report says of the problem that it measured.
 nlohmann::json describe_case(const CheckCase& problem, const std::string& regime);
 

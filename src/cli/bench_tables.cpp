@@ -20,6 +20,14 @@ std::string line(const std::vector<std::string>& fields) {
   return fmt::format("| {} |\n", fmt::join(fields, " | "));
 }
 
+/// Of so many columns, with the reason why there are no times.
+std::string line_without_times(std::vector<std::string> fields, const std::string& why,
+                               size_t columns) {
+  fields.push_back(why);
+  fields.resize(columns);
+  return line(fields);
+}
+
 std::string header(const std::vector<Column>& columns) {
   std::vector<std::string> names;
   std::string rule = "|";
@@ -211,9 +219,7 @@ std::string gpu_table_row(const json& r) {
   std::vector<std::string> fields = {text(r, "cell"), text(r, "dtype"), shape_of(r),
                                      text(r, "regime")};
   if (r.contains("wrong")) {
-    fields.push_back("**wrong**, not timed");
-    fields.resize(15);
-    return line(fields);
+    return line_without_times(fields, "**wrong**, not timed", 15);
   }
   const json &forward = r.at("forward"), &backward = r.at("backward");
   const auto add_pass = [&](const json& pass) {
@@ -249,9 +255,7 @@ std::string module_table_row(const json& report, const json& r) {
   std::vector<std::string> fields = {text(r, "cell"), text(r, "dtype"), shape_of(r),
                                      text(r, "regime")};
   if (r.contains("wrong")) {
-    fields.push_back("**wrong**, not timed");
-    fields.resize(8);
-    return line(fields);
+    return line_without_times(fields, "**wrong**, not timed", 8);
   }
   const json* loop = loop_beside(report, r);
   for (const auto& [eager, of_loop] : {std::pair{"eager_forward_us", "forward_us"},
@@ -277,9 +281,7 @@ std::string decode_table_row(const json& r) {
       text(r, "cell"), text(r, "dtype"),
       fmt::format("B{} D{}", count(r, "batch"), count(r, "channels"))};
   if (r.contains("wrong")) {
-    fields.push_back("**wrong**, not timed");
-    fields.resize(7);
-    return line(fields);
+    return line_without_times(fields, "**wrong**, not timed", 7);
   }
   const double us = number(r, "us"), copy = number(r, "copy_us");
   fields.insert(fields.end(), {microseconds(us), microseconds(copy), ratio(us, copy),
@@ -302,9 +304,7 @@ std::string baseline_table_row(const json& report, const json& b) {
   std::vector<std::string> fields = {text(b, "cell"), text(b, "dtype"), shape_of(b),
                                      text(b, "name")};
   if (b.contains("skipped")) {
-    fields.push_back("not measured: " + text(b, "skipped"));
-    fields.resize(8);
-    return line(fields);
+    return line_without_times(fields, "not measured: " + text(b, "skipped"), 8);
   }
   if (b.contains("measured_steps")) {
     fields.back() += fmt::format(", from {} steps", count(b, "measured_steps"));

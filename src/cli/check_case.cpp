@@ -17,15 +17,6 @@ namespace {
 
 using torch::Tensor;
 
-torch::ScalarType dtype_of(const std::string& name) {
-  if (name == "float16") return torch::kFloat16;
-  if (name == "bfloat16") return torch::kBFloat16;
-  if (name == "float32") return torch::kFloat32;
-  require(name == "float64",
-          "there is no dtype '{}' here; it should be float16, bfloat16, float32 or float64", name);
-  return torch::kFloat64;
-}
-
 Tensor wide(const Tensor& t) { return t.detach().to(torch::kCPU, torch::kFloat64).contiguous(); }
 
 Deviation larger(const Deviation& a, const Deviation& b) {
@@ -126,6 +117,15 @@ double CheckReport::worst() const {
   return result;
 }
 
+torch::ScalarType dtype_of(const std::string& name) {
+  if (name == "float16") return torch::kFloat16;
+  if (name == "bfloat16") return torch::kBFloat16;
+  if (name == "float32") return torch::kFloat32;
+  require(name == "float64",
+          "there is no dtype '{}' here; it should be float16, bfloat16, float32 or float64", name);
+  return torch::kFloat64;
+}
+
 CheckProblem random_problem(const CheckCase& check) {
   require(std::isfinite(check.weight_scale) && std::isfinite(check.gate_bias),
           "weights of scale {} and a gate bias of {} cannot be checked; both should be finite",
@@ -152,17 +152,10 @@ CheckResults run_problem(const CheckCase& check, const CheckProblem& a) {
   const Tensor u = leaf(a.u), w = leaf(a.w), h0 = leaf(a.h0);
   const auto [y, hT] = scan(u, w, h0, check.cell, check.options);
   const auto gradients = torch::autograd::grad({y, hT}, {u, w, h0}, {a.dy, a.dhT});
-  static const auto below_scan =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pararnn::_scan_forward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor, bool>(
-              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
-              const std::string&, int64_t, int64_t, double, int64_t)>();
   torch::NoGradGuard no_grad;
-  const ScanOptions& o = check.options;
   const int64_t interval = checkpoint_interval_on(a.u.device());
-  const Tensor kept = std::get<2>(below_scan.call(a.u, a.w, a.h0, check.cell, o.plan, o.chunk,
-                                                  o.burn_in, o.tolerance, interval));
+  const Tensor kept =
+      std::get<2>(call_scan_forward(a.u, a.w, a.h0, check.cell, check.options, interval));
   // The device may keep more than the bounds look at.
   const Tensor checkpoints = kept.slice(1, 0, kept.size(1), kCheckpointInterval / interval);
   return {{y.detach(), hT.detach(), gradients[0], gradients[1], gradients[2]}, checkpoints};

@@ -51,6 +51,9 @@ struct CheckResults {
   torch::Tensor checkpoints;        // of the state, as the forward pass leaves them
 };
 
+/// Throws Error for a dtype that the operators do not have.
+torch::ScalarType dtype_of(const std::string& name);
+
 /// Throws Error for a dtype or device that the operators do not have.
 CheckProblem random_problem(const CheckCase& check);
 

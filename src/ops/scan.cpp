@@ -33,51 +33,21 @@ std::mutex statistics_mutex;
 // Read when they are asked for: on a GPU that waits for the device.
 std::pair<ReadStatistics, ReadStatistics> statistics;
 
-struct ScanArguments {
-  std::string cell, way;
-  int64_t chunk, burn_in;
-  double tolerance;
-};
-
-std::tuple<Tensor, Tensor, Tensor, bool> call_forward(const Tensor& u, const Tensor& w,
-                                                      const std::optional<Tensor>& h0,
-                                                      const ScanArguments& a,
-                                                      int64_t checkpoint_interval) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pararnn::_scan_forward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor, bool>(
-              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
-              const std::string&, int64_t, int64_t, double, int64_t)>();
-  return op.call(u, w, h0, a.cell, a.way, a.chunk, a.burn_in, a.tolerance, checkpoint_interval);
-}
-
-std::tuple<Tensor, Tensor, Tensor> call_backward(const Tensor& u, const Tensor& w,
-                                                 const Tensor& checkpoints, const Tensor& dy,
-                                                 const Tensor& dhT, const ScanArguments& a) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pararnn::_scan_backward", "")
-          .typed<std::tuple<Tensor, Tensor, Tensor>(
-              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-              const std::string&, const std::string&, int64_t, int64_t, double)>();
-  return op.call(u, w, checkpoints, dy, dhT, a.cell, a.way, a.chunk, a.burn_in, a.tolerance);
-}
-
 struct ScanFunction : torch::autograd::Function<ScanFunction> {
   static variable_list forward(AutogradContext* context, const Tensor& u, const Tensor& w,
-                               const std::optional<Tensor>& h0, const ScanArguments& arguments) {
+                               const std::optional<Tensor>& h0, const std::string& cell,
+                               const ScanOptions& options) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [y, hT, checkpoints, remembers] =
-        call_forward(u, w, h0, arguments, checkpoint_interval_on(u.device()));
+        call_scan_forward(u, w, h0, cell, options, checkpoint_interval_on(u.device()));
     context->save_for_backward({u, w, checkpoints});
-    context->saved_data["cell"] = arguments.cell;
+    context->saved_data["cell"] = cell;
     // The adjoint forgets as the state does: where that reached beyond the burn-in, so will this.
-    context->saved_data["way"] =
-        arguments.way == "auto" && remembers ? std::string("newton") : arguments.way;
-    context->saved_data["chunk"] = arguments.chunk;
-    context->saved_data["burn_in"] = arguments.burn_in;
-    context->saved_data["tolerance"] = arguments.tolerance;
+    context->saved_data["plan"] =
+        options.plan == "auto" && remembers ? std::string("newton") : options.plan;
+    context->saved_data["chunk"] = options.chunk;
+    context->saved_data["burn_in"] = options.burn_in;
+    context->saved_data["tolerance"] = options.tolerance;
     context->saved_data["has_h0"] = h0.has_value();
     return {y, hT};
   }
@@ -87,12 +57,12 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
             "scan has no second derivative; call backward without create_graph");
     const variable_list saved = context->get_saved_variables();
     auto& data = context->saved_data;
-    const ScanArguments arguments{data["cell"].toStringRef(), data["way"].toStringRef(),
-                                  data["chunk"].toInt(), data["burn_in"].toInt(),
-                                  data["tolerance"].toDouble()};
+    const ScanOptions options{data["plan"].toStringRef(), data["chunk"].toInt(),
+                              data["burn_in"].toInt(), data["tolerance"].toDouble()};
     const auto [du, dw, dh0] =
-        call_backward(saved[0], saved[1], saved[2], gradients[0], gradients[1], arguments);
-    return {du, dw, data["has_h0"].toBool() ? dh0 : Tensor(), Tensor()};
+        call_scan_backward(saved[0], saved[1], saved[2], gradients[0], gradients[1],
+                           data["cell"].toStringRef(), options);
+    return {du, dw, data["has_h0"].toBool() ? dh0 : Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -105,15 +75,16 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
   const Tensor weights = w.to(type).contiguous();
   std::optional<Tensor> state;
   if (h0) state = h0->to(type).contiguous();
-  const ScanArguments arguments{cell, plan, chunk, burn_in, tolerance};
+  const ScanOptions options{plan, chunk, burn_in, tolerance};
   const bool differentiable =
       torch::GradMode::is_enabled() &&
       (u.requires_grad() || weights.requires_grad() || (state && state->requires_grad()));
   if (!differentiable) {
-    const auto [y, hT, checkpoints, remembers] = call_forward(u, weights, state, arguments, 0);
+    const auto [y, hT, checkpoints, remembers] =
+        call_scan_forward(u, weights, state, cell, options, 0);
     return {y, hT};
   }
-  const variable_list results = ScanFunction::apply(u, weights, state, arguments);
+  const variable_list results = ScanFunction::apply(u, weights, state, cell, options);
   return {results[0], results[1]};
 }
 
@@ -233,6 +204,33 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
     record_backward_statistics({});
   }
   return tensors;
+}
+
+std::tuple<Tensor, Tensor, Tensor, bool> call_scan_forward(const Tensor& u, const Tensor& w,
+                                                           const std::optional<Tensor>& h0,
+                                                           const std::string& cell,
+                                                           const ScanOptions& o,
+                                                           int64_t checkpoint_interval) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::_scan_forward", "")
+          .typed<std::tuple<Tensor, Tensor, Tensor, bool>(
+              const Tensor&, const Tensor&, const std::optional<Tensor>&, const std::string&,
+              const std::string&, int64_t, int64_t, double, int64_t)>();
+  return op.call(u, w, h0, cell, o.plan, o.chunk, o.burn_in, o.tolerance, checkpoint_interval);
+}
+
+std::tuple<Tensor, Tensor, Tensor> call_scan_backward(const Tensor& u, const Tensor& w,
+                                                      const Tensor& checkpoints, const Tensor& dy,
+                                                      const Tensor& dhT, const std::string& cell,
+                                                      const ScanOptions& o) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::_scan_backward", "")
+          .typed<std::tuple<Tensor, Tensor, Tensor>(
+              const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+              const std::string&, const std::string&, int64_t, int64_t, double)>();
+  return op.call(u, w, checkpoints, dy, dhT, cell, o.plan, o.chunk, o.burn_in, o.tolerance);
 }
 
 void record_forward_statistics(ReadStatistics read) {

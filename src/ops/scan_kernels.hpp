@@ -55,6 +55,15 @@ BackwardTensors backward_tensors(const torch::Tensor& u, const torch::Tensor& w,
                                  const torch::Tensor& dy, const torch::Tensor& dhT,
                                  const std::string& cell);
 
+/// _scan_forward and _scan_backward, of the device that the tensors are on.
+std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, bool> call_scan_forward(
+    const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
+    const std::string& cell, const ScanOptions& options, int64_t checkpoint_interval);
+std::tuple<torch::Tensor, torch::Tensor, torch::Tensor> call_scan_backward(
+    const torch::Tensor& u, const torch::Tensor& w, const torch::Tensor& checkpoints,
+    const torch::Tensor& dy, const torch::Tensor& dhT, const std::string& cell,
+    const ScanOptions& options);
+
 /// Reads the statistics of a pass, once it is asked for.
 using ReadStatistics = std::function<ScanStatistics()>;
 
