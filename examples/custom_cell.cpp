@@ -82,7 +82,7 @@ int run() {
   problem.w = w.data();
   problem.checkpoints = checkpoints.data();
   const cpu::Executor executor = cpu::serial_executor();
-  const double tolerance = cpu::kDefaultTolerance<float>;
+  const double tolerance = kDefaultTolerance<float>;
   const cpu::Statistics forward =
       cpu::forward<float>(kernels, executor, problem, plan, tolerance, nullptr, hT.data());
 

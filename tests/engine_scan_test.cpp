@@ -46,8 +46,7 @@ void expect_right(const CellUnderTest<T>& cell, const Case& c, unsigned seed) {
     for (std::size_t i = 0; i < r.checkpoints.size(); ++i) {
       const std::int64_t t = std::int64_t(i) / (channels * p.S) % count * kCheckpointInterval;
       if (t > 0 && t % r.forward.plan.chunk == 0) {
-        expected.states.bound[i] +=
-            cpu::kDefaultTolerance<T> * (1 + std::abs(expected.states.value[i]));
+        expected.states.bound[i] += kDefaultTolerance<T> * (1 + std::abs(expected.states.value[i]));
       }
     }
     EXPECT_LE(worst(r.checkpoints, expected.states), 1);
@@ -117,7 +116,7 @@ TYPED_TEST(EngineScan, TheBoundsNoticeAWrongNumber) {
   for (const auto& cell : cells_under_test<TypeParam>()) {
     SCOPED_TRACE(cell.name);
     Running how{"newton", 16, 0};
-    const double off = 1e3 * cpu::kDefaultTolerance<TypeParam>;
+    const double off = 1e3 * kDefaultTolerance<TypeParam>;
     {
       const Problem<TypeParam> p(cell.kernels, {1, 64, 5}, 8, 0, 6);
       auto r = run(cell.kernels, p, how);
@@ -197,6 +196,26 @@ TEST(EngineScan, HalfStorageIsTheRoundingOfSingleStorage) {
   }
 }
 
+TYPED_TEST(EngineScan, StoringPastTheCachesChangesNothing) {
+  for (const auto& cell : cells_under_test<TypeParam>()) {
+    for (const auto storage : {Storage::kBFloat16, kStorageOf<TypeParam>}) {
+      for (const std::int64_t channels : {64, 96, 83}) {
+        for (const Layout layout : kLayouts) {
+          SCOPED_TRACE(cell.name + " D" + std::to_string(channels));
+          const Problem<TypeParam> p(cell.kernels, {2, 70, channels}, 1, 0, 8);
+          Running how{"speculative", 32, 16, layout, storage};
+          const auto expected = run(cell.kernels, p, how);
+          how.streamed = true;
+          const auto actual = run(cell.kernels, p, how);
+          EXPECT_TRUE(actual.in_bounds_of_memory);
+          EXPECT_EQ(actual.y, expected.y);
+          EXPECT_EQ(actual.du, expected.du);
+        }
+      }
+    }
+  }
+}
+
 TYPED_TEST(EngineScan, NotANumberAndInfinityAreWhereTheLoopHasThem) {
   for (const auto& cell : cells_under_test<TypeParam>()) {
     for (const double special : {double(INFINITY), -double(INFINITY), double(NAN)}) {
@@ -239,7 +258,7 @@ TYPED_TEST(EngineScan, LongMemoryIsCorrectedNotWrong) {
       EXPECT_EQ(r.forward.columns, 3);
       EXPECT_GT(r.forward.columns_corrected, 0);
       EXPECT_GT(r.forward.newton_iterations, 0);
-      EXPECT_LE(r.forward.largest_mismatch, cpu::kDefaultTolerance<TypeParam> * 100);
+      EXPECT_LE(r.forward.largest_mismatch, kDefaultTolerance<TypeParam> * 100);
       EXPECT_EQ(r.forward.plan.chunks, 7);
     }
   }

@@ -116,9 +116,11 @@ class Stored {
         view.batch_stride = steps * view.step_stride + 5;
         break;
     }
-    const std::int64_t size = batch * steps * (N * (channels + extra) + 2) + batch * 5 + 8;
-    bytes_.assign(size * width(), kUntouched);
-    view.data = bytes_.data() + 4 * width();
+    const std::int64_t size = batch * steps * (N * (channels + extra) + 2) + batch * 5;
+    bytes_.assign(size * width() + 3 * kAlignment, kUntouched);
+    const auto address = reinterpret_cast<std::uintptr_t>(bytes_.data());
+    before_ = 2 * kAlignment - address % kAlignment;
+    view.data = bytes_.data() + before_;
   }
   Stored(const Stored&) = delete;
 
@@ -140,7 +142,7 @@ class Stored {
   bool surroundings_untouched() const {
     std::vector<bool> inside(bytes_.size());
     each([&](std::int64_t at, std::int64_t) {
-      for (int i = 0; i < width(); ++i) inside[(at + 4) * width() + i] = true;
+      for (int i = 0; i < width(); ++i) inside[before_ + at * width() + i] = true;
     });
     for (std::size_t i = 0; i < bytes_.size(); ++i) {
       if (!inside[i] && bytes_[i] != kUntouched) return false;
@@ -151,6 +153,7 @@ class Stored {
   cpu::TensorView view;
 
  private:
+  static constexpr std::size_t kAlignment = 64;
   static constexpr unsigned char kUntouched = 0xff;  // NaN in every storage
 
   int width() const {
@@ -175,6 +178,7 @@ class Stored {
   Shape shape_;
   int components_;
   std::vector<unsigned char> bytes_;
+  std::size_t before_ = 0;  // the tensor, in bytes
 };
 
 template <class T>
@@ -189,6 +193,7 @@ struct Running {
   std::optional<cpu::Storage> storage = std::nullopt;  // none: that of the arithmetic
   cpu::Executor executor = cpu::serial_executor();
   bool with_h0 = true;
+  bool streamed = false;  // the outputs
 };
 
 template <class T>
@@ -204,6 +209,7 @@ Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& h
   const cpu::Storage storage = how.storage.value_or(kStorageOf<T>);
   Stored u(p.shape, p.U, how.layout, storage), y(p.shape, 1, how.layout, storage);
   Stored dy(p.shape, 1, how.layout, storage), du(p.shape, p.U, how.layout, storage);
+  y.view.streamed = du.view.streamed = how.streamed;
   u.fill(p.u);
   dy.fill(p.dy);
   Result<T> r;
@@ -217,15 +223,15 @@ Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& h
   r.checkpoints.resize(batch * forward.checkpoint_count() * p.S * channels);
   forward.u = u.view, forward.y = y.view, forward.w = p.w.data();
   forward.checkpoints = r.checkpoints.data();
-  r.forward = cpu::forward(cell, how.executor, forward, plan, cpu::kDefaultTolerance<T>,
+  r.forward = cpu::forward(cell, how.executor, forward, plan, kDefaultTolerance<T>,
                            how.with_h0 ? p.h0.data() : nullptr, r.hT.data());
   cpu::BackwardProblem<T> backward{};
   backward.batch = batch, backward.steps = steps, backward.channels = channels;
   backward.u = u.view, backward.dy = dy.view, backward.du = du.view, backward.w = p.w.data();
   backward.checkpoints = r.checkpoints.data();
   backward.final_adjoint = p.dhT.data();
-  r.backward = cpu::backward(cell, how.executor, backward, plan, cpu::kDefaultTolerance<T>,
-                             r.dw.data(), r.dh0.data());
+  r.backward = cpu::backward(cell, how.executor, backward, plan, kDefaultTolerance<T>, r.dw.data(),
+                             r.dh0.data());
   r.y = y.values<T>();
   r.du = du.values<T>();
   r.in_bounds_of_memory = y.surroundings_untouched() && du.surroundings_untouched();
@@ -241,7 +247,7 @@ BoundedResult bounds(const CellUnderTest<T>& cell, const Problem<T>& p, const Re
   const Trajectory trajectory{y.data(), checkpoints.data()};
   return cell.bounds(p.shape, wide(p.u).data(), wide(p.w).data(), with_h0 ? h0.data() : nullptr,
                      wide(p.dy).data(), wide(p.dhT).data(),
-                     {of.forward.plan.chunk, of.backward.plan.chunk, cpu::kDefaultTolerance<T>},
+                     {of.forward.plan.chunk, of.backward.plan.chunk, kDefaultTolerance<T>},
                      follow ? &trajectory : nullptr);
 }
 

@@ -24,6 +24,11 @@ inline constexpr std::int64_t kCheckpointInterval = 16;
 /// Most Newton corrections before the chunks that are still wrong are walked in order.
 inline constexpr int kMaxNewtonIterations = 8;
 
+/// The mismatch that a boundary between chunks may have, relative to 1 + |state| (or to the largest
+/// adjoint), in the arithmetic of T.
+template <class T>
+inline constexpr double kDefaultTolerance = sizeof(T) == 8 ? 1e-12 : 1e-6;
+
 enum class Way { kSequential, kSpeculative, kNewton };
 
 inline std::string_view way_name(Way way) {

@@ -174,8 +174,8 @@ CheckReport judge(const CheckCase& check, const CheckProblem& problem, const Che
   const auto data = [](const Tensor& t) { return t.const_data_ptr<double>(); };
   const bool twice = problem.w.scalar_type() == torch::kFloat64;
   const double tolerance = check.options.tolerance > 0 ? check.options.tolerance
-                           : twice                     ? cpu::kDefaultTolerance<double>
-                                                       : cpu::kDefaultTolerance<float>;
+                           : twice                     ? kDefaultTolerance<double>
+                                                       : kDefaultTolerance<float>;
   const int64_t whole = std::max<int64_t>(shape.steps, 1);
   const Permitted permitted{forward.chunk > 0 ? forward.chunk : whole,
                             backward.chunk > 0 ? backward.chunk : whole, tolerance};

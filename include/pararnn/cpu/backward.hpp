@@ -5,8 +5,7 @@
 //   verify    it equals the adjoint at which the next chunk arrived, to the tolerance relative to
 //             the largest adjoint in the chunk: gradients have no scale of their own
 //   correct   columns that fail: each chunk's affine map, a scan over the maps, and the chunks
-//   whose
-//             end moved again; exact in one step, since the recurrence is linear
+//             whose end moved again; exact in one step, since the recurrence is linear
 //   repair    what still fails (maps that overflow): its chunks in order
 //
 // Each chunk leaves its part of the parameters' gradient; the parts are summed in a fixed order.
@@ -54,28 +53,13 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     }
     return false;
   };
-  const auto failing_columns = [&](const std::vector<std::int64_t>& among) {
-    std::vector<std::int64_t> failing;
-    for (const std::int64_t column : among) {
-      for (std::int64_t p = 0; p + 1 < chunks; ++p) {
-        if (boundary_fails(column / channels, p, column % channels)) {
-          failing.push_back(column);
-          break;
-        }
-      }
-    }
-    return failing;
-  };
-  const auto lane = [&](std::int64_t b, std::int64_t p, std::int64_t d) {
-    return (b * chunks + p) * channels + d;
-  };
   // The affine maps of all chunks but the first, whose adjoint nobody waits for, and the scan over
   // them. Returns the lanes whose end moved; all of them if nothing was run before.
   const auto correct = [&](const std::vector<std::int64_t>& columns, bool run_before) {
     std::vector<std::int64_t> ids;
     for (const std::int64_t column : columns) {
       for (std::int64_t p = 1; p < chunks; ++p) {
-        ids.push_back(lane(column / channels, p, column % channels));
+        ids.push_back(problem.lane(column / channels, p, column % channels));
       }
     }
     std::sort(ids.begin(), ids.end());
@@ -85,7 +69,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     for (const std::int64_t column : columns) {
       const std::int64_t b = column / channels, d = column % channels;
       for (int s = 0; s < S; ++s) mu[s] = end[at(b, chunks - 1, s, d)];
-      if (!run_before) ids.push_back(lane(b, chunks - 1, d));
+      if (!run_before) ids.push_back(problem.lane(b, chunks - 1, d));
       for (std::int64_t p = chunks - 2; p >= 0; --p) {
         bool moved = !run_before;
         const double scale = run_before ? peak[(b * chunks + p) * channels + d] : 0;
@@ -99,7 +83,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
         mu = next;
         if (!moved) continue;
         for (int s = 0; s < S; ++s) end[at(b, p, s, d)] = mu[s];
-        ids.push_back(lane(b, p, d));
+        ids.push_back(problem.lane(b, p, d));
       }
     }
     std::sort(ids.begin(), ids.end());
@@ -107,8 +91,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     statistics.newton_iterations += 1;
   };
 
-  std::vector<std::int64_t> columns(batch * channels);
-  for (std::int64_t i = 0; i < batch * channels; ++i) columns[i] = i;
+  const std::vector<std::int64_t> columns = all_columns(problem);
   if (chunks > 1 && plan.way == Way::kNewton) {
     correct(columns, false);
   } else {
@@ -116,13 +99,13 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
               chunks == 1 ? BackwardPass::kGiven : BackwardPass::kBurnIn, all_lanes(problem));
   }
 
-  std::vector<std::int64_t> failing = failing_columns(columns);
+  std::vector<std::int64_t> failing = failing_columns(problem, columns, boundary_fails);
   statistics.columns_corrected = std::int64_t(failing.size());
   // As in the forward pass: a walk when the failing columns fill the machine by themselves.
   const bool walk = std::int64_t(failing.size()) >= std::int64_t(kernels.lanes) * executor.threads;
   if (!failing.empty() && !walk && plan.way == Way::kSpeculative) {
     correct(failing, true);
-    failing = failing_columns(failing);
+    failing = failing_columns(problem, failing, boundary_fails);
   }
   statistics.columns_repaired = std::int64_t(failing.size());
   for (std::int64_t p = chunks - 2; p >= 0 && !failing.empty(); --p) {
@@ -131,7 +114,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
       const std::int64_t b = column / channels, d = column % channels;
       if (!boundary_fails(b, p, d)) continue;
       for (int s = 0; s < S; ++s) end[at(b, p, s, d)] = start[at(b, p + 1, s, d)];
-      ids.push_back(lane(b, p, d));
+      ids.push_back(problem.lane(b, p, d));
     }
     run_lanes(executor, kernels, kernels.backward, problem, BackwardPass::kGiven, ids);
   }

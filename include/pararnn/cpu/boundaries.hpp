@@ -22,9 +22,6 @@ struct Statistics {
   std::int64_t columns = 0, columns_corrected = 0, columns_repaired = 0;
 };
 
-template <class T>
-inline constexpr double kDefaultTolerance = sizeof(T) == 8 ? 1e-12 : 1e-6;
-
 /// Runs `kernel(problem, pass, ids, count)` over all lanes of the list, in groups.
 template <class T, class Kernel, class Problem, class Pass>
 void run_lanes(const Executor& executor, const Kernels<T>& kernels, Kernel kernel,
@@ -39,6 +36,27 @@ void run_lanes(const Executor& executor, const Kernels<T>& kernels, Kernel kerne
     const std::int64_t first = task * lanes_per_task;
     kernel(problem, pass, ids.data() + first, int(std::min(lanes_per_task, count - first)));
   });
+}
+
+inline std::vector<std::int64_t> all_columns(const Chunking& chunking) {
+  std::vector<std::int64_t> columns(chunking.batch * chunking.channels);
+  for (std::int64_t i = 0; i < std::int64_t(columns.size()); ++i) columns[i] = i;
+  return columns;
+}
+
+/// The columns (b, d) of a list, as b D + d, where fails(b, p, d) for any boundary between chunks p
+/// and p + 1.
+template <class Fails>
+std::vector<std::int64_t> failing_columns(const Chunking& chunking,
+                                          const std::vector<std::int64_t>& among, Fails&& fails) {
+  std::vector<std::int64_t> failing;
+  for (const std::int64_t column : among) {
+    const std::int64_t b = column / chunking.channels, d = column % chunking.channels;
+    std::int64_t p = 0;
+    while (p + 1 < chunking.chunks && !fails(b, p, d)) ++p;
+    if (p + 1 < chunking.chunks) failing.push_back(column);
+  }
+  return failing;
 }
 
 inline std::vector<std::int64_t> all_lanes(const Chunking& chunking) {

@@ -42,36 +42,19 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
                                              : ForwardPass::kBurnIn;
   run_lanes(executor, kernels, kernels.forward, problem, first_pass, all_lanes(problem));
 
+  // Where chunk p ended against where chunk p + 1 started.
   const auto boundary_fails = [&](std::int64_t b, std::int64_t p, std::int64_t d) {
     for (int s = 0; s < S; ++s) {
-      const double left = end[at(b, p - 1, s, d)], right = start[at(b, p, s, d)];
+      const double left = end[at(b, p, s, d)], right = start[at(b, p + 1, s, d)];
       if (!(mismatch(left, right) <= tolerance * (1 + std::min(std::abs(left), std::abs(right))))) {
         return true;
       }
     }
     return false;
   };
-  // Columns (b, d) with a boundary that fails, as b D + d.
-  const auto failing_columns = [&](const std::vector<std::int64_t>* among) {
-    std::vector<std::int64_t> failing;
-    const std::int64_t count = among ? std::int64_t(among->size()) : batch * channels;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t column = among ? (*among)[i] : i;
-      for (std::int64_t p = 1; p < chunks; ++p) {
-        if (boundary_fails(column / channels, p, column % channels)) {
-          failing.push_back(column);
-          break;
-        }
-      }
-    }
-    return failing;
-  };
-  const auto lane = [&](std::int64_t b, std::int64_t p, std::int64_t d) {
-    return (b * chunks + p) * channels + d;
-  };
 
   std::vector<std::int64_t> failing;
-  if (chunks > 1) failing = failing_columns(nullptr);
+  if (chunks > 1) failing = failing_columns(problem, all_columns(problem), boundary_fails);
   statistics.columns_corrected = std::int64_t(failing.size());
 
   // A walk costs each chunk once and needs failing columns enough to fill the machine; Newton
@@ -86,7 +69,7 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
       const std::int64_t b = column / channels, d = column % channels;
       std::fill(delta.begin(), delta.end(), T(0));
       for (std::int64_t p = 1; p < chunks; ++p) {
-        bool moves = !have_jacobians && boundary_fails(b, p, d);
+        bool moves = !have_jacobians && boundary_fails(b, p - 1, d);
         for (int s = 0; s < S; ++s) {
           T sum = 0;
           for (int i = 0; have_jacobians && i < S; ++i) {
@@ -102,7 +85,7 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
         }
         if (!moves) continue;
         for (int s = 0; s < S; ++s) start[at(b, p, s, d)] = next[s];
-        moved.push_back(lane(b, p, d));
+        moved.push_back(problem.lane(b, p, d));
       }
     }
     // Without Jacobians the correction is one step of fixed-point iteration; every chunk of the
@@ -111,7 +94,7 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
       moved.clear();
       for (const std::int64_t column : failing) {
         for (std::int64_t p = 0; p < chunks; ++p) {
-          moved.push_back(lane(column / channels, p, column % channels));
+          moved.push_back(problem.lane(column / channels, p, column % channels));
         }
       }
       have_jacobians = true;
@@ -119,7 +102,7 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
     std::sort(moved.begin(), moved.end());
     run_lanes(executor, kernels, kernels.forward, problem, ForwardPass::kGivenLinearized, moved);
     statistics.newton_iterations = k + 1;
-    failing = failing_columns(&failing);
+    failing = failing_columns(problem, failing, boundary_fails);
   }
 
   if (!failing.empty()) {
@@ -128,9 +111,9 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
       std::vector<std::int64_t> ids;
       for (const std::int64_t column : failing) {
         const std::int64_t b = column / channels, d = column % channels;
-        if (!boundary_fails(b, p, d)) continue;
+        if (!boundary_fails(b, p - 1, d)) continue;
         for (int s = 0; s < S; ++s) start[at(b, p, s, d)] = end[at(b, p - 1, s, d)];
-        ids.push_back(lane(b, p, d));
+        ids.push_back(problem.lane(b, p, d));
       }
       run_lanes(executor, kernels, kernels.forward, problem, ForwardPass::kGiven, ids);
     }

@@ -9,11 +9,10 @@
 //   du_t = (dh_t/du_t)^T lambda_t,  dw += (dh_t/dw)^T lambda_t
 #pragma once
 
-#include <new>
-
 #include "pararnn/core/affine.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cpu/lanes.hpp"
+#include "pararnn/cpu/parts.hpp"
 
 namespace pararnn::cpu {
 inline namespace PARARNN_INSTRUCTION_SET {
@@ -23,90 +22,55 @@ inline namespace PARARNN_INSTRUCTION_SET {
 template <class C, class T>
 inline constexpr int kLanesFor = (C::kState >= 4 ? 1 : 2) * kNativeLanes<T>;
 
-template <class B, int N>
-PARARNN_FN Vec<B, N> load_vec(const typename B::Scalar* from) {
-  Vec<B, N> result{};
-  static_for<N>([&](auto n) PARARNN_LAMBDA { result[n] = B::load(from + n * B::kLanes); });
-  return result;
-}
-
-template <class B, int N>
-PARARNN_FN Vec<B, N> select_vec(const typename B::Integer& mask, const Vec<B, N>& a,
-                                const Vec<B, N>& b) {
-  Vec<B, N> result{};
-  static_for<N>([&](auto n) PARARNN_LAMBDA { result[n] = select(mask, a[n], b[n]); });
-  return result;
-}
-
-/// The entries of a matrix, row by row.
-template <class B, int R, int C>
-PARARNN_FN Vec<B, R * C> flatten(const Mat<B, R, C>& m) {
-  Vec<B, R * C> result{};
-  static_for<R>([&](auto r) PARARNN_LAMBDA {
-    static_for<C>([&](auto c) PARARNN_LAMBDA { result[r * C + c] = m(r, c); });
-  });
-  return result;
-}
-
-/// The groups of one task, side by side on the stack, made by make(first lane, lanes).
-template <class Walker, int W>
-class WalkerList {
- public:
-  template <class F>
-  WalkerList(int count, F&& make) : size_(0) {
-    for (int first = 0; first < count; first += W) {
-      new (begin() + size_++) Walker(make(first, count - first < W ? count - first : W));
-    }
-  }
-  Walker* begin() { return reinterpret_cast<Walker*>(bytes_); }
-  Walker* end() { return begin() + size_; }
-
- private:
-  alignas(Walker) unsigned char bytes_[sizeof(Walker) * kGroupsPerTask];
-  int size_;
-};
-
 /// One cell's forward kernel.
 template <Cell C, class T>
 struct ForwardKernel {
   static constexpr int S = C::kState, U = C::kInputs, P = C::kParams, W = kLanesFor<C, T>;
   using B = Batch<T, W>;
 
+  static constexpr int kParts = B::kRegisters;
+  using Part = PartOf<B>;
+
   struct Carry {
     Vec<B, S> h;
-    Mat<B, S, S> m;
+    Mat<B, S, S> m;  // the product of the steps' Jacobians
   };
 
   /// Advances `steps` steps of a block; lane i stops after rows[i].
   template <bool kLinearize, bool kRagged>
   static void advance(const T* u, const Vec<B, P>& w, int steps, const B& rows, Carry& carry,
                       T* y) {
-    Carry state = carry;
+    Vec<Part, P> weights[kParts];
+    Vec<Part, S> h[kParts];
+    Mat<Part, S, S> m[kParts];
+    static_for<kParts>([&](auto part) PARARNN_LAMBDA {
+      weights[part] = part_of(w, part);
+      h[part] = part_of(carry.h, part);
+      m[part] = part_of(carry.m, part);
+    });
     for (int i = 0; i < steps; ++i) {
-      const Vec<B, U> input = load_vec<B, U>(u + i * U * W);
-      Carry next = state;
-      if constexpr (kLinearize) {
-        const auto linear = linearize<C>(state.h, input, w, state.m);
-        next.h = linear.next;
-        next.m = linear.product;
-      } else {
-        next.h = C::step(state.h, input, w);
-      }
-      if constexpr (kRagged) {
-        const auto active = less(B(T(i)), rows);
-        next.h = select_vec(active, next.h, state.h);
+      static_for<kParts>([&](auto part) PARARNN_LAMBDA {
+        const Vec<Part, U> input = load_part<B, U>(u + i * U * W, part);
+        Linearized<Part, S> next{{}, m[part]};
         if constexpr (kLinearize) {
-          static_for<S>([&](auto r) PARARNN_LAMBDA {
-            static_for<S>([&](auto c) PARARNN_LAMBDA {
-              next.m(r, c) = select(active, next.m(r, c), state.m(r, c));
-            });
-          });
+          next = linearize<C>(h[part], input, weights[part], m[part]);
+        } else {
+          next.next = C::step(h[part], input, weights[part]);
         }
-      }
-      state = next;
-      state.h[0].store(y + i * W);
+        if constexpr (kRagged) {
+          const auto active = less(Part(T(i)), part_of(Vec<B, 1>{rows}, part)[0]);
+          next = {select_vec(active, next.next, h[part]),
+                  select_mat(active, next.product, m[part])};
+        }
+        h[part] = next.next;
+        m[part] = next.product;
+        h[part][0].store(y + i * W + part * Part::kLanes);
+      });
     }
-    carry = state;
+    static_for<kParts>([&](auto part) PARARNN_LAMBDA {
+      set_part(carry.h, part, h[part]);
+      set_part(carry.m, part, m[part]);
+    });
   }
 
   static void advance(bool linearize, const Rows& rows, const T* u, const LaneGroup<T, W>& group,
@@ -121,20 +85,19 @@ struct ForwardKernel {
     }
   }
 
-  /// Advances all lanes of the list, group by group within a block of time: neighbouring groups
-  /// share the pages of the tensors.
+  /// Advances all lanes of the list, block by block of time.
   static void run(const ForwardProblem<T>& problem, ForwardPass pass, const std::int64_t* ids,
                   int count) {
     const bool burn_in = pass == ForwardPass::kBurnIn || pass == ForwardPass::kBurnInLinearized;
     const bool linearized =
         pass == ForwardPass::kGivenLinearized || pass == ForwardPass::kBurnInLinearized;
-    alignas(B) T u_block[kCheckpointInterval * U * W] = {};
-    alignas(B) T y_block[kCheckpointInterval * W];
-
     struct Walker {
       LaneGroup<T, W> group;
       Vec<B, P> w;
       Carry carry;
+      Rows rows = {};
+      alignas(B) T u[kCheckpointInterval * U * W] = {};
+      alignas(B) T y[kCheckpointInterval * W] = {};
     };
     WalkerList<Walker, W> walkers(count, [&](int first, int size) {
       const LaneGroup<T, W> group(problem, ids + first, size, problem.u.head_width);
@@ -150,10 +113,12 @@ struct ForwardKernel {
       }
       for (std::int64_t t = -problem.burn_in; t < 0; t += kCheckpointInterval) {
         for (Walker& walker : walkers) {
-          const Rows rows = walker.group.set_rows(
+          walker.rows = walker.group.set_rows(
               0, [](const Run& run) { return run.chunk == 0 ? 0 : kCheckpointInterval; });
-          walker.group.template load_block<U>(problem.u, t, u_block);
-          advance(false, rows, u_block, walker.group, walker.w, walker.carry, y_block);
+        }
+        walkers.template load<U>(problem.u, t, &Walker::u);
+        for (Walker& walker : walkers) {
+          advance(false, walker.rows, walker.u, walker.group, walker.w, walker.carry, walker.y);
         }
       }
       for (Walker& walker : walkers) {
@@ -162,15 +127,18 @@ struct ForwardKernel {
     }
     for (std::int64_t t = 0; t < problem.chunk; t += kCheckpointInterval) {
       for (Walker& walker : walkers) {
-        const Rows rows = walker.group.set_rows(t);
+        walker.rows = walker.group.set_rows(t);
         if (problem.checkpoints) {
           walker.group.template store_checkpoint<S>(walker.carry.h, problem.checkpoints, t);
         }
-        walker.group.template load_block<U>(problem.u, t, u_block);
-        advance(linearized, rows, u_block, walker.group, walker.w, walker.carry, y_block);
-        walker.group.template store_block<1>(y_block, problem.y, t);
       }
+      walkers.template load<U>(problem.u, t, &Walker::u);
+      for (Walker& walker : walkers) {
+        advance(linearized, walker.rows, walker.u, walker.group, walker.w, walker.carry, walker.y);
+      }
+      walkers.template store<1>(&Walker::y, problem.y, t);
     }
+    finish_streaming();
     for (const Walker& walker : walkers) {
       walker.group.template store_boundary<S>(walker.carry.h, problem.end);
       if (linearized) {
@@ -192,17 +160,8 @@ struct BackwardKernel {
     Mat<B, S, N> step[kCheckpointInterval];
   };
 
-  // A number and its derivatives fill many registers: the group's are taken one by one within a
-  // step, which leaves the processor two chains of operations to overlap and spills less.
   static constexpr int kParts = B::kRegisters;
-  using Part = Batch<T, kNativeLanes<T>>;
-
-  template <int N>
-  PARARNN_FN static Vec<Part, N> part_of(const Vec<B, N>& x, int part) {
-    Vec<Part, N> result{};
-    static_for<N>([&](auto n) PARARNN_LAMBDA { result[n].registers[0] = x[n].registers[part]; });
-    return result;
-  }
+  using Part = PartOf<B>;
 
   /// The Jacobians of a block's steps, from the state before it.
   template <int N>
@@ -211,21 +170,14 @@ struct BackwardKernel {
     Vec<Part, S> h[kParts];
     Vec<Part, P> weights[kParts];
     static_for<kParts>([&](auto part) PARARNN_LAMBDA {
-      h[part] = part_of<S>(before, part);
-      weights[part] = part_of<P>(w, part);
+      h[part] = part_of(before, part);
+      weights[part] = part_of(w, part);
     });
     for (int i = 0; i < steps; ++i) {
       static_for<kParts>([&](auto part) PARARNN_LAMBDA {
-        Vec<Part, U> input{};
-        static_for<U>([&](auto n) PARARNN_LAMBDA {
-          input[n] = Part::load(u + (i * U + n) * W + part * Part::kLanes);
-        });
+        const Vec<Part, U> input = load_part<B, U>(u + i * U * W, part);
         const auto d = differentiate<C, N>(h[part], input, weights[part]);
-        static_for<S>([&](auto s) PARARNN_LAMBDA {
-          static_for<N>([&](auto n) PARARNN_LAMBDA {
-            jacobians.step[i](s, n).registers[part] = d.jacobian(s, n).registers[0];
-          });
-        });
+        set_part(jacobians.step[i], part, d.jacobian);
         h[part] = d.next;
       });
     }
@@ -292,31 +244,30 @@ struct BackwardKernel {
     gradients = g;
   }
 
-  union Scratch {
-    Jacobians<S> state;
-    Jacobians<kAll> all;
-    Scratch() {}
-  };
-  struct Blocks {
-    alignas(B) T u[kCheckpointInterval * U * W] = {};
-    alignas(B) T du[kCheckpointInterval * U * W];
-    alignas(B) T dy[kCheckpointInterval * W] = {};
-    Scratch jacobians;
-  };
   struct Walker {
     LaneGroup<T, W> group;
     Vec<B, P> w;
     Gradients gradients;
     Affine<B, S> map;
+    Rows rows = {};
+    alignas(B) T u[kCheckpointInterval * U * W] = {};
+    alignas(B) T du[kCheckpointInterval * U * W] = {};
+    alignas(B) T dy[kCheckpointInterval * W] = {};
   };
   using Walkers = WalkerList<Walker, W>;
 
-  /// Loads the inputs of the block at step t of the chunk and the state before it.
-  static Vec<B, S> load(const BackwardProblem<T>& problem, const LaneGroup<T, W>& group,
-                        std::int64_t t, Blocks& blocks) {
-    group.template load_block<U>(problem.u, t, blocks.u);
-    group.template load_block<1>(problem.dy, t, blocks.dy);
-    return group.template load_checkpoint<S>(problem.checkpoints, t);
+  /// Loads the inputs and the gradients of the outputs of the block at step t of the chunks.
+  static void load(const BackwardProblem<T>& problem, std::int64_t t, Walkers& walkers) {
+    walkers.template load<U>(problem.u, t, &Walker::u);
+    walkers.template load<1>(problem.dy, t, &Walker::dy);
+  }
+
+  /// The Jacobians of a walker's block at step t of its chunk.
+  template <int N>
+  static void recompute(const BackwardProblem<T>& problem, std::int64_t t, const Walker& walker,
+                        Jacobians<N>& jacobians) {
+    recompute<N>(walker.group.template load_checkpoint<S>(problem.checkpoints, t), walker.u,
+                 walker.w, walker.rows.most, jacobians);
   }
 
   static std::int64_t last_block(std::int64_t steps) {
@@ -324,13 +275,14 @@ struct BackwardKernel {
   }
 
   /// The affine map of each chunk.
-  static void maps(const BackwardProblem<T>& problem, Walkers& walkers, Blocks& blocks) {
+  static void maps(const BackwardProblem<T>& problem, Walkers& walkers) {
+    Jacobians<S> jacobians;
     for (std::int64_t t = last_block(problem.chunk); t >= 0; t -= kCheckpointInterval) {
+      for (Walker& walker : walkers) walker.rows = walker.group.set_rows(t);
+      load(problem, t, walkers);
       for (Walker& walker : walkers) {
-        const Rows rows = walker.group.set_rows(t);
-        recompute<S>(load(problem, walker.group, t, blocks), blocks.u, walker.w, rows.most,
-                     blocks.jacobians.state);
-        sweep(blocks.jacobians.state, blocks.dy, rows.most, walker.group.rows(), walker.map);
+        recompute(problem, t, walker, jacobians);
+        sweep(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.map);
       }
     }
     for (const Walker& walker : walkers) {
@@ -341,7 +293,8 @@ struct BackwardKernel {
 
   /// The adjoint at the chunk's end: back from a burn-in beyond it, from zero, or from the final
   /// adjoint where the sequence ends within it.
-  static void burn_in(const BackwardProblem<T>& problem, Walkers& walkers, Blocks& blocks) {
+  static void burn_in(const BackwardProblem<T>& problem, Walkers& walkers) {
+    Jacobians<S> jacobians;
     const auto steps_beyond = [&](const Run& run) {
       const std::int64_t left = problem.steps - run.begin - run.steps;
       return left < problem.burn_in ? left : problem.burn_in;
@@ -355,13 +308,12 @@ struct BackwardKernel {
                      walker.group.template load_row<S>(problem.final_adjoint), Vec<B, S>{});
     }
     for (std::int64_t t = last_block(problem.burn_in); t >= 0; t -= kCheckpointInterval) {
+      for (Walker& walker : walkers) walker.rows = walker.group.set_rows(t, steps_beyond);
+      // Chunks that have a next one are whole: it begins problem.chunk steps after theirs.
+      load(problem, problem.chunk + t, walkers);
       for (Walker& walker : walkers) {
-        const Rows rows = walker.group.set_rows(t, steps_beyond);
-        // Chunks that have a next one are whole: it begins problem.chunk steps after theirs.
-        recompute<S>(load(problem, walker.group, problem.chunk + t, blocks), blocks.u, walker.w,
-                     rows.most, blocks.jacobians.state);
-        sweep(blocks.jacobians.state, blocks.dy, rows.most, walker.group.rows(),
-              walker.gradients.mu);
+        recompute(problem, problem.chunk + t, walker, jacobians);
+        sweep(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.gradients.mu);
       }
     }
     for (const Walker& walker : walkers) {
@@ -371,7 +323,6 @@ struct BackwardKernel {
 
   static void run(const BackwardProblem<T>& problem, BackwardPass pass, const std::int64_t* ids,
                   int count) {
-    Blocks blocks;
     Walkers walkers(count, [&](int first, int size) {
       const LaneGroup<T, W> group(problem, ids + first, size, problem.u.head_width);
       return Walker{group,
@@ -379,23 +330,25 @@ struct BackwardKernel {
                     {group.template load_boundary<S>(problem.end), {}, B(T(0))},
                     identity_map<B, S>()};
     });
-    if (pass == BackwardPass::kMap) return maps(problem, walkers, blocks);
-    if (pass == BackwardPass::kBurnIn) burn_in(problem, walkers, blocks);
+    if (pass == BackwardPass::kMap) return maps(problem, walkers);
+    if (pass == BackwardPass::kBurnIn) burn_in(problem, walkers);
+    Jacobians<kAll> jacobians;
     for (std::int64_t t = last_block(problem.chunk); t >= 0; t -= kCheckpointInterval) {
+      for (Walker& walker : walkers) walker.rows = walker.group.set_rows(t);
+      load(problem, t, walkers);
       for (Walker& walker : walkers) {
-        const Rows rows = walker.group.set_rows(t);
-        recompute<kAll>(load(problem, walker.group, t, blocks), blocks.u, walker.w, rows.most,
-                        blocks.jacobians.all);
-        if (rows.ragged) {
-          sweep<true>(blocks.jacobians.all, blocks.dy, rows.most, walker.group.rows(),
-                      walker.gradients, blocks.du);
+        recompute(problem, t, walker, jacobians);
+        if (walker.rows.ragged) {
+          sweep<true>(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.gradients,
+                      walker.du);
         } else {
-          sweep<false>(blocks.jacobians.all, blocks.dy, rows.most, B(T(0)), walker.gradients,
-                       blocks.du);
+          sweep<false>(jacobians, walker.dy, walker.rows.most, B(T(0)), walker.gradients,
+                       walker.du);
         }
-        walker.group.template store_block<U>(blocks.du, problem.du, t);
       }
+      walkers.template store<U>(&Walker::du, problem.du, t);
     }
+    finish_streaming();
     for (const Walker& walker : walkers) {
       walker.group.template store_boundary<S>(walker.gradients.mu, problem.start);
       walker.group.template store_boundary<P>(walker.gradients.dw, problem.dw);

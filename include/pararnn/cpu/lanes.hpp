@@ -5,6 +5,8 @@
 // kCheckpointInterval steps.
 #pragma once
 
+#include <new>
+
 #include "pararnn/core/vec.hpp"
 #include "pararnn/cpu/storage.hpp"
 
@@ -117,18 +119,32 @@ class LaneGroup {
     scatter<S>(state, to, [&](int r, int s) { return checkpoint_offset(r, t, S, s); });
   }
 
-  /// Fills block[(i N + n) W + lane] with component n of step t + i of the chunk, i < rows.
+  /// Finds the block of `view` that starts at step t of the chunks, for load_steps and store_steps.
+  void seek(const TensorView& view, std::int64_t t) {
+    for (int r = 0; r < run_count_; ++r) {
+      base_[r] = view.offset(runs_[r].row, runs_[r].begin + t, runs_[r].channel);
+    }
+  }
+
+  /// Fills block[(i N + n) W + lane] with component n of the block's step i, first <= i < last and
+  /// i < rows.
   template <int N>
-  void load_block(const TensorView& view, std::int64_t t, T* block) const {
-    each_piece<N>(view, t, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
+  PARARNN_FN void load_steps(const TensorView& view, int first, int last, T* block) const {
+    each_piece<N>(view, first, last, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
       load_run(view.data, view.storage, at, length, block + i);
     });
   }
   template <int N>
-  void store_block(const T* block, const TensorView& view, std::int64_t t) const {
-    each_piece<N>(view, t, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
-      store_run(block + i, length, view.data, view.storage, at);
-    });
+  PARARNN_FN void store_steps(const T* block, const TensorView& view, int first, int last) const {
+    if (view.streamed) {
+      each_piece<N>(view, first, last, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
+        stream_run(block + i, length, view.data, view.storage, at);
+      });
+    } else {
+      each_piece<N>(view, first, last, [&](std::int64_t at, int length, int i) PARARNN_LAMBDA {
+        store_run(block + i, length, view.data, view.storage, at);
+      });
+    }
   }
 
  private:
@@ -178,16 +194,16 @@ class LaneGroup {
     }
   }
 
-  /// f(offset in the view, length, index in the block) for each piece of a block. The length of a
-  /// full run is a constant to the compiler.
+  /// f(offset in the view, length, index in the block) for each piece of some steps. The length of
+  /// a full run is a constant to the compiler.
   template <int N, class F>
-  PARARNN_FN void each_piece(const TensorView& view, std::int64_t t, F&& f) const {
+  PARARNN_FN void each_piece(const TensorView& view, int first, int last, F&& f) const {
     for (int r = 0; r < run_count_; ++r) {
       const Run& run = runs_[r];
-      const std::int64_t base = view.offset(run.row, run.begin + t, run.channel);
-      for (int step = 0; step < rows_[r]; ++step) {
+      const int end = last < rows_[r] ? last : rows_[r];
+      for (int step = first; step < end; ++step) {
         for (int n = 0; n < N; ++n) {
-          const std::int64_t at = base + step * view.step_stride + n * view.component_stride;
+          const std::int64_t at = base_[r] + step * view.step_stride + n * view.component_stride;
           const int index = (step * N + n) * W + run.first;
           if (run.length == W) {
             f(at, W, index);
@@ -204,6 +220,53 @@ class LaneGroup {
   std::int64_t longest_;
   Run runs_[W];
   int rows_[W];
+  std::int64_t base_[W];
+};
+
+/// The groups of one task, side by side on the stack, made by make(first lane, lanes), each with
+/// the blocks of numbers that it works on.
+template <class Walker, int W>
+class WalkerList {
+ public:
+  template <class F>
+  WalkerList(int count, F&& make) : size_(0) {
+    for (int first = 0; first < count; first += W) {
+      new (begin() + size_++) Walker(make(first, count - first < W ? count - first : W));
+    }
+  }
+  Walker* begin() { return reinterpret_cast<Walker*>(bytes_); }
+  Walker* end() { return begin() + size_; }
+
+  /// Calls f(walker, first, last) until each walker had the steps of a block. Step by step over all
+  /// of them: neighbouring groups lie side by side in memory, which is read and written in its
+  /// order.
+  template <class F>
+  void each_step(F&& f) {
+    const int together = size_ == 1 ? kCheckpointInterval : 1;
+    for (int step = 0; step < kCheckpointInterval; step += together) {
+      for (Walker& walker : *this) f(walker, step, step + together);
+    }
+  }
+
+  /// Loads a block of N components, that starts at step t of the chunks, for each group.
+  template <int N, class Block>
+  void load(const TensorView& view, std::int64_t t, Block Walker::*block) {
+    for (Walker& walker : *this) walker.group.seek(view, t);
+    each_step([&](Walker& walker, int first, int last) {
+      walker.group.template load_steps<N>(view, first, last, walker.*block);
+    });
+  }
+  template <int N, class Block>
+  void store(Block Walker::*block, const TensorView& view, std::int64_t t) {
+    for (Walker& walker : *this) walker.group.seek(view, t);
+    each_step([&](Walker& walker, int first, int last) {
+      walker.group.template store_steps<N>(walker.*block, view, first, last);
+    });
+  }
+
+ private:
+  alignas(Walker) unsigned char bytes_[sizeof(Walker) * kGroupsPerTask];
+  int size_;
 };
 
 }  // namespace PARARNN_INSTRUCTION_SET

@@ -11,6 +11,10 @@
 
 namespace pararnn::cpu {
 
+/// From this size on, a tensor that is written outgrows the caches: storing past them spares the
+/// read of each line before it is written.
+inline constexpr std::int64_t kStreamedBytes = std::int64_t(8) << 20;
+
 /// How numbers are kept in a caller's tensor.
 enum class Storage : std::uint8_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
@@ -21,6 +25,7 @@ struct TensorView {
   Storage storage = Storage::kFloat32;
   std::int64_t batch_stride = 0, step_stride = 0, component_stride = 0;
   std::int64_t head_stride = 0, head_width = 1;
+  bool streamed = false;  // what is written goes past the caches
 
   std::int64_t offset(std::int64_t b, std::int64_t t, std::int64_t d) const {
     return b * batch_stride + t * step_stride + (d / head_width) * head_stride + d % head_width;
@@ -33,6 +38,9 @@ struct Chunking {
   std::int64_t chunk, chunks, burn_in;
 
   std::int64_t lane_count() const { return batch * chunks * channels; }
+  std::int64_t lane(std::int64_t b, std::int64_t p, std::int64_t d) const {
+    return (b * chunks + p) * channels + d;
+  }
   std::int64_t checkpoint_count() const {
     return (steps + kCheckpointInterval - 1) / kCheckpointInterval;
   }

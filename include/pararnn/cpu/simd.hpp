@@ -187,6 +187,29 @@ PARARNN_FN Batch<T, W> power_of_two(const typename Batch<T, W>::Integer& n) {
   return bit_cast<Batch<T, W>>(shift_left<F::kMantissaBits>(n + I(F::kExponentBias)));
 }
 
+/// Coefficients [First, First + Count) of a polynomial at x, `powers` being x, x^2, x^4, ...
+template <int First, int Count, class T, int W, int N>
+PARARNN_FN Batch<T, W> polynomial_part(const Vec<T, N>& coefficients, const Batch<T, W>* powers) {
+  if constexpr (Count == 1) {
+    return Batch<T, W>(coefficients[First]);
+  } else {
+    constexpr int kLevel = 31 - __builtin_clz(Count - 1), kLow = 1 << kLevel;
+    return polynomial_part<First, kLow>(coefficients, powers) +
+           polynomial_part<First + kLow, Count - kLow>(coefficients, powers) * powers[kLevel];
+  }
+}
+
+/// sum_k coefficients[k] x^k, of up to 16 terms, by Estrin's scheme: the logarithm of the terms in
+/// dependent operations, which a recurrence waits for.
+template <class T, int W, int N>
+PARARNN_FN Batch<T, W> polynomial(const Vec<T, N>& coefficients, const Batch<T, W>& x) {
+  static_assert(N <= 16);
+  Batch<T, W> powers[4] = {x, x * x, x, x};
+  powers[2] = powers[1] * powers[1];
+  powers[3] = powers[2] * powers[2];
+  return polynomial_part<0, N>(coefficients, powers);
+}
+
 /// x = n ln 2 + r with |r| <= ln 2 / 2, and e^r - 1.
 template <class T, int W>
 struct ReducedExp {
@@ -209,11 +232,7 @@ PARARNN_FN ReducedExp<T, W> reduce_exp(const Batch<T, W>& x) {
     for (int k = 0; k < F::kExpTerms; ++k) c[k] = T(1 / (factorial *= k + 1));
     return c;
   }();
-  B sum(kReciprocalFactorials[F::kExpTerms - 1]);
-  static_for<F::kExpTerms - 1>([&](auto k) PARARNN_LAMBDA {
-    sum = sum * r + B(kReciprocalFactorials[F::kExpTerms - 2 - k]);
-  });
-  return {n, sum * r};
+  return {n, polynomial(kReciprocalFactorials, r) * r};
 }
 
 /// x limited to [low, high]; NaN stays NaN.

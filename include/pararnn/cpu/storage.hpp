@@ -2,6 +2,10 @@
 // neighbouring channels at a time. Rounding is to nearest, ties to even.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "pararnn/cpu/problem.hpp"
 #include "pararnn/cpu/simd.hpp"
 
@@ -78,6 +82,43 @@ PARARNN_FN void store_run(const T* from, int count, void* to, Storage storage, s
     case Storage::kFloat64:
       return convert(static_cast<double*>(to), [](T x) PARARNN_LAMBDA { return double(x); });
   }
+  __builtin_unreachable();
+}
+
+/// Copies a register's bytes past the caches; `to` is aligned to it.
+inline void stream_register(const void* from, void* to) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#elif defined(__AVX2__)
+  _mm256_stream_si256(static_cast<__m256i*>(to),
+                      _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#elif defined(__x86_64__)
+  _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
+#else
+  __builtin_memcpy(to, from, PARARNN_VECTOR_BYTES);
+#endif
+}
+
+/// Streamed stores are seen by other threads only after this.
+inline void finish_streaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+/// As store_run, past the caches where whole aligned registers are written. At most 64 numbers.
+template <class T>
+inline void stream_run(const T* from, int count, void* to, Storage storage, std::int64_t at) {
+  const int size = storage == Storage::kFloat64 ? 8 : storage == Storage::kFloat32 ? 4 : 2;
+  char* target = static_cast<char*>(to) + at * size;
+  const int bytes = count * size;
+  if (reinterpret_cast<std::uintptr_t>(target) % PARARNN_VECTOR_BYTES != 0 ||
+      bytes % PARARNN_VECTOR_BYTES != 0) {
+    return store_run(from, count, to, storage, at);
+  }
+  alignas(PARARNN_VECTOR_BYTES) char converted[64 * 8];
+  store_run(from, count, converted, storage, 0);
+  for (int i = 0; i < bytes; i += PARARNN_VECTOR_BYTES) stream_register(converted + i, target + i);
 }
 
 }  // namespace PARARNN_INSTRUCTION_SET

@@ -45,6 +45,7 @@ cpu::TensorView view_of(const Tensor& t) {
   cpu::TensorView view{t.data_ptr(), storage_of(t), t.stride(0), t.stride(1), 0, 0, t.size(-1)};
   if (t.dim() >= 4) view.component_stride = t.stride(-2);
   if (t.dim() == 5) view.head_stride = t.stride(2);
+  view.streamed = int64_t(t.nbytes()) >= cpu::kStreamedBytes;
   return view;
 }
 
@@ -91,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, co
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
     const cpu::Statistics statistics =
         cpu::forward(kernels, torch_executor(), problem, plan,
-                     tolerance > 0 ? tolerance : cpu::kDefaultTolerance<scalar_t>,
+                     tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
                      h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>());
     remembers = 2 * statistics.columns_corrected > statistics.columns;
     record_forward_statistics(public_statistics(statistics));
@@ -121,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
     record_backward_statistics(public_statistics(
         cpu::backward(kernels, torch_executor(), problem, plan,
-                      tolerance > 0 ? tolerance : cpu::kDefaultTolerance<scalar_t>,
+                      tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
                       dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
   });
   return {du, dw, dh0};

@@ -37,7 +37,7 @@ bool comes_in_pairs(const Tensor& t) {
 }
 
 double default_tolerance(torch::ScalarType arithmetic) {
-  return arithmetic == torch::kFloat64 ? 1e-12 : 1e-6;
+  return arithmetic == torch::kFloat64 ? kDefaultTolerance<double> : kDefaultTolerance<float>;
 }
 
 /// How the time of a step grows with the blocks on a multiprocessor, measured on an H100: below
