@@ -300,9 +300,14 @@ struct Backward {
   }
 };
 
+/// Blocks on a multiprocessor that a pass leaves registers for. 0 is the compiler's choice, which
+/// spills the maps of single numbers rather than take more than 128 registers.
+template <class Storage, BackwardMode kMode>
+inline constexpr int kLeastBlocks = kMode == BackwardMode::kMap && sizeof(Storage) == 4 ? 4 : 0;
+
 /// All lanes once. The last chunk's end is the final adjoint.
 template <class C, class Storage, int V, BackwardMode kMode>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kMode>)
     backward_pass(const __grid_constant__ BackwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;

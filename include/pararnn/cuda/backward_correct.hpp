@@ -7,61 +7,51 @@
 #pragma once
 
 #include "pararnn/cuda/backward.hpp"
+#include "pararnn/cuda/warp_scan.hpp"
 
 namespace pararnn::cuda {
 
-/// The adjoints at the chunk ends of one column, from the last chunk to the first.
+/// The adjoints at the chunk ends of one column, from the last chunk to the first, by a warp.
 template <class C, class T>
 __device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
-  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
+  constexpr int S = C::kState;
   const T* matrix = static_cast<const T*>(problem.map_matrix);
   const T* offset = static_cast<const T*>(problem.map_offset);
   T* end = static_cast<T*>(problem.end);
+  const Int last = problem.size.chunks - 1;
+  struct Chunk {
+    Affine<T, S> map;
+  };
+  const auto load = [&](Int i) {
+    const Lane lane = lane_of_chunk(problem.size, column, last - i);
+    Chunk chunk{};
+    static_for<S>([&](auto r) {
+      chunk.map.offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
+      static_for<S>([&](auto c) {
+        chunk.map.matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
+      });
+    });
+    return chunk;
+  };
+  const auto follow = [&](Int i, const Chunk& chunk, const Vec<T, S>& mu) {
+    const Lane before = lane_of_chunk(problem.size, column, last - i - 1);
+    const Vec<T, S> moved = chunk.map(mu);
+    static_for<S>([&](auto r) { end[boundary_offset(problem.size, before, S, r)] = moved[r]; });
+    return moved;
+  };
   Vec<T, S> mu{};
   static_for<S>([&](auto s) {
     mu[s] = static_cast<const T*>(
         problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
   });
-  const auto load = [&](Int p) {
-    Affine<T, S> map{};
-    if (p < 1) return map;
-    const Lane lane = lane_of_chunk(problem.size, column, p);
-    static_for<S>([&](auto r) {
-      map.offset[r] = offset[boundary_offset(problem.size, lane, S, r)];
-      static_for<S>([&](auto c) {
-        map.matrix(r, c) = matrix[boundary_offset(problem.size, lane, S * S, r * S + c)];
-      });
-    });
-    return map;
-  };
-  const Int last = problem.size.chunks - 1;
-  Affine<T, S> next[kAhead];
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) next[i] = load(last - i);
-  for (Int first = last; first >= 1; first -= kAhead) {
-    Affine<T, S> now[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) next[i] = load(first - kAhead - i);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (first - i < 1) break;
-      const Lane before = lane_of_chunk(problem.size, column, first - i - 1);
-      Vec<T, S> moved = now[i].offset;
-      static_for<S>([&](auto r) {
-        static_for<S>([&](auto c) { moved[r] += now[i].matrix(r, c) * mu[c]; });
-        end[boundary_offset(problem.size, before, S, r)] = moved[r];
-      });
-      mu = moved;
-    }
-  }
+  scan_by_warp<T, S>(last, mu, load, follow);
 }
 
+/// All columns; one warp a column.
 template <class C, class Storage>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     backward_scan(const __grid_constant__ BackwardProblem problem) {
-  const Int i = thread_index();
+  const Int i = warp_index();
   if (i >= problem.size.batch * problem.size.channels) return;
   scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
 }
@@ -146,7 +136,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
     if (lane.chunk > 0) B(problem, lane).run_map();
   });
   grid_barrier(counters, phase);
-  for (Int i = thread_index(); i < columns; i += thread_count()) {
+  for (Int i = warp_index(); i < columns; i += warp_count()) {
     if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
   }
   grid_barrier(counters, phase);

@@ -11,9 +11,12 @@ namespace pararnn::cuda {
 template <class T>
 inline constexpr int kRowsTogether = 16 / sizeof(T);
 
+/// Blocks on a multiprocessor that a step leaves registers for. The compiler's own choice spills.
+inline constexpr int kDecodeBlocks = 8;
+
 /// Steps = 1, no checkpoints; channels/V times some number of threads.
 template <class C, class Storage, int V>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kThreadsPerBlock, kDecodeBlocks)
     decode_step(const __grid_constant__ ForwardProblem problem) {
   using F = Forward<C, Storage, V>;
   constexpr int kTogether = kRowsTogether<typename F::T>;

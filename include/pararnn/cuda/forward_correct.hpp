@@ -7,6 +7,7 @@
 #pragma once
 
 #include "pararnn/cuda/forward.hpp"
+#include "pararnn/cuda/warp_scan.hpp"
 
 namespace pararnn::cuda {
 
@@ -17,64 +18,50 @@ PARARNN_FN bool boundary_passes(T arrived, T from, double tolerance) {
   return mismatch(arrived, from) <= T(tolerance) * (T(1) + size);
 }
 
-/// Newton's correction of the starts of one column, in order:
+/// Newton's correction of the starts of one column, by a warp:
 /// delta_{p+1} = M_p delta_p + F_p(b_p) - b_{p+1}.
 template <class C, class T>
 __device__ void correct_column(const ForwardProblem& problem, const Lane& column) {
-  constexpr int S = C::kState, kAhead = chunks_ahead<S>();
+  constexpr int S = C::kState;
   T* start = static_cast<T*>(problem.start);
   const T* end = static_cast<const T*>(problem.end);
   const T* jacobian = static_cast<const T*>(problem.jacobian);
   struct Correction {
-    Vec<T, S> arrived, jump;  // F_p(b_p), and by how much it misses b_{p+1}
-    Mat<T, S, S> m;
+    Affine<T, S> map;  // from delta_p to delta_{p+1}
+    Vec<T, S> arrived;
   };
   const auto load = [&](Int p) {
-    Correction c{};
-    if (p >= problem.size.chunks) return c;
-    const Lane before = lane_of_chunk(problem.size, column, p - 1);
     const Lane lane = lane_of_chunk(problem.size, column, p);
+    const Lane next = lane_of_chunk(problem.size, column, p + 1);
+    Correction c{};
     static_for<S>([&](auto r) {
-      c.arrived[r] = end[boundary_offset(problem.size, before, S, r)];
-      const T jump = c.arrived[r] - start[boundary_offset(problem.size, lane, S, r)];
-      c.jump[r] = is_finite(jump) ? jump : T(0);
+      c.arrived[r] = end[boundary_offset(problem.size, lane, S, r)];
+      const T jump = c.arrived[r] - start[boundary_offset(problem.size, next, S, r)];
+      c.map.offset[r] = is_finite(jump) ? jump : T(0);
       static_for<S>([&](auto i) {
-        c.m(r, i) = jacobian[boundary_offset(problem.size, before, S * S, r * S + i)];
+        c.map.matrix(r, i) = jacobian[boundary_offset(problem.size, lane, S * S, r * S + i)];
       });
     });
     return c;
   };
-  Correction next[kAhead];
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) next[i] = load(1 + i);
-  Vec<T, S> delta{};
-  for (Int first = 1; first < problem.size.chunks; first += kAhead) {
-    Correction now[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) now[i] = next[i];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) next[i] = load(first + kAhead + i);
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (first + i >= problem.size.chunks) break;
-      const Lane lane = lane_of_chunk(problem.size, column, first + i);
-      Vec<T, S> carried{};
-      static_for<S>([&](auto r) {
-        static_for<S>([&](auto c) { carried[r] += now[i].m(r, c) * delta[c]; });
-        // A correction that overflows is left out.
-        if (!is_finite(carried[r])) carried[r] = T(0);
-        start[boundary_offset(problem.size, lane, S, r)] = now[i].arrived[r] + carried[r];
-      });
-      delta = now[i].jump + carried;
-    }
-  }
+  const auto follow = [&](Int p, const Correction& c, const Vec<T, S>& delta) {
+    const Lane next = lane_of_chunk(problem.size, column, p + 1);
+    Vec<T, S> carried = c.map.matrix * delta;
+    static_for<S>([&](auto r) {
+      // A correction that overflows is left out.
+      if (!is_finite(carried[r])) carried[r] = T(0);
+      start[boundary_offset(problem.size, next, S, r)] = c.arrived[r] + carried[r];
+    });
+    return c.map.offset + carried;
+  };
+  scan_by_warp<T, S>(problem.size.chunks - 1, Vec<T, S>{}, load, follow);
 }
 
-/// Corrects all columns; one thread a column.
+/// Corrects all columns; one warp a column.
 template <class C, class Storage>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     forward_scan(const __grid_constant__ ForwardProblem problem) {
-  const Int i = thread_index();
+  const Int i = warp_index();
   if (i >= problem.size.batch * problem.size.channels) return;
   correct_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
 }
@@ -155,7 +142,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
   for (; round <= kMaxNewtonIterations && is_set(counters->failed[round - 1]); ++round) {
     // New starts: Newton's, or one step of fixed-point iteration while there are no Jacobians.
     if (round > 1 || problem.have_jacobians) {
-      for (Int i = thread_index(); i < columns; i += thread_count()) {
+      for (Int i = warp_index(); i < columns; i += warp_count()) {
         if (problem.failing[i] == round) correct_column<C, T>(problem, column_at(problem.size, i));
       }
     } else {

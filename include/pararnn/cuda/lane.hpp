@@ -106,13 +106,6 @@ __device__ inline bool is_set(const unsigned& flag) {
   return *const_cast<const volatile unsigned*>(&flag) != 0;
 }
 
-/// Chunks whose affine maps a scan over chunks loads ahead, as registers permit: what it waits for
-/// is memory.
-template <int S>
-constexpr int chunks_ahead() {
-  return S == 1 ? 16 : S == 2 ? 4 : 1;
-}
-
 /// Makes the counters and the marks of the lane's columns zero; by the first pass over the lanes.
 template <int V, class Problem>
 PARARNN_FN void reset_verification(const Problem& problem, const Lane& lane) {

@@ -17,6 +17,9 @@ inline constexpr int kCheckpointInterval = 8;
 /// multiprocessors.
 inline constexpr int kThreadsPerBlock = 64;
 
+/// Threads of a warp, which share a column's scan over chunks.
+inline constexpr int kWarp = 32;
+
 /// Of a cooperative grid on each multiprocessor: few, as they wait for each other.
 inline constexpr int kCooperativeBlocks = 4;
 

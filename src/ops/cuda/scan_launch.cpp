@@ -156,7 +156,7 @@ void ScanLauncher::decode_step(const ForwardProblem& problem) const {
 
 void ScanLauncher::forward_scan(const ForwardProblem& problem) const {
   launch_threads(kernel_of({"forward_correct", "forward_scan"}, cell_, type_),
-                 columns_of(problem.size), stream_, problem);
+                 columns_of(problem.size) * kWarp, stream_, problem);
 }
 
 void ScanLauncher::forward_correct(const ForwardProblem& problem) const {
@@ -178,7 +178,7 @@ void ScanLauncher::backward_pass(const BackwardProblem& problem, BackwardMode mo
 
 void ScanLauncher::backward_scan(const BackwardProblem& problem) const {
   launch_threads(kernel_of({"backward_correct", "backward_scan"}, cell_, type_),
-                 columns_of(problem.size), stream_, problem);
+                 columns_of(problem.size) * kWarp, stream_, problem);
 }
 
 void ScanLauncher::backward_correct(const BackwardProblem& problem) const {
