@@ -1,5 +1,8 @@
 // pararnn bench: its baselines on the CPU, and the documents that it makes of measurements.
 #include <gtest/gtest.h>
+#include <torch/autograd.h>
+#include <torch/utils.h>
+#include <torch/version.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,8 @@
 // The program as its user meets it: commands in, text, files and exit status out.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <torch/torch.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <cstdlib>

@@ -2,7 +2,9 @@
 // no token sees a later one; the config and the files give the model back; sampling keeps to its
 // limits.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/nn/functional/loss.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <filesystem>

@@ -1,7 +1,9 @@
 // The modules of a language model: each fused function equals its definition, every gradient equals
 // finite differences, and a block-diagonal projection equals a dense one.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <functional>

@@ -2,7 +2,7 @@
 // a crash, and a file that cannot be written leaves the earlier one.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <csignal>
 #include <cstring>

@@ -4,6 +4,8 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <torch/cuda.h>
+#include <torch/utils.h>
 
 #include <set>
 

@@ -2,6 +2,8 @@
 // cell and dtype, differentiable, right for any strides, and clear about wrong arguments.
 #include "ops_test_support.hpp"
 
+#include <torch/autograd.h>
+
 namespace pararnn {
 namespace {
 

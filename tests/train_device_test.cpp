@@ -3,6 +3,8 @@
 #include "train/device.hpp"
 
 #include <c10/cuda/CUDAFunctions.h>
+#include <torch/cuda.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <functional>

@@ -1,5 +1,7 @@
 #include "train/evaluate.hpp"
 
+#include <torch/utils.h>
+
 #include "data/dataset.hpp"
 #include "train_test_support.hpp"
 

@@ -1,6 +1,7 @@
 #include "train/loss.hpp"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 namespace pararnn::train {
 namespace {

@@ -1,6 +1,7 @@
 #include "train/optimizer.hpp"
 
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include <limits>
 #include <random>

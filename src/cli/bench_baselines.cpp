@@ -1,5 +1,8 @@
 #include "cli/bench_baselines.hpp"
 
+#include <torch/autograd.h>
+#include <torch/nn/modules/rnn.h>
+
 #include <algorithm>
 #include <limits>
 

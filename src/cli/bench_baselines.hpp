@@ -2,7 +2,7 @@
 // run on any device.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <functional>
 #include <span>

@@ -1,6 +1,9 @@
 #include "cli/bench_cpu.hpp"
 
 #include <fmt/format.h>
+#include <torch/autograd.h>
+#include <torch/utils.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <chrono>

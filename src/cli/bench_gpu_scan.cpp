@@ -1,6 +1,8 @@
 #include "cli/bench_gpu_scan.hpp"
 
 #include <fmt/format.h>
+#include <torch/autograd.h>
+#include <torch/cuda.h>
 
 #include <algorithm>
 #include <memory>

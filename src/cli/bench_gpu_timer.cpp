@@ -4,6 +4,7 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/Event.h>
 #include <c10/cuda/CUDAStream.h>
+#include <torch/cuda.h>
 
 #include <algorithm>
 #include <memory>

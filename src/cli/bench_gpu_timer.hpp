@@ -1,7 +1,7 @@
 // Time that work takes on a GPU, its caches flushed before.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <functional>
 

@@ -2,7 +2,7 @@
 // (The scalar loop is reference.hpp's.)
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 #include <tuple>

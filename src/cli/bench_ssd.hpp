@@ -1,7 +1,7 @@
 // The linear recurrence of Mamba2 in tensor operations: what the engine is timed against.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 

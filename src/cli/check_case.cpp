@@ -1,5 +1,7 @@
 #include "cli/check_case.hpp"
 
+#include <torch/autograd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <future>

@@ -1,7 +1,8 @@
 #include "cli/common_options.hpp"
 
 #include <sched.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <thread>
 

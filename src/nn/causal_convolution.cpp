@@ -1,5 +1,7 @@
 #include "nn/causal_convolution.hpp"
 
+#include <torch/autograd.h>
+
 #include <algorithm>
 #include <cmath>
 

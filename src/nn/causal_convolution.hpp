@@ -3,7 +3,8 @@
 // state, the last K - 1 inputs of what was read so far, or are zeros.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "nn/head_projection.hpp"
 
+#include <torch/autograd.h>
+
 #include <cmath>
 
 #include "base/error.hpp"

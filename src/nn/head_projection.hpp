@@ -5,7 +5,8 @@
 // Biases are part of u.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 namespace pararnn::nn {
 

@@ -6,7 +6,8 @@
 // bf16 there is several times faster on processors that multiply it in hardware.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <memory>

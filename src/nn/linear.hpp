@@ -2,7 +2,8 @@
 // so the caller chooses the precision of the product by what it hands in.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <cmath>
 

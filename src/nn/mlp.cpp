@@ -1,5 +1,7 @@
 #include "nn/mlp.hpp"
 
+#include <torch/autograd.h>
+
 #include "nn/rows.hpp"
 
 namespace pararnn::nn {

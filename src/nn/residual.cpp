@@ -1,5 +1,7 @@
 #include "nn/residual.hpp"
 
+#include <torch/autograd.h>
+
 #include "nn/rows.hpp"
 
 namespace pararnn::nn {

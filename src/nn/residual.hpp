@@ -1,7 +1,7 @@
 // The residual connection of a block: the stream plus a branch, scaled channel by channel.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace pararnn::nn {
 

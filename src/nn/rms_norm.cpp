@@ -1,5 +1,7 @@
 #include "nn/rms_norm.hpp"
 
+#include <torch/autograd.h>
+
 #include <type_traits>
 
 #include "nn/rows.hpp"

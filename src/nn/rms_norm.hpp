@@ -2,7 +2,8 @@
 // multiplies it by silu(gate).
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <optional>
 

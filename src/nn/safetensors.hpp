@@ -3,7 +3,7 @@
 // and the rest is their values, row-major, little-endian and without gaps.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <map>

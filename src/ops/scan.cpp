@@ -6,6 +6,9 @@
 // every 8 on a GPU (S/2). Neither y nor any other state is kept.
 #include "ops/scan.hpp"
 
+#include <torch/autograd.h>
+#include <torch/library.h>
+
 #include <mutex>
 
 #include "base/error.hpp"

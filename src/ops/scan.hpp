@@ -9,7 +9,7 @@
 // in the arithmetic's dtype, so a sequence cut in two gives what the whole gives.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <optional>

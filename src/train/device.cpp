@@ -1,6 +1,8 @@
 #include "train/device.hpp"
 
 #include <cuda_runtime_api.h>
+#include <torch/cuda.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 

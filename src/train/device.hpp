@@ -1,7 +1,7 @@
 // Where a model is computed: what --device names, what is told of it, and how tokens get there.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 #include <string_view>

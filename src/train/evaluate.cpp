@@ -1,5 +1,7 @@
 #include "train/evaluate.hpp"
 
+#include <torch/nn/functional/loss.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>

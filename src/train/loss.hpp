@@ -2,7 +2,7 @@
 // which keeps the log-partition log Σ exp(logits) near 0.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace pararnn::train {
 

@@ -3,7 +3,7 @@
 // biases, recurrent weights, residual scales) are marked by whoever lists them.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <map>
 #include <string>

@@ -1,5 +1,6 @@
 // scan on CPU tensors: views of the callers' tensors handed to the engine.
 #include <ATen/Parallel.h>
+#include <torch/library.h>
 
 #include <atomic>
 
@@ -120,10 +121,10 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
     problem.checkpoints = checkpoints.const_data_ptr<scalar_t>();
     problem.final_adjoint = dhT.const_data_ptr<scalar_t>();
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    record_backward_statistics(public_statistics(
-        cpu::backward(kernels, torch_executor(), problem, plan,
-                      tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
-                      dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
+    record_backward_statistics(
+        public_statistics(cpu::backward(kernels, torch_executor(), problem, plan,
+                                        tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
+                                        dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
   });
   return {du, dw, dh0};
 }

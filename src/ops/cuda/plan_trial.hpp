@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cuda_runtime_api.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 

@@ -3,6 +3,7 @@
 // graph once its kernels are loaded.
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
 
 #include <cstring>
 
