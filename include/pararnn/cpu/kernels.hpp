@@ -1,9 +1,9 @@
 // The CPU kernels: a group of lanes advanced through its chunks, forward and backward.
 //
-// Both work in blocks of kCheckpointInterval steps that stay in the first-level cache: a block of
-// inputs is gathered, computed, and its results are written back. Lanes whose chunk has ended are
-// frozen by a mask. The backward pass recomputes a block's states from its checkpoint with dual
-// numbers, keeps the Jacobians, then sweeps back over them:
+// Both work in blocks of kCheckpointInterval steps that stay in the nearest caches: the blocks of
+// all groups of a task are gathered, computed one by one, and their results are written back. Lanes
+// whose chunk has ended are frozen by a mask. The backward pass recomputes a block's states from
+// its checkpoint with dual numbers, keeps the Jacobians, then sweeps back over them:
 //
 //   mu_{t-1} = J_t^T lambda_t,  lambda_t = mu_t + e_0 dL/dy_t,
 //   du_t = (dh_t/du_t)^T lambda_t,  dw += (dh_t/dw)^T lambda_t
