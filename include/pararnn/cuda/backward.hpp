@@ -129,10 +129,19 @@ struct Backward {
       const Jacobians<N> jacobians = differentiate_step<N>(inputs, h);
       sweep(jacobians, inputs.dy.unpack());
     }
-    // Whole blocks, each while the one before it is on its way.
+    if constexpr (kAhead) {
+      each_step_ahead<N>(begin, whole, sweep);
+    } else {
+      each_step_in_loops<N>(begin, whole, sweep);
+    }
+  }
+
+  /// Steps [begin, whole) of whole blocks, each while the one before it is on its way. As many
+  /// steps together as Jacobians fit the registers, the last ones first.
+  template <int N, class F>
+  PARARNN_FN void each_step_ahead(Int begin, Int whole, F&& sweep) const {
     Int t = whole - K;
     if (t < begin) return;
-    // As many steps together as Jacobians fit the registers, the last ones first.
     constexpr int kKept = kept_steps<N>();
     Inputs block[K];
     Columns<T, S, V> checkpoint = load_checkpoint(t);
@@ -140,10 +149,8 @@ struct Backward {
     const auto load_step = [&](int i) {
       return load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
     };
-    if (kAhead) {
 #pragma unroll
-      for (int i = 0; i < K; ++i) block[i] = load_step(i);
-    }
+    for (int i = 0; i < K; ++i) block[i] = load_step(i);
     for (; t >= begin; t -= K) {
       const bool more = t - K >= begin;
       Columns<T, S, V> starts[K / kKept];
@@ -151,13 +158,11 @@ struct Backward {
       Columns<T, S, V> state = checkpoint;
 #pragma unroll
       for (int i = 0; i < K - kKept; ++i) {
-        take_step(kAhead ? block[i] : load_step(i), state);
+        take_step(block[i], state);
         if ((i + 1) % kKept == 0) starts[(i + 1) / kKept] = state;
       }
-      if (kAhead) {
-        u -= K * problem.u.step_stride;
-        dy -= K * problem.dy.step_stride;
-      }
+      u -= K * problem.u.step_stride;
+      dy -= K * problem.dy.step_stride;
       if (more) checkpoint = load_checkpoint(t - K);
       static_for<K / kKept>([&]<int I>(Index<I>) {
         constexpr int kSection = K / kKept - 1 - I, kFirst = kSection * kKept;
@@ -166,8 +171,8 @@ struct Backward {
         Pack<Storage, V> direct[kKept];
 #pragma unroll
         for (int i = 0; i < kKept; ++i) {
-          const Inputs inputs = kAhead ? block[kFirst + i] : load_step(kFirst + i);
-          if (kAhead && more) block[kFirst + i] = load_step(kFirst + i);
+          const Inputs inputs = block[kFirst + i];
+          if (more) block[kFirst + i] = load_step(kFirst + i);
           jacobians[i] = differentiate_step<N>(inputs, h);
           direct[i] = inputs.dy;
         }
@@ -176,9 +181,38 @@ struct Backward {
           sweep(jacobians[i], direct[i].unpack());
         }
       });
-      if (!kAhead) {
-        u -= K * problem.u.step_stride;
-        dy -= K * problem.dy.step_stride;
+    }
+  }
+
+  /// The same in loops, each section of steps from the checkpoint again: the functions of doubles
+  /// are long, and unrolled take many seconds to compile.
+  template <int N, class F>
+  PARARNN_FN void each_step_in_loops(Int begin, Int whole, F&& sweep) const {
+    constexpr int kKept = kept_steps<N>();
+#pragma unroll 1
+    for (Int first = whole - kKept; first >= begin; first -= kKept) {
+      const Int start = first - (first - begin) % K;
+      const Storage *u = u_at(start), *dy = dy_at(start);
+      Columns<T, S, V> h = load_checkpoint(start);
+#pragma unroll 1
+      for (Int t = start; t < first; ++t) {
+        take_step(load_inputs(u, dy), h);
+        u += problem.u.step_stride;
+        dy += problem.dy.step_stride;
+      }
+      Jacobians<N> jacobians[kKept];
+      Pack<Storage, V> direct[kKept];
+#pragma unroll
+      for (int i = 0; i < kKept; ++i) {
+        const Inputs inputs = load_inputs(u, dy);
+        jacobians[i] = differentiate_step<N>(inputs, h);
+        direct[i] = inputs.dy;
+        u += problem.u.step_stride;
+        dy += problem.dy.step_stride;
+      }
+#pragma unroll
+      for (int i = kKept - 1; i >= 0; --i) {
+        sweep(jacobians[i], direct[i].unpack());
       }
     }
   }
@@ -300,10 +334,13 @@ struct Backward {
   }
 };
 
-/// Blocks on a multiprocessor that a pass leaves registers for. 0 is the compiler's choice, which
-/// spills the maps of single numbers rather than take more than 128 registers.
+/// Blocks on a multiprocessor that a kernel leaves registers for. 0 is the compiler's choice, which
+/// spills some of single and double numbers rather than take the registers that there are.
 template <class Storage, BackwardMode kMode>
-inline constexpr int kLeastBlocks = kMode == BackwardMode::kMap && sizeof(Storage) == 4 ? 4 : 0;
+inline constexpr int kLeastBlocks = sizeof(Storage) == 8 ||
+                                            (kMode == BackwardMode::kMap && sizeof(Storage) == 4)
+                                        ? 4
+                                        : 0;
 
 /// All lanes once. The last chunk's end is the final adjoint.
 template <class C, class Storage, int V, BackwardMode kMode>

@@ -115,7 +115,7 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
 
 /// Verifies, corrects and repairs; a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, BackwardMode::kGiven>)
     backward_correct(const __grid_constant__ BackwardProblem problem) {
   using B = Backward<C, Storage, 1>;
   using T = Arithmetic<Storage>;
