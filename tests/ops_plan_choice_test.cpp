@@ -86,7 +86,20 @@ TEST(PlanChoice, NoticesThatTheMemoryChanged) {
   machine.memory = 200;
   machine.run(choice, 100);
   EXPECT_EQ(choice.best().burn_in, 256);
-  machine.memory = 10;
+  machine.memory = 50;
+  machine.run(choice, 3000);
+  EXPECT_EQ(choice.best().burn_in, kDefaultBurnIn);
+}
+
+TEST(PlanChoice, TakesAShorterBurnInWhereThatLeavesNothingToCorrect) {
+  Machine machine;
+  machine.request.steps = 2048;
+  machine.memory = 40;
+  PlanChoice choice(machine.request);
+  machine.run(choice, 100);
+  EXPECT_EQ(choice.best().burn_in, 48);
+  EXPECT_EQ(choice.best().chunks, make_plan(machine.request).chunks);
+  machine.memory = 50;
   machine.run(choice, 3000);
   EXPECT_EQ(choice.best().burn_in, kDefaultBurnIn);
 }

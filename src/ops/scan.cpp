@@ -128,6 +128,11 @@ torch::ScalarType arithmetic_type(torch::ScalarType type) {
   return type == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
 }
 
+double tolerance_for(double wanted, torch::ScalarType arithmetic) {
+  if (wanted > 0) return wanted;
+  return arithmetic == torch::kFloat64 ? kDefaultTolerance<double> : kDefaultTolerance<float>;
+}
+
 int64_t checkpoint_interval_on(const torch::Device& device) {
   return device.is_cuda() ? cuda::kCheckpointInterval : kCheckpointInterval;
 }

@@ -26,6 +26,9 @@ ScanSizes check_scan_arguments(const torch::Tensor& u, const torch::Tensor& w,
 /// fp32 for fp16, bf16 and fp32; fp64 for fp64.
 torch::ScalarType arithmetic_type(torch::ScalarType type);
 
+/// `wanted` if it is positive, or the default of the arithmetic.
+double tolerance_for(double wanted, torch::ScalarType arithmetic);
+
 /// Steps from one checkpoint of the state to the next, on a device.
 int64_t checkpoint_interval_on(const torch::Device& device);
 

@@ -1,6 +1,6 @@
 // The functions of core/math.hpp for plain numbers on the GPU. Those of float are free of branches,
 // so that the compiler can interleave neighbouring channels; each states its largest error in units
-// in the last place over finite arguments, which a test enforces on a device.
+// in the last place, which a test enforces on a device, over every float.
 //
 // The special function unit gives 2^x and 1/x to about 2 and 1 units, at a fraction of the rate of
 // multiplications; what can be had from multiplications is.
@@ -10,8 +10,8 @@
 
 namespace pararnn {
 
-inline constexpr double kDeviceExpUlp = 2, kDeviceTanhUlp = 3, kDeviceSigmoidUlp = 4,
-                        kDeviceLog1pUlp = 3;
+inline constexpr double kDeviceExpUlp = 2, kDeviceTanhUlp = 2, kDeviceSigmoidUlp = 6.1,
+                        kDeviceLog1pUlp = 1;
 
 /// 2^x; subnormal results are 0.
 PARARNN_FN float special_exp2(float x) {
@@ -24,6 +24,23 @@ PARARNN_FN float special_exp2(float x) {
 PARARNN_FN float special_reciprocal(float x) {
   float result = 0;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+/// log2(x), sqrt(x), tanh(x) to about 2^-22, 2^-22 and 2^-11 of the result.
+PARARNN_FN float special_log2(float x) {
+  float result = 0;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+PARARNN_FN float special_sqrt(float x) {
+  float result = 0;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+PARARNN_FN float special_tanh(float x) {
+  float result = 0;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 
@@ -53,13 +70,13 @@ PARARNN_FN float tanh(float x) {
 }
 
 PARARNN_FN float sigmoid(float x) {
-  // e^{-x} = 2^t (1 + what rounding t lost); t is limited where the result has long been 0.
-  constexpr float kLog2E = 1.44269504f;
-  const float t = x * -kLog2E;
-  const float lost = ::fmaf(x, -kLog2E, -t);
-  const float power = special_exp2(special_min(t, 126.0f));
-  const float e = ::fmaf(power, lost * 0.693147181f, power);
-  return special_reciprocal(1.0f + e);
+  // e^{-x} = 2^t e^{-x - t log 2}, for any t near -x / log 2; the float nearest to log 2 is right
+  // to 3e-9. t is limited where the result has long been 0, and what rounding t lost where it is
+  // infinite or NaN for an infinite x.
+  const float t = special_min(x * -1.44269504f, 126.0f);
+  const float lost = ::fminf(::fmaf(t, -0.693147181f, -x), 1e30f);
+  const float power = special_exp2(t);
+  return special_reciprocal(1.0f + ::fmaf(power, lost, power));
 }
 
 PARARNN_FN float log(float x) { return ::logf(x); }

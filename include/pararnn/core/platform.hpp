@@ -28,14 +28,26 @@ struct Index {
   constexpr operator int() const { return I; }
 };
 
+/// The numbers 0 ... N-1: std::make_integer_sequence.
+template <int... I>
+struct Sequence {};
+template <int N, int... I>
+struct SequenceOf : SequenceOf<N - 1, N - 1, I...> {};
+template <int... I>
+struct SequenceOf<0, I...> {
+  using type = Sequence<I...>;
+};
+
+template <int... I, class F>
+PARARNN_FN void call_with_each(Sequence<I...>, F& f) {
+  (f(Index<I>{}), ...);
+}
+
 /// Calls f(Index<0>{}), ..., f(Index<N-1>{}): a loop that is unrolled in the source, so that arrays
 /// indexed by it live in registers.
-template <int N, int I = 0, class F>
+template <int N, class F>
 PARARNN_FN void static_for(F&& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    static_for<N, I + 1>(f);
-  }
+  call_with_each(typename SequenceOf<(N > 0 ? N : 0)>::type{}, f);
 }
 
 }  // namespace pararnn

@@ -45,7 +45,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
   Statistics statistics{plan, 0, 0, batch * channels, 0, 0};
   // Chunk p's adjoint at its end against the one at which chunk p + 1 arrived.
   const auto boundary_fails = [&](std::int64_t b, std::int64_t p, std::int64_t d) {
-    const double scale = peak[(b * chunks + p) * channels + d];
+    const double scale = peak[problem.lane(b, p, d)];
     for (int s = 0; s < S; ++s) {
       const double left = end[at(b, p, s, d)], right = start[at(b, p + 1, s, d)];
       const double size = std::max(scale, std::min(std::abs(left), std::abs(right)));
@@ -53,8 +53,8 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     }
     return false;
   };
-  // The affine maps of all chunks but the first, whose adjoint nobody waits for, and the scan over
-  // them. Returns the lanes whose end moved; all of them if nothing was run before.
+  // The affine maps of all chunks but the first, whose adjoint nobody waits for, the scan over
+  // them, and the lanes whose end moved; all of them if nothing was run before.
   const auto correct = [&](const std::vector<std::int64_t>& columns, bool run_before) {
     std::vector<std::int64_t> ids;
     for (const std::int64_t column : columns) {
@@ -72,7 +72,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
       if (!run_before) ids.push_back(problem.lane(b, chunks - 1, d));
       for (std::int64_t p = chunks - 2; p >= 0; --p) {
         bool moved = !run_before;
-        const double scale = run_before ? peak[(b * chunks + p) * channels + d] : 0;
+        const double scale = run_before ? peak[problem.lane(b, p, d)] : 0;
         for (int s = 0; s < S; ++s) {
           next[s] = map_offset[at(b, p + 1, s, d)];
           for (int i = 0; i < S; ++i) {
@@ -91,12 +91,13 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     statistics.newton_iterations += 1;
   };
 
-  const std::vector<std::int64_t> columns = all_columns(problem);
+  const std::vector<std::int64_t> columns = all_of(batch * channels);
   if (chunks > 1 && plan.way == Way::kNewton) {
     correct(columns, false);
   } else {
     run_lanes(executor, kernels, kernels.backward, problem,
-              chunks == 1 ? BackwardPass::kGiven : BackwardPass::kBurnIn, all_lanes(problem));
+              chunks == 1 ? BackwardPass::kGiven : BackwardPass::kBurnIn,
+              all_of(problem.lane_count()));
   }
 
   std::vector<std::int64_t> failing = failing_columns(problem, columns, boundary_fails);
@@ -123,7 +124,7 @@ Statistics backward(const Kernels<T>& kernels, const Executor& executor, Backwar
     std::memcpy(dh0 + b * S * channels, &start[at(b, 0, 0, 0)], sizeof(T) * S * channels);
     for (std::int64_t p = 0; p + 1 < chunks; ++p) {
       for (std::int64_t i = 0; i < S * channels; ++i) {
-        const double scale = peak[(b * chunks + p) * channels + i % channels];
+        const double scale = peak[problem.lane(b, p, i % channels)];
         const double m = mismatch(end[at(b, p, 0, 0) + i], start[at(b, p + 1, 0, 0) + i]);
         const double relative = m == 0 ? 0 : m / scale;
         if (!(relative <= statistics.largest_mismatch)) statistics.largest_mismatch = relative;

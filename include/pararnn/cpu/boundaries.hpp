@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
+#include <numeric>
 #include <vector>
 
 #include "pararnn/cpu/parallel.hpp"
@@ -38,10 +38,11 @@ void run_lanes(const Executor& executor, const Kernels<T>& kernels, Kernel kerne
   });
 }
 
-inline std::vector<std::int64_t> all_columns(const Chunking& chunking) {
-  std::vector<std::int64_t> columns(chunking.batch * chunking.channels);
-  for (std::int64_t i = 0; i < std::int64_t(columns.size()); ++i) columns[i] = i;
-  return columns;
+/// The numbers of all of `count` columns or lanes.
+inline std::vector<std::int64_t> all_of(std::int64_t count) {
+  std::vector<std::int64_t> numbers(count);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
 }
 
 /// The columns (b, d) of a list, as b D + d, where fails(b, p, d) for any boundary between chunks p
@@ -57,12 +58,6 @@ std::vector<std::int64_t> failing_columns(const Chunking& chunking,
     if (p + 1 < chunking.chunks) failing.push_back(column);
   }
   return failing;
-}
-
-inline std::vector<std::int64_t> all_lanes(const Chunking& chunking) {
-  std::vector<std::int64_t> ids(chunking.lane_count());
-  for (std::int64_t i = 0; i < chunking.lane_count(); ++i) ids[i] = i;
-  return ids;
 }
 
 /// Offset of component s of column (b, d) at chunk p in an array (B,P,S,D).

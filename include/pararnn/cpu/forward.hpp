@@ -40,7 +40,7 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
   const ForwardPass first_pass = chunks == 1 ? ForwardPass::kGiven
                                  : newton    ? ForwardPass::kBurnInLinearized
                                              : ForwardPass::kBurnIn;
-  run_lanes(executor, kernels, kernels.forward, problem, first_pass, all_lanes(problem));
+  run_lanes(executor, kernels, kernels.forward, problem, first_pass, all_of(problem.lane_count()));
 
   // Where chunk p ended against where chunk p + 1 started.
   const auto boundary_fails = [&](std::int64_t b, std::int64_t p, std::int64_t d) {
@@ -54,7 +54,8 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
   };
 
   std::vector<std::int64_t> failing;
-  if (chunks > 1) failing = failing_columns(problem, all_columns(problem), boundary_fails);
+  if (chunks > 1)
+    failing = failing_columns(problem, all_of(problem.batch * problem.channels), boundary_fails);
   statistics.columns_corrected = std::int64_t(failing.size());
 
   // A walk costs each chunk once and needs failing columns enough to fill the machine; Newton

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "pararnn/core/affine.hpp"
+#include "pararnn/core/approximate.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/lane.hpp"
 
@@ -77,24 +78,32 @@ struct Backward {
     return u;
   }
 
-  /// Advances h by a step, and gives its Jacobians with respect to the first N arguments.
-  template <int N>
+  /// Advances h by a step in the arithmetic of Number, and gives its Jacobians with respect to the
+  /// first N arguments.
+  template <int N, class Number = T>
   PARARNN_FN Jacobians<N> differentiate_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
     Jacobians<N> jacobians{};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const auto d = differentiate<C, N>(h[v], u[v], w[v]);
-      jacobians[v] = d.jacobian;
-      h[v] = d.next;
+      const auto d =
+          differentiate<C, N>(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v]));
+      h[v] = convert<T>(d.next);
+      static_for<S>([&](auto r) {
+        static_for<N>([&](auto n) { jacobians[v](r, n) = T(d.jacobian(r, n)); });
+      });
     }
     return jacobians;
   }
 
+  template <class Number = T>
   PARARNN_FN void take_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
 #pragma unroll
-    for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
+    for (int v = 0; v < V; ++v) {
+      h[v] =
+          convert<T>(C::step(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v])));
+    }
   }
 
   /// Whether the next block's inputs wait in registers; numbers of eight bytes leave no room.
@@ -113,57 +122,83 @@ struct Backward {
     return steps;
   }
 
-  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first. begin is
-  /// a checkpoint.
-  template <int N, class F>
-  PARARNN_FN void each_step(Int begin, Int end, F&& sweep) const {
-    const Int whole = begin + (end - begin) / K * K;
-    // A last block that is not whole: each step from its checkpoint.
-    for (Int t = end - 1; t >= whole; --t) {
-      Columns<T, S, V> h = load_checkpoint(whole);
-      Inputs inputs = load_inputs(u_at(whole), dy_at(whole));
-      for (Int i = whole; i < t; ++i) {
-        take_step(inputs, h);
-        inputs = load_inputs(u_at(i + 1), dy_at(i + 1));
-      }
-      const Jacobians<N> jacobians = differentiate_step<N>(inputs, h);
-      sweep(jacobians, inputs.dy.unpack());
-    }
+  /// Calls take(before, sections) for the blocks of [begin, end) from the last to the first, with
+  /// the number of blocks before it; it calls sections.sweep<N>(sweep) once, and that
+  /// sweep(jacobians, dy) for the block's steps from the last to the first. begin is a checkpoint;
+  /// the last block may have fewer than K steps.
+  template <class Take>
+  PARARNN_FN void each_block(Int begin, Int end, const Take& take) const {
+    const auto blocks = static_cast<unsigned>((end - begin) / K);
+    const Int whole = begin + Int(blocks) * K;
+    if (whole < end) take(blocks, LoopOfSteps<false>{*this, whole, end});
     if constexpr (kAhead) {
-      each_step_ahead<N>(begin, whole, sweep);
+      each_block_ahead(begin, blocks, take);
     } else {
-      each_step_in_loops<N>(begin, whole, sweep);
+      for (unsigned before = blocks; before-- > 0;) {
+        const Int t = begin + Int(before) * K;
+        take(before, LoopOfSteps<true>{*this, t, t + K});
+      }
     }
   }
 
-  /// Steps [begin, whole) of whole blocks, each while the one before it is on its way. As many
-  /// steps together as Jacobians fit the registers, the last ones first.
-  template <int N, class F>
-  PARARNN_FN void each_step_ahead(Int begin, Int whole, F&& sweep) const {
-    Int t = whole - K;
-    if (t < begin) return;
-    constexpr int kKept = kept_steps<N>();
-    Inputs block[K];
-    Columns<T, S, V> checkpoint = load_checkpoint(t);
-    const Storage *u = u_at(t), *dy = dy_at(t);
-    const auto load_step = [&](int i) {
-      return load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
-    };
+  /// A block in loops: for one that is not whole, which takes each step from the checkpoint again,
+  /// and for doubles, whose functions are long and take many seconds to compile unrolled.
+  template <bool kIsWhole>
+  struct LoopOfSteps {
+    static constexpr bool kWhole = kIsWhole;
+    const Backward& self;
+    Int begin, end;
+
+    template <int N, class Number = T, class F>
+    PARARNN_FN void sweep(F&& f) const {
+      constexpr int kKept = kWhole ? kept_steps<N>() : 1;
+#pragma unroll 1
+      for (Int first = end - kKept; first >= begin; first -= kKept) {
+        const Storage *u = self.u_at(begin), *dy = self.dy_at(begin);
+        const auto load_next = [&] {
+          const Inputs inputs = self.load_inputs(u, dy);
+          u += self.problem.u.step_stride;
+          dy += self.problem.dy.step_stride;
+          return inputs;
+        };
+        Columns<T, S, V> h = self.load_checkpoint(begin);
+#pragma unroll 1
+        for (Int t = begin; t < first; ++t) self.template take_step<Number>(load_next(), h);
+        Jacobians<N> jacobians[kKept];
+        Pack<Storage, V> direct[kKept];
 #pragma unroll
-    for (int i = 0; i < K; ++i) block[i] = load_step(i);
-    for (; t >= begin; t -= K) {
-      const bool more = t - K >= begin;
+        for (int i = 0; i < kKept; ++i) {
+          const Inputs inputs = load_next();
+          jacobians[i] = self.template differentiate_step<N, Number>(inputs, h);
+          direct[i] = inputs.dy;
+        }
+#pragma unroll
+        for (int i = kKept - 1; i >= 0; --i) f(jacobians[i], direct[i].unpack());
+      }
+    }
+  };
+
+  /// A block whose inputs are in registers, where those of the block before it take their place. As
+  /// many steps together as Jacobians fit the registers, the last ones first.
+  struct BlockAhead {
+    static constexpr bool kWhole = true;
+    const Backward& self;
+    Inputs (&inputs)[K];
+    const Columns<T, S, V>& checkpoint;
+    const Storage *u, *dy;  // of the block before
+    bool more;              // there is one
+
+    template <int N, class Number = T, class F>
+    PARARNN_FN void sweep(F&& f) const {
+      constexpr int kKept = kept_steps<N>();
       Columns<T, S, V> starts[K / kKept];
       starts[0] = checkpoint;
       Columns<T, S, V> state = checkpoint;
 #pragma unroll
       for (int i = 0; i < K - kKept; ++i) {
-        take_step(block[i], state);
+        self.template take_step<Number>(inputs[i], state);
         if ((i + 1) % kKept == 0) starts[(i + 1) / kKept] = state;
       }
-      u -= K * problem.u.step_stride;
-      dy -= K * problem.dy.step_stride;
-      if (more) checkpoint = load_checkpoint(t - K);
       static_for<K / kKept>([&]<int I>(Index<I>) {
         constexpr int kSection = K / kKept - 1 - I, kFirst = kSection * kKept;
         Columns<T, S, V> h = starts[kSection];
@@ -171,49 +206,44 @@ struct Backward {
         Pack<Storage, V> direct[kKept];
 #pragma unroll
         for (int i = 0; i < kKept; ++i) {
-          const Inputs inputs = block[kFirst + i];
-          if (more) block[kFirst + i] = load_step(kFirst + i);
-          jacobians[i] = differentiate_step<N>(inputs, h);
-          direct[i] = inputs.dy;
+          const Inputs now = inputs[kFirst + i];
+          if (more) {
+            inputs[kFirst + i] = self.load_inputs(u + (kFirst + i) * self.problem.u.step_stride,
+                                                  dy + (kFirst + i) * self.problem.dy.step_stride);
+          }
+          jacobians[i] = self.template differentiate_step<N, Number>(now, h);
+          direct[i] = now.dy;
         }
 #pragma unroll
-        for (int i = kKept - 1; i >= 0; --i) {
-          sweep(jacobians[i], direct[i].unpack());
-        }
+        for (int i = kKept - 1; i >= 0; --i) f(jacobians[i], direct[i].unpack());
       });
     }
-  }
+  };
 
-  /// The same in loops, each section of steps from the checkpoint again: the functions of doubles
-  /// are long, and unrolled take many seconds to compile.
-  template <int N, class F>
-  PARARNN_FN void each_step_in_loops(Int begin, Int whole, F&& sweep) const {
-    constexpr int kKept = kept_steps<N>();
-#pragma unroll 1
-    for (Int first = whole - kKept; first >= begin; first -= kKept) {
-      const Int start = first - (first - begin) % K;
-      const Storage *u = u_at(start), *dy = dy_at(start);
-      Columns<T, S, V> h = load_checkpoint(start);
-#pragma unroll 1
-      for (Int t = start; t < first; ++t) {
-        take_step(load_inputs(u, dy), h);
-        u += problem.u.step_stride;
-        dy += problem.dy.step_stride;
-      }
-      Jacobians<N> jacobians[kKept];
-      Pack<Storage, V> direct[kKept];
+  /// Whole blocks, each while the inputs of the one before it are on their way.
+  template <class Take>
+  PARARNN_FN void each_block_ahead(Int begin, unsigned blocks, const Take& take) const {
+    if (blocks == 0) return;
+    const Int last = begin + (Int(blocks) - 1) * K;
+    const Storage *u = u_at(last), *dy = dy_at(last);
+    const T* checkpoint_at = static_cast<const T*>(problem.checkpoints) +
+                             checkpoint_offset(problem.size, lane, last, S, 0);
+    const auto load_checkpoint_there = [&] {
+      return load_columns<S, V, T>(checkpoint_at, [&](int s) { return s * problem.size.channels; });
+    };
+    Columns<T, S, V> checkpoint = load_checkpoint_there();
+    Inputs inputs[K];
 #pragma unroll
-      for (int i = 0; i < kKept; ++i) {
-        const Inputs inputs = load_inputs(u, dy);
-        jacobians[i] = differentiate_step<N>(inputs, h);
-        direct[i] = inputs.dy;
-        u += problem.u.step_stride;
-        dy += problem.dy.step_stride;
-      }
-#pragma unroll
-      for (int i = kKept - 1; i >= 0; --i) {
-        sweep(jacobians[i], direct[i].unpack());
-      }
+    for (int i = 0; i < K; ++i) {
+      inputs[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+    }
+    for (unsigned before = blocks; before-- > 0;) {
+      u -= K * problem.u.step_stride;
+      dy -= K * problem.dy.step_stride;
+      checkpoint_at -= S * problem.size.channels;
+      const Columns<T, S, V> here = checkpoint;
+      if (before > 0) checkpoint = load_checkpoint_there();
+      take(before, BlockAhead{*this, inputs, here, u, dy, before > 0});
     }
   }
 
@@ -222,9 +252,10 @@ struct Backward {
     return mu;
   }
 
-  /// Carries the adjoint alone.
-  PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
-    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+  /// Carries the adjoint alone over a block.
+  template <class Number, class Sections>
+  PARARNN_FN static void adjoint(const Sections& sections, Adjoint& mu) {
+    sections.template sweep<S, Number>([&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
@@ -234,7 +265,7 @@ struct Backward {
 
   /// Carries the affine map from the adjoint at the chunk's end.
   PARARNN_FN void map(Map& maps) const {
-    each_step<S>(lane.begin, lane.end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+    const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const auto back = [&](const Vec<T, S>& x) {
@@ -248,34 +279,33 @@ struct Backward {
           static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
         });
       }
-    });
+    };
+    each_block(lane.begin, lane.end,
+               [&](unsigned, const auto& sections) { sections.template sweep<S>(sweep); });
   }
 
-  /// Carries the adjoint and writes the inputs' gradients.
-  PARARNN_FN void gradients(Gradients& g) const {
-    Storage* du = static_cast<Storage*>(problem.du.data) +
-                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
-    each_step<kAll>(lane.begin, lane.end,
-                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
-                      Vec<T, V> inputs[U];
+  /// Carries the adjoint over a block and writes the inputs' gradients.
+  template <class Sections>
+  PARARNN_FN void gradients(const Sections& sections, Gradients& g, Storage*& du) const {
+    sections.template sweep<kAll>([&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
+      Vec<T, V> inputs[U];
 #pragma unroll
-                      for (int v = 0; v < V; ++v) {
-                        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
-                        static_for<S>([&](auto s) {
-                          g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v];
-                        });
-                        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
-                        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
-                        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
-                        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
-                      }
+      for (int v = 0; v < V; ++v) {
+        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
+        static_for<S>(
+            [&](auto s) { g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v]; });
+        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
+        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
+        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
+        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
+      }
 #pragma unroll
-                      for (int n = 0; n < U; ++n) {
-                        store_pack<Storage, V>(du + n * problem.du.component_stride,
-                                               Pack<Storage, V>::of(inputs[n]));
-                      }
-                      du -= problem.du.step_stride;
-                    });
+      for (int n = 0; n < U; ++n) {
+        store_pack<Storage, V>(du + n * problem.du.component_stride,
+                               Pack<Storage, V>::of(inputs[n]));
+      }
+      du -= problem.du.step_stride;
+    });
   }
 
   template <int N>
@@ -297,16 +327,29 @@ struct Backward {
   PARARNN_FN Adjoint burn_in() const {
     const Int left = problem.size.steps - lane.end;
     const bool reaches_end = left <= problem.size.burn_in;
+    const Int end = lane.end + (reaches_end ? left : problem.size.burn_in);
+    const auto exact = static_cast<unsigned>((end - lane.end + 2 * K - 1) / (2 * K));
     Adjoint mu{};
-    if (reaches_end) mu = load_columns<S, V, T>(problem.dhT, [&](int s) { return row_offset(s); });
-    adjoint(lane.end, reaches_end ? problem.size.steps : lane.end + problem.size.burn_in, mu);
+    if (reaches_end) mu = final_adjoint();
+    each_block(lane.end, end, [&]<class Sections>(unsigned before, const Sections& sections) {
+      if constexpr (kApproximates<T> && Sections::kWhole) {
+        if (before >= exact) return adjoint<Approximate>(sections, mu);
+      }
+      adjoint<T>(sections, mu);
+    });
     return mu;
+  }
+  PARARNN_FN Adjoint final_adjoint() const {
+    return load_columns<S, V, T>(problem.dhT, [&](int s) { return row_offset(s); });
   }
 
   /// Runs the chunk from mu and keeps all results.
   PARARNN_FN void run(const Adjoint& mu) const {
     Gradients g{mu, {}, {}};
-    gradients(g);
+    Storage* du = static_cast<Storage*>(problem.du.data) +
+                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
+    each_block(lane.begin, lane.end,
+               [&](unsigned, const auto& sections) { gradients(sections, g, du); });
     store_boundary<S>(g.mu, problem.start);
     store_boundary<P>(g.dw, problem.dw_parts);
     Columns<T, 1, V> peak{};
@@ -357,8 +400,11 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kMode>
     return;
   }
   typename B::Adjoint mu{};
-  if (kMode == BackwardMode::kBurnIn || lane.chunk == problem.size.chunks - 1) {
+  if constexpr (kMode == BackwardMode::kBurnIn) {
     mu = backward.burn_in();
+    backward.template store_boundary<C::kState>(mu, problem.end);
+  } else if (lane.chunk == problem.size.chunks - 1) {
+    mu = backward.final_adjoint();
     backward.template store_boundary<C::kState>(mu, problem.end);
   } else {
     mu = backward.template load_boundary<C::kState>(problem.end);
@@ -366,31 +412,42 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kMode>
   backward.run(mu);
 }
 
-/// dw (P,D): the sum of the parts over rows and chunks. A block adds kSumColumns numbers, each in
-/// kSumRows sums over every so many parts, then those in their order: always the same order.
+/// dw: the sum of the parts over rows and chunks, by a grid of blocks. A block adds kSumColumns
+/// numbers at a time, each in kSumRows sums over every so many parts, then those in their order:
+/// always the same order.
 inline constexpr int kSumColumns = kThreadsPerBlock / kSumRows;
 
-template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
-    sum_parts(const __grid_constant__ BackwardProblem problem, void* dw) {
-  using T = Arithmetic<Storage>;
+template <class C, class T>
+__device__ void sum_parts_by_grid(const BackwardProblem& problem) {
   __shared__ double sums[kSumRows][kSumColumns];
   const int row = threadIdx.x / kSumColumns, i = threadIdx.x % kSumColumns;
-  const Int column = static_cast<Int>(blockIdx.x) * kSumColumns + i;
   const Int width = C::kParams * problem.size.channels;
   const Int parts = problem.size.batch * problem.size.chunks;
-  double sum = 0;
-  if (column < width) {
+  for (Int first = Int(blockIdx.x) * kSumColumns; first < width;
+       first += Int(gridDim.x) * kSumColumns) {
+    const Int column = first + i;
+    double sum = 0;
+    if (column < width) {
 #pragma unroll 8
-    for (Int part = row; part < parts; part += kSumRows) {
-      sum += static_cast<const T*>(problem.dw_parts)[part * width + column];
+      for (Int part = row; part < parts; part += kSumRows) {
+        sum += static_cast<const T*>(problem.dw_parts)[part * width + column];
+      }
     }
+    sums[row][i] = sum;
+    __syncthreads();
+    if (row == 0 && column < width) {
+      for (int r = 1; r < kSumRows; ++r) sum += sums[r][i];
+      static_cast<T*>(problem.dw)[column] = T(sum);
+    }
+    __syncthreads();
   }
-  sums[row][i] = sum;
-  __syncthreads();
-  if (row > 0 || column >= width) return;
-  for (int r = 1; r < kSumRows; ++r) sum += sums[r][i];
-  static_cast<T*>(dw)[column] = T(sum);
+}
+
+/// After a pass of one chunk. After one of several, backward_correct does it.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock)
+    sum_parts(const __grid_constant__ BackwardProblem problem) {
+  sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 
 }  // namespace pararnn::cuda

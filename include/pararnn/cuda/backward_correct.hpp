@@ -2,7 +2,8 @@
 //
 //   backward_scan      the adjoints at all chunk ends, from the chunks' affine maps
 //   backward_correct   one cooperative grid: verify; correct the columns that fail by their maps;
-//                      repair what still fails by walking its chunks in order
+//                      repair what still fails by walking its chunks in order; sum the parameters'
+//                      gradient
 //   backward_mismatch  for the statistics, the largest mismatch that is left
 #pragma once
 
@@ -85,7 +86,7 @@ __device__ void verify(const BackwardProblem& problem, unsigned round) {
   for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
     const Lane lane = lane_at(problem.size, 1, i);
     unsigned char& failing = problem.failing[column_index(problem.size, lane)];
-    if (lane.chunk == problem.size.chunks - 1 || failing + 1u < round) continue;
+    if (lane.chunk == problem.size.chunks - 1 || (round > 1 && failing + 1u < round)) continue;
     if (boundary_passes<C, T>(problem, lane)) continue;
     failing = round;
     problem.counters->failed[round - 1] = 1;
@@ -113,19 +114,12 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
   }
 }
 
-/// Verifies, corrects and repairs; a cooperative grid.
+/// Corrects the columns that fail, and repairs; by a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, BackwardMode::kGiven>)
-    backward_correct(const __grid_constant__ BackwardProblem problem) {
-  using B = Backward<C, Storage, 1>;
+__device__ void correct_failing(const BackwardProblem& problem, unsigned& phase) {
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
   Counters* counters = problem.counters;
-  unsigned phase = 0;
-  verify<C, T>(problem, 1);
-  grid_barrier(counters, phase);
-  if (!is_set(counters->failed[0])) return;
-
   const auto each_failing_lane = [&](auto&& run) {
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
@@ -133,7 +127,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, Backwa
     }
   };
   each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk > 0) B(problem, lane).run_map();
+    if (lane.chunk > 0) Backward<C, Storage, 1>(problem, lane).run_map();
   });
   grid_barrier(counters, phase);
   for (Int i = warp_index(); i < columns; i += warp_count()) {
@@ -153,6 +147,18 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, Backwa
     repair_column<C, Storage>(problem, column_at(problem.size, i));
   }
   if (thread_index() == 0) counters->newton_iterations = 1;
+  grid_barrier(counters, phase);
+}
+
+/// Verifies, corrects and repairs, then sums the parameters' gradient; a cooperative grid.
+template <class C, class Storage>
+__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, BackwardMode::kGiven>)
+    backward_correct(const __grid_constant__ BackwardProblem problem) {
+  unsigned phase = 0;
+  verify<C, Arithmetic<Storage>>(problem, 1);
+  grid_barrier(problem.counters, phase);
+  if (is_set(problem.counters->failed[0])) correct_failing<C, Storage>(problem, phase);
+  sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 
 /// The largest mismatch that is left, relative to the chunk's peak.

@@ -6,6 +6,7 @@
 //   newton       pass (burn-in, Jacobians), scan, pass (given, outputs), correct
 #pragma once
 
+#include "pararnn/core/approximate.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/input_ring.hpp"
 #include "pararnn/cuda/lane.hpp"
@@ -14,6 +15,10 @@ namespace pararnn::cuda {
 
 /// Steps between two checkpoints, run without a look at anything else.
 inline constexpr int kBlock = kCheckpointInterval;
+
+/// Whether a block is known to have kBlock steps.
+inline constexpr Index<1> kWhole;
+inline constexpr Index<0> kPerhapsNotWhole;
 
 /// One cell on tensors of one storage, V columns a thread.
 template <class C, class Storage, int V>
@@ -52,13 +57,15 @@ struct Forward {
     return u;
   }
 
-  /// Advances h by a step; returns the outputs.
+  /// Advances h by a step, in the arithmetic of Number; returns the outputs.
+  template <class Number = T>
   PARARNN_FN Vec<T, V> take_step(const Inputs& inputs, State& h) const {
     const Columns<T, U, V> u = unpack(inputs);
     Vec<T, V> out{};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      h[v] = C::step(h[v], u[v], w[v]);
+      h[v] =
+          convert<T>(C::step(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v])));
       out[v] = h[v][0];
     }
     return out;
@@ -78,44 +85,66 @@ struct Forward {
     return out;
   }
 
-  /// Steps [begin, end) from h, writing outputs and checkpoints, and multiplying the Jacobians to
+  /// Steps [first, lane.end) from h. Those before the chunk are a burn-in, which leaves the chunk's
+  /// start; those of the chunk may write outputs and checkpoints, and multiply their Jacobians to
   /// m.
-  template <bool kWrite, bool kLinearize>
-  PARARNN_FN void run(Int begin, Int end, State& h, Jacobian& m) const {
+  template <bool kBurnIn, bool kWrite, bool kLinearize>
+  PARARNN_FN void run(Int first, State& h, Jacobian& m) const {
+    Storage* y = static_cast<Storage*>(problem.y.data) +
+                 view_offset(problem.y, lane.row, lane.begin, lane.channel);
+    const Int exact = first + (lane.begin - first) / (2 * kBlock) * kBlock;
+    each_block(first, lane.end, [&](Int t, const auto& each_step) {
+      if constexpr (kBurnIn) {
+        if constexpr (kApproximates<T>) {
+          if (t < exact) {
+            each_step(kWhole, [&](const Inputs& inputs) { take_step<Approximate>(inputs, h); });
+            return;
+          }
+        }
+        if (t < lane.begin) {
+          each_step(kWhole, [&](const Inputs& inputs) { take_step(inputs, h); });
+          return;
+        }
+        if (t == lane.begin && problem.size.chunks > 1) store_boundary(h, problem.start);
+      }
+      if (kWrite && problem.checkpoints) {
+        store_columns<S, V, T>(h, problem.checkpoints, [&](int s) {
+          return checkpoint_offset(problem.size, lane, t, S, s);
+        });
+      }
+      each_step(kPerhapsNotWhole, [&](const Inputs& inputs) {
+        const Vec<T, V> out = [&] {
+          if constexpr (kLinearize) {
+            return take_step(inputs, h, m);
+          } else {
+            return take_step(inputs, h);
+          }
+        }();
+        if constexpr (kWrite) store_pack<Storage, V>(y, Pack<Storage, V>::of(out));
+        y += problem.y.step_stride;
+      });
+    });
+  }
+
+  /// Calls take_block(t, each_step) for the blocks of [begin, end), which calls each_step(whole,
+  /// take) once, and that take(inputs) for the block's steps. The last block may have fewer than
+  /// kBlock.
+  template <class TakeBlock>
+  PARARNN_FN void each_block(Int begin, Int end, const TakeBlock& take_block) const {
     const Storage* next = static_cast<const Storage*>(problem.u.data) +
                           view_offset(problem.u, lane.row, begin, lane.channel);
-    Storage* y = static_cast<Storage*>(problem.y.data) +
-                 view_offset(problem.y, lane.row, begin, lane.channel);
-    const auto advance = [&](const Inputs& inputs) {
-      const Vec<T, V> out = [&] {
-        if constexpr (kLinearize) {
-          return take_step(inputs, h, m);
-        } else {
-          return take_step(inputs, h);
-        }
-      }();
-      if constexpr (kWrite) store_pack<Storage, V>(y, Pack<Storage, V>::of(out));
-      y += problem.y.step_stride;
-    };
-    const auto keep_checkpoint = [&](Int t) {
-      if (!kWrite || !problem.checkpoints) return;
-      store_columns<S, V, T>(h, problem.checkpoints,
-                             [&](int s) { return checkpoint_offset(problem.size, lane, t, S, s); });
-    };
-
     if constexpr (Ring::kPossible) {
-      run_through_ring(begin, end, next, keep_checkpoint, advance);
+      each_block_through_ring(begin, end, next, take_block);
     } else {
-      run_through_registers(begin, end, next, keep_checkpoint, advance);
+      each_block_through_registers(begin, end, next, take_block);
     }
   }
 
-  /// Steps [begin, end) whose inputs start at `next`, as many on their way as the ring holds. A
-  /// whole block has no branch in it, so that the compiler can move a step's loads before the one
-  /// before.
-  template <class Checkpoint, class Step>
-  PARARNN_FN void run_through_ring(Int begin, Int end, const Storage* next,
-                                   const Checkpoint& keep_checkpoint, const Step& advance) const {
+  /// As many steps' inputs on their way as the ring holds. A whole block has no branch in it, so
+  /// that the compiler can move a step's loads before the one before.
+  template <class TakeBlock>
+  PARARNN_FN void each_block_through_ring(Int begin, Int end, const Storage* next,
+                                          const TakeBlock& take_block) const {
     typename Ring::Slot* ring = Ring::slots();
     const auto send = [&](int slot) {
 #pragma unroll
@@ -145,14 +174,15 @@ struct Forward {
     for (int slot = 0; slot < Ring::kDepth; slot += kBlock) send_block(slot, begin + slot);
     int slot = 0;
     for (Int t = begin; t < end; t += kBlock) {
-      keep_checkpoint(t);
       wait_for_copies<Ring::kDepth / kBlock - 1>();
-      if (t + kBlock <= end) {
+      take_block(t, [&](auto whole, const auto& take) {
+        if (whole || t + kBlock <= end) {
 #pragma unroll
-        for (int i = 0; i < kBlock; ++i) advance(received(slot + i));
-      } else {
-        for (int i = 0; t + i < end; ++i) advance(received(slot + i));
-      }
+          for (int i = 0; i < kBlock; ++i) take(received(slot + i));
+        } else {
+          for (int i = 0; t + i < end; ++i) take(received(slot + i));
+        }
+      });
       send_block(slot, t + Ring::kDepth);
       slot = slot + kBlock == Ring::kDepth ? 0 : slot + kBlock;
     }
@@ -160,37 +190,33 @@ struct Forward {
   }
 
   /// The same for inputs too narrow for the ring: one block of steps is on its way.
-  template <class Checkpoint, class Step>
-  PARARNN_FN void run_through_registers(Int begin, Int end, const Storage* next,
-                                        const Checkpoint& keep_checkpoint,
-                                        const Step& advance) const {
-    const Int whole = begin + (end - begin) / kBlock * kBlock;
-    Inputs ring[kBlock];
-    if (begin < whole) {
-#pragma unroll
-      for (int i = 0; i < kBlock; ++i) {
-        ring[i] = load_inputs(next);
-        next += problem.u.step_stride;
-      }
-    }
-    Int t = begin;
-    for (; t < whole; t += kBlock) {
-      keep_checkpoint(t);
-      const bool more = t + kBlock < whole;
-#pragma unroll
-      for (int i = 0; i < kBlock; ++i) {
-        const Inputs inputs = ring[i];
-        if (more) {
-          ring[i] = load_inputs(next);
-          next += problem.u.step_stride;
-        }
-        advance(inputs);
-      }
-    }
-    if (t < end) keep_checkpoint(t);
-    for (; t < end; ++t) {
-      advance(load_inputs(next));
+  template <class TakeBlock>
+  PARARNN_FN void each_block_through_registers(Int begin, Int end, const Storage* next,
+                                               const TakeBlock& take_block) const {
+    const auto load_next = [&] {
+      const Inputs inputs = load_inputs(next);
       next += problem.u.step_stride;
+      return inputs;
+    };
+    Inputs coming[kBlock];
+    if (begin + kBlock <= end) {
+#pragma unroll
+      for (int i = 0; i < kBlock; ++i) coming[i] = load_next();
+    }
+    for (Int t = begin; t < end; t += kBlock) {
+      const bool more = t + 2 * kBlock <= end;
+      take_block(t, [&](auto whole, const auto& take) {
+        if (whole || t + kBlock <= end) {
+#pragma unroll
+          for (int i = 0; i < kBlock; ++i) {
+            const Inputs inputs = coming[i];
+            if (more) coming[i] = load_next();
+            take(inputs);
+          }
+        } else {
+          for (int i = 0; t + i < end; ++i) take(load_next());
+        }
+      });
     }
   }
 
@@ -250,16 +276,15 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   if (kBurnIn) reset_verification<V>(problem, lane);
   auto m = F::identities();
   typename F::State h{};
+  Int first = lane.begin;
   if (lane.chunk == 0) {
     h = forward.initial_state();
   } else if constexpr (kBurnIn) {
-    const Int burn_in = problem.size.burn_in < lane.begin ? problem.size.burn_in : lane.begin;
-    forward.template run<false, false>(lane.begin - burn_in, lane.begin, h, m);
+    first -= problem.size.burn_in < lane.begin ? problem.size.burn_in : lane.begin;
   } else {
     h = forward.load_boundary(problem.start);
   }
-  if (kBurnIn && problem.size.chunks > 1) forward.store_boundary(h, problem.start);
-  forward.template run<kWrite, kLinearize>(lane.begin, lane.end, h, m);
+  forward.template run<kBurnIn, kWrite, kLinearize>(first, h, m);
   forward.store_end(h);
   if constexpr (kLinearize) forward.store_jacobian(m);
 }

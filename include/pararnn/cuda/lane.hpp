@@ -44,8 +44,10 @@ PARARNN_FN Int thread_index() { return static_cast<Int>(blockIdx.x) * blockDim.x
 PARARNN_FN Int thread_count() { return static_cast<Int>(gridDim.x) * blockDim.x; }
 
 PARARNN_FN Int view_offset(const View& view, Int row, Int step, Int channel) {
-  return row * view.batch_stride + step * view.step_stride +
-         channel / view.head_width * view.head_stride + channel % view.head_width;
+  const Int offset = row * view.batch_stride + step * view.step_stride + channel;
+  const Int between = view.head_stride - view.head_width;
+  // A division takes as long as many other operations.
+  return between == 0 ? offset : offset + channel / view.head_width * between;
 }
 
 /// Offset of component n of N in a boundary array (B,P,N,D).

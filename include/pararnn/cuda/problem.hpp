@@ -30,7 +30,7 @@ inline constexpr int kSumRows = 8;
 inline constexpr int kMaxNewtonIterations = 4;
 
 /// A tensor of (batch, step, component, channel), strides in elements; channel d is at
-/// (d / head_width) head_stride + d % head_width.
+/// (d / head_width) head_stride + d % head_width. One head is as wide as its stride.
 struct View {
   void* data;
   Int batch_stride, step_stride, component_stride, head_stride, head_width;
@@ -86,6 +86,7 @@ struct BackwardProblem {
   void* map_matrix;  // (B,P,S,S,D): start = map_matrix end + map_offset
   void* map_offset;  // (B,P,S,D)
   void* dw_parts;    // (B,P,P_w,D)
+  void* dw;          // (P_w,D): their sum
   unsigned char* failing;
   Counters* counters;
   double tolerance;

@@ -91,10 +91,9 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, co
     problem.w = w.const_data_ptr<scalar_t>();
     problem.checkpoints = checkpoint_interval > 0 ? checkpoints.data_ptr<scalar_t>() : nullptr;
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    const cpu::Statistics statistics =
-        cpu::forward(kernels, torch_executor(), problem, plan,
-                     tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
-                     h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>());
+    const cpu::Statistics statistics = cpu::forward(
+        kernels, torch_executor(), problem, plan, tolerance_for(tolerance, w.scalar_type()),
+        h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>());
     remembers = 2 * statistics.columns_corrected > statistics.columns;
     record_forward_statistics(public_statistics(statistics));
   });
@@ -121,10 +120,9 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
     problem.checkpoints = checkpoints.const_data_ptr<scalar_t>();
     problem.final_adjoint = dhT.const_data_ptr<scalar_t>();
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    record_backward_statistics(
-        public_statistics(cpu::backward(kernels, torch_executor(), problem, plan,
-                                        tolerance > 0 ? tolerance : kDefaultTolerance<scalar_t>,
-                                        dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
+    record_backward_statistics(public_statistics(cpu::backward(
+        kernels, torch_executor(), problem, plan, tolerance_for(tolerance, w.scalar_type()),
+        dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
   });
   return {du, dw, dh0};
 }

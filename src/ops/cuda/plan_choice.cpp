@@ -13,6 +13,9 @@ constexpr int kTrials = 3;
 constexpr double kAbout = 1.03;
 /// Plans that the planner finds best with its own burn-in.
 constexpr size_t kOwnPlans = 3;
+/// A cell that forgets its start to 1e-7 in the planner's burn-in forgets it to the tolerance,
+/// 1e-6, in about so much of it.
+constexpr double kShorter = 0.75;
 /// Of each other way the cheapest, and the one of the longest chunks that costs up to so much more:
 /// the longer a chunk, the less there is to correct.
 constexpr double kForLongerChunks = 1.5;
@@ -33,16 +36,20 @@ constexpr double kUnknown = std::numeric_limits<double>::infinity();
 }  // namespace
 
 PlanChoice::PlanChoice(const PlanRequest& request) {
-  const auto add = [&](const Plan& plan, bool planners_own) {
+  const auto add = [&](const Plan& plan, Origin origin) {
     const auto same = [&](const Candidate& c) { return c.plan == plan; };
     if (std::ranges::any_of(candidates_, same)) return;
     const int64_t steps = (plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in;
-    candidates_.push_back(
-        {plan, planners_own, kLeastStepMilliseconds * double(steps), kUnknown, 0});
+    candidates_.push_back({plan, origin, kLeastStepMilliseconds * double(steps), kUnknown, 0});
   };
   std::vector<Plan> own = candidate_plans(request);
   own.resize(std::min(own.size(), kOwnPlans));
-  for (const Plan& plan : own) add(plan, true);
+  for (Plan plan : own) {
+    add(plan, Origin::kPlanner);
+    if (plan.way == Way::kSequential) continue;
+    plan.burn_in = detail::whole_checkpoints(std::int64_t(kShorter * double(plan.burn_in)));
+    add(plan, Origin::kShorter);
+  }
   // Columns enough for the whole machine are run in order in every regime.
   if (candidates_[0].plan.way == Way::kSequential) {
     candidates_.resize(1);
@@ -59,8 +66,8 @@ PlanChoice::PlanChoice(const PlanRequest& request) {
           plan_cost(other, plan) <= kForLongerChunks * plan_cost(other, plans[0]);
       if (affordable && plan.chunk > longest.chunk) longest = plan;
     }
-    add(plans[0], false);
-    add(longest, false);
+    add(plans[0], Origin::kOther);
+    add(longest, Origin::kOther);
   }
 }
 
@@ -83,13 +90,18 @@ void PlanChoice::record(double milliseconds, double share_corrected) {
   const bool few = share_corrected <= kFewCorrected;
   if (exploring_) {
     if (running_ == 0) forgets_ = few;
-    candidate.milliseconds = std::min(candidate.milliseconds, milliseconds);
     ++candidate.trials;
+    if (candidate.origin == Origin::kShorter && !few) {
+      candidate.milliseconds = kUnknown;
+      candidate.trials = kTrials;
+    } else {
+      candidate.milliseconds = std::min(candidate.milliseconds, milliseconds);
+    }
     choose_next();
     return;
   }
   slower_ = milliseconds > kClearlySlower * candidate.milliseconds ? slower_ + 1 : 0;
-  const bool changed = candidate.planners_own && forgets_ && !few &&
+  const bool changed = candidate.origin != Origin::kOther && forgets_ && !few &&
                        (share_corrected > kManyCorrected || calls_ >= kCallsBetweenChanges);
   const bool old = !forgets_ && calls_ >= kCallsBetweenTrials;
   if (changed || old || slower_ >= kTimesSlower) explore();
@@ -105,17 +117,27 @@ void PlanChoice::explore() {
   running_ = 0;
 }
 
+bool PlanChoice::worth_a_trial(size_t i) const {
+  const Candidate& candidate = candidates_[i];
+  if (candidate.trials >= kTrials) return false;
+  switch (candidate.origin) {
+    case Origin::kPlanner:  // whose burn-in is enough for all of its plans, or for none
+      return forgets_ || i == 0;
+    case Origin::kShorter:  // of the fastest plan
+      return forgets_ && (fastest() == i - 1 || fastest() == i);
+    default:
+      return !forgets_ && candidate.least_milliseconds < candidates_[fastest()].milliseconds;
+  }
+}
+
 void PlanChoice::choose_next() {
-  const double best = candidates_[fastest()].milliseconds;
-  for (size_t i = 0; i < candidates_.size(); ++i) {
-    const Candidate& candidate = candidates_[i];
-    // The planner's burn-in is enough for all of its plans, or for none.
-    const bool worth_a_trial = candidate.planners_own
-                                   ? forgets_ || i == 0
-                                   : !forgets_ && candidate.least_milliseconds < best;
-    if (candidate.trials < kTrials && worth_a_trial) {
-      running_ = i;
-      return;
+  // The shorter burn-ins last, when the planner's plans are known.
+  for (const bool shorter : {false, true}) {
+    for (size_t i = 0; i < candidates_.size(); ++i) {
+      if ((candidates_[i].origin == Origin::kShorter) == shorter && worth_a_trial(i)) {
+        running_ = i;
+        return;
+      }
     }
   }
   running_ = fastest();

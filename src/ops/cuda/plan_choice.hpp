@@ -1,8 +1,9 @@
 // Which plan is fastest at one place of a program, from how long earlier calls took there. Shapes
 // tell the planner about how to cut a sequence, but not how long the cell remembers: that depends
-// on the weights, and changes as they are trained. So the planner's best plans are timed in turn;
-// where their burn-in left many columns to be corrected, so are longer burn-ins, Newton's way and
-// the run in order. The fastest is kept until the times change. Pure logic, no device.
+// on the weights, and changes as they are trained. So the planner's best plans are timed in turn,
+// and the fastest of them with a shorter burn-in, which must leave nothing to be corrected; where
+// the planner's burn-in left many columns to be corrected, longer burn-ins, Newton's way and the
+// run in order are timed. The fastest is kept until the times change. Pure logic, no device.
 //
 //   PlanChoice choice(request);
 //   run(choice.best());                      // a call that is not timed
@@ -34,14 +35,17 @@ class PlanChoice {
   void record(double milliseconds, double share_corrected);
 
  private:
+  /// A plan with the planner's burn-in, the plan before it with a shorter one, or any other.
+  enum class Origin { kPlanner, kShorter, kOther };
   struct Candidate {
     Plan plan;
-    bool planners_own;          // with the planner's burn-in
+    Origin origin;
     double least_milliseconds;  // no machine is known to be faster
     double milliseconds;        // the best of its trials
     int trials;
   };
   size_t fastest() const;
+  bool worth_a_trial(size_t i) const;
   void explore();
   void choose_next();
 

@@ -20,7 +20,7 @@ using cuda::ScanLauncher;
 using torch::Tensor;
 
 cuda::View view_of(const Tensor& t) {
-  cuda::View view{t.data_ptr(), t.stride(0), t.stride(1), 0, 0, t.size(-1)};
+  cuda::View view{t.data_ptr(), t.stride(0), t.stride(1), 0, t.size(-1), t.size(-1)};
   if (t.dim() >= 4) view.component_stride = t.stride(-2);
   if (t.dim() == 5) view.head_stride = t.stride(2);
   return view;
@@ -35,10 +35,6 @@ bool comes_in_pairs(const Tensor& t) {
     if (t.stride(i) % 2 != 0) return false;
   }
   return true;
-}
-
-double default_tolerance(torch::ScalarType arithmetic) {
-  return arithmetic == torch::kFloat64 ? kDefaultTolerance<double> : kDefaultTolerance<float>;
 }
 
 /// How the time of a step grows with the blocks on a multiprocessor, measured on an H100: below
@@ -147,7 +143,7 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
                                      workspace.at(jacobian),
                                      workspace.at(failing),
                                      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
-                                     tolerance > 0 ? tolerance : default_tolerance(w.scalar_type()),
+                                     tolerance_for(tolerance, w.scalar_type()),
                                      plan.way == Way::kNewton};
   const ScanLauncher launcher(cell, u.scalar_type(), width, stream);
   switch (plan.way) {
@@ -205,35 +201,41 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
                 dw_parts = add_boundary(sizes.params), failing = workspace.add(columns),
                 counters = workspace.add(sizeof(cuda::Counters));
   workspace.allocate(u.device());
-  const cuda::BackwardProblem problem{
-      chunking_of(sizes, plan),
-      view_of(u),
-      view_of(dy),
-      view_of(du),
-      w.const_data_ptr(),
-      checkpoints.const_data_ptr(),
-      dhT.const_data_ptr(),
-      dh0.data_ptr(),
-      workspace.at(end),
-      workspace.at(start),
-      workspace.at(peak),
-      workspace.at(map_matrix),
-      workspace.at(map_offset),
-      workspace.at(dw_parts),
-      workspace.at(failing),
-      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
-      tolerance > 0 ? tolerance : default_tolerance(w.scalar_type())};
+  const cuda::BackwardProblem problem{chunking_of(sizes, plan),
+                                      view_of(u),
+                                      view_of(dy),
+                                      view_of(du),
+                                      w.const_data_ptr(),
+                                      checkpoints.const_data_ptr(),
+                                      dhT.const_data_ptr(),
+                                      dh0.data_ptr(),
+                                      workspace.at(end),
+                                      workspace.at(start),
+                                      workspace.at(peak),
+                                      workspace.at(map_matrix),
+                                      workspace.at(map_offset),
+                                      workspace.at(dw_parts),
+                                      dw.data_ptr(),
+                                      workspace.at(failing),
+                                      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
+                                      tolerance_for(tolerance, w.scalar_type())};
   const ScanLauncher launcher(cell, u.scalar_type(), 1, stream);
   using cuda::BackwardMode;
-  if (plan.way == Way::kNewton) {
-    launcher.backward_pass(problem, BackwardMode::kMap);
-    launcher.backward_scan(problem);
-    launcher.backward_pass(problem, BackwardMode::kGiven);
-  } else {
-    launcher.backward_pass(problem, BackwardMode::kBurnIn);
+  switch (plan.way) {
+    case Way::kSequential:
+      launcher.backward_pass(problem, BackwardMode::kGiven);
+      launcher.sum_parts(problem);
+      break;
+    case Way::kSpeculative:
+      launcher.backward_pass(problem, BackwardMode::kBurnIn);
+      break;
+    case Way::kNewton:
+      launcher.backward_pass(problem, BackwardMode::kMap);
+      launcher.backward_scan(problem);
+      launcher.backward_pass(problem, BackwardMode::kGiven);
+      break;
   }
   if (chunked) launcher.backward_correct(problem);
-  launcher.sum_parts(problem, dw.data_ptr());
   trial.finish(chunked ? problem.counters : nullptr);
   record_backward_statistics([plan, columns, workspace, problem, launcher, stream] {
     const c10::cuda::CUDAGuard on_its_device(stream.device());

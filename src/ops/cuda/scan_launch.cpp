@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <map>
 #include <mutex>
 
@@ -146,12 +147,25 @@ void ScanLauncher::forward_pass(const ForwardProblem& problem, ForwardMode mode)
 
 void ScanLauncher::decode_step(const ForwardProblem& problem) const {
   // Threads enough to hide the memory's latency; with more rows, each takes several.
-  constexpr Int kThreadsPerMultiprocessor = 2048;
+  constexpr Int kThreadsPerMultiprocessor = 2048, kMostBlocksOfRows = (1 << 16) - 1;
   const Int groups = problem.size.channels / width_;
+  const auto across = static_cast<unsigned>(
+      std::bit_floor(static_cast<uint64_t>(std::min<Int>(groups, kThreadsPerBlock))));
+  const unsigned down = kThreadsPerBlock / across;
   const Int rows_at_once = std::clamp<Int>(
       multiprocessor_count() * kThreadsPerMultiprocessor / groups, 1, problem.size.batch);
-  launch_threads(kernel_of({"decode", "decode_step", KernelTemplate::kWidth, width_}, cell_, type_),
-                 groups * rows_at_once, stream_, problem);
+  const auto blocks_of = [](Int threads, unsigned a_block) {
+    return (threads + a_block - 1) / a_block;
+  };
+  const auto blocks_of_rows = std::min<Int>(blocks_of(rows_at_once, down), kMostBlocksOfRows);
+  const LoadedKernel& loaded =
+      kernel_of({"decode", "decode_step", KernelTemplate::kWidth, width_}, cell_, type_);
+  jit::launch(*loaded.kernel,
+              {.grid = dim3(static_cast<unsigned>(blocks_of(groups, across)),
+                            static_cast<unsigned>(blocks_of_rows)),
+               .block = dim3(across, down),
+               .stream = stream_},
+              problem);
 }
 
 void ScanLauncher::forward_scan(const ForwardProblem& problem) const {
@@ -191,9 +205,9 @@ void ScanLauncher::backward_mismatch(const BackwardProblem& problem) const {
                  columns_of(problem.size) * problem.size.chunks, stream_, problem);
 }
 
-void ScanLauncher::sum_parts(const BackwardProblem& problem, void* dw) const {
+void ScanLauncher::sum_parts(const BackwardProblem& problem) const {
   launch_threads(kernel_of({"backward", "sum_parts"}, cell_, type_),
-                 cell_.params * problem.size.channels * kSumRows, stream_, problem, dw);
+                 cell_.params * problem.size.channels * kSumRows, stream_, problem);
 }
 
 }  // namespace pararnn::cuda

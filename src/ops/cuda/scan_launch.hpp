@@ -40,7 +40,7 @@ class ScanLauncher {
   void backward_correct(const BackwardProblem& problem) const;
   void backward_mismatch(const BackwardProblem& problem) const;
   /// Writes dw (P,D).
-  void sum_parts(const BackwardProblem& problem, void* dw) const;
+  void sum_parts(const BackwardProblem& problem) const;
 
  private:
   const CellInfo& cell_;
