@@ -377,7 +377,7 @@ struct Backward {
   }
 };
 
-/// Blocks on a multiprocessor that a kernel leaves registers for. 0 is the compiler's choice, which
+/// Blocks on a multiprocessor that a pass leaves registers for. 0 is the compiler's choice, which
 /// spills some of single and double numbers rather than take the registers that there are.
 template <class Storage, BackwardMode kMode>
 inline constexpr int kLeastBlocks = sizeof(Storage) == 8 ||
@@ -412,31 +412,39 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kMode>
   backward.run(mu);
 }
 
-/// dw: the sum of the parts over rows and chunks, by a grid of blocks. A block adds kSumColumns
-/// numbers at a time, each in kSumRows sums over every so many parts, then those in their order:
-/// always the same order.
-inline constexpr int kSumColumns = kThreadsPerBlock / kSumRows;
+/// Parts that a thread loads before it adds the first.
+inline constexpr int kPartsTogether = 8;
 
+/// dw: the sum of the parts over rows and chunks, by a grid of blocks. sum_rows threads share a
+/// column, each adding every so many parts; their sums are added in order: always the same order.
 template <class C, class T>
 __device__ void sum_parts_by_grid(const BackwardProblem& problem) {
-  __shared__ double sums[kSumRows][kSumColumns];
-  const int row = threadIdx.x / kSumColumns, i = threadIdx.x % kSumColumns;
+  __shared__ double sums[kThreadsPerBlock];
   const Int width = C::kParams * problem.size.channels;
   const Int parts = problem.size.batch * problem.size.chunks;
-  for (Int first = Int(blockIdx.x) * kSumColumns; first < width;
-       first += Int(gridDim.x) * kSumColumns) {
-    const Int column = first + i;
+  const int rows = sum_rows(parts), columns = kThreadsPerBlock / rows;
+  const int row = threadIdx.x / columns;
+  for (Int first = Int(blockIdx.x) * columns; first < width; first += Int(gridDim.x) * columns) {
+    const Int column = first + threadIdx.x % columns;
     double sum = 0;
     if (column < width) {
-#pragma unroll 8
-      for (Int part = row; part < parts; part += kSumRows) {
-        sum += static_cast<const T*>(problem.dw_parts)[part * width + column];
+      const T* part = static_cast<const T*>(problem.dw_parts) + row * width + column;
+#pragma unroll 1
+      for (Int i = row; i < parts; i += kPartsTogether * rows) {
+        T values[kPartsTogether];
+#pragma unroll
+        for (int k = 0; k < kPartsTogether; ++k) {
+          values[k] = i + k * rows < parts ? *part : T(0);
+          part += rows * width;
+        }
+#pragma unroll
+        for (int k = 0; k < kPartsTogether; ++k) sum += values[k];
       }
     }
-    sums[row][i] = sum;
+    sums[threadIdx.x] = sum;
     __syncthreads();
     if (row == 0 && column < width) {
-      for (int r = 1; r < kSumRows; ++r) sum += sums[r][i];
+      for (int r = 1; r < rows; ++r) sum += sums[r * columns + threadIdx.x];
       static_cast<T*>(problem.dw)[column] = T(sum);
     }
     __syncthreads();

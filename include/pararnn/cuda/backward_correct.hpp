@@ -81,16 +81,18 @@ __device__ bool boundary_passes(const BackwardProblem& problem, const Lane& lane
   return passes;
 }
 
+/// Marks the columns whose chunks were not run from the adjoint at which the next arrived.
 template <class C, class T>
-__device__ void verify(const BackwardProblem& problem, unsigned round) {
-  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
-    const Lane lane = lane_at(problem.size, 1, i);
-    unsigned char& failing = problem.failing[column_index(problem.size, lane)];
-    if (lane.chunk == problem.size.chunks - 1 || (round > 1 && failing + 1u < round)) continue;
-    if (boundary_passes<C, T>(problem, lane)) continue;
-    failing = round;
-    problem.counters->failed[round - 1] = 1;
-  }
+__device__ bool verify(const BackwardProblem& problem, unsigned round) {
+  constexpr int S = C::kState;
+  return mark_failing<S, T>(
+      problem.size, problem.end, problem.start, problem.failing, round,
+      [&](Int i, T from, T arrived) {
+        const Int channels = problem.size.channels;
+        const Int at = S == 1 ? i : i / (S * channels) * channels + i % channels;
+        return adjoint_passes(from, arrived, static_cast<const T*>(problem.peak)[at],
+                              problem.tolerance);
+      });
 }
 
 /// Runs a lane again from the adjoint at its end. A function of its own, so that it is compiled
@@ -116,7 +118,7 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
 
 /// Corrects the columns that fail, and repairs; by a cooperative grid.
 template <class C, class Storage>
-__device__ void correct_failing(const BackwardProblem& problem, unsigned& phase) {
+__device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
   Counters* counters = problem.counters;
@@ -129,17 +131,17 @@ __device__ void correct_failing(const BackwardProblem& problem, unsigned& phase)
   each_failing_lane([&](const Lane& lane) {
     if (lane.chunk > 0) Backward<C, Storage, 1>(problem, lane).run_map();
   });
-  grid_barrier(counters, phase);
+  grid_barrier(counters, barrier);
   for (Int i = warp_index(); i < columns; i += warp_count()) {
     if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
   }
-  grid_barrier(counters, phase);
+  grid_barrier(counters, barrier);
   each_failing_lane([&](const Lane& lane) {
     if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage>(problem, lane);
   });
-  grid_barrier(counters, phase);
+  grid_barrier(counters, barrier);
   verify<C, T>(problem, 2);
-  grid_barrier(counters, phase);
+  grid_barrier(counters, barrier);
   for (Int i = thread_index(); i < columns; i += thread_count()) {
     if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
     if (problem.failing[i] != 2) continue;
@@ -147,17 +149,16 @@ __device__ void correct_failing(const BackwardProblem& problem, unsigned& phase)
     repair_column<C, Storage>(problem, column_at(problem.size, i));
   }
   if (thread_index() == 0) counters->newton_iterations = 1;
-  grid_barrier(counters, phase);
+  grid_barrier(counters, barrier);
 }
 
 /// Verifies, corrects and repairs, then sums the parameters' gradient; a cooperative grid.
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, BackwardMode::kGiven>)
+__global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     backward_correct(const __grid_constant__ BackwardProblem problem) {
-  unsigned phase = 0;
-  verify<C, Arithmetic<Storage>>(problem, 1);
-  grid_barrier(problem.counters, phase);
-  if (is_set(problem.counters->failed[0])) correct_failing<C, Storage>(problem, phase);
+  int barrier = 0;
+  const bool fails = verify<C, Arithmetic<Storage>>(problem, 1);
+  if (grid_barrier(problem.counters, barrier, fails)) correct_failing<C, Storage>(problem, barrier);
   sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 

@@ -264,9 +264,14 @@ struct Forward {
   }
 };
 
+/// Blocks on a multiprocessor that a pass leaves registers for, as the ring leaves them shared
+/// memory. The compiler's own choice is more of them, and spills.
+template <class Storage>
+inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4 : 8;
+
 /// All lanes once.
 template <class C, class Storage, int V, bool kBurnIn, bool kWrite, bool kLinearize>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;

@@ -66,29 +66,12 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   correct_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
 }
 
-/// Verification number `round`: marks the columns with a boundary that fails. After the first, only
-/// columns that failed at the one before are looked at.
+/// Marks the columns whose chunks do not begin where the one before ended.
 template <class C, class T>
-__device__ void verify(const ForwardProblem& problem, unsigned round) {
-  constexpr int S = C::kState;
-  for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
-    Lane lane = lane_at(problem.size, 1, i);
-    unsigned char& failing = problem.failing[lane.row * problem.size.channels + lane.channel];
-    if (lane.chunk == 0 || (round > 1 && failing + 1u < round)) continue;
-    bool passes = true;
-    static_for<S>([&](auto s) {
-      const T from =
-          static_cast<const T*>(problem.start)[boundary_offset(problem.size, lane, S, s)];
-      --lane.chunk;
-      const T arrived =
-          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)];
-      ++lane.chunk;
-      passes = passes && boundary_passes(arrived, from, problem.tolerance);
-    });
-    if (passes) continue;
-    failing = round;
-    problem.counters->failed[round - 1] = 1;
-  }
+__device__ bool verify(const ForwardProblem& problem, unsigned round) {
+  return mark_failing<C::kState, T>(
+      problem.size, problem.end, problem.start, problem.failing, round,
+      [&](Int, T arrived, T from) { return boundary_passes(arrived, from, problem.tolerance); });
 }
 
 /// Runs a lane again from the start that is kept for it.
@@ -134,12 +117,12 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
   Counters* counters = problem.counters;
-  unsigned phase = 0, round = 1;
-  verify<C, T>(problem, round);
-  grid_barrier(counters, phase);
-  if (!is_set(counters->failed[0])) return;
+  int barrier = 0;
+  unsigned round = 1;
+  bool failing = grid_barrier(counters, barrier, verify<C, T>(problem, round));
+  if (!failing) return;
 
-  for (; round <= kMaxNewtonIterations && is_set(counters->failed[round - 1]); ++round) {
+  for (; round <= kMaxNewtonIterations && failing; ++round) {
     // New starts: Newton's, or one step of fixed-point iteration while there are no Jacobians.
     if (round > 1 || problem.have_jacobians) {
       for (Int i = warp_index(); i < columns; i += warp_count()) {
@@ -154,15 +137,14 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
         here.store_boundary(F(problem, before).load_boundary(problem.end), problem.start);
       }
     }
-    grid_barrier(counters, phase);
+    grid_barrier(counters, barrier);
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
       if (lane.chunk == 0 || problem.failing[column_index(problem.size, lane)] != round) continue;
       run_again<C, Storage, true>(problem, lane);
     }
-    grid_barrier(counters, phase);
-    verify<C, T>(problem, round + 1);
-    grid_barrier(counters, phase);
+    grid_barrier(counters, barrier);
+    failing = grid_barrier(counters, barrier, verify<C, T>(problem, round + 1));
   }
   for (Int i = thread_index(); i < columns; i += thread_count()) {
     if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);

@@ -89,23 +89,56 @@ PARARNN_FN void store_columns(const Columns<T, N, V>& columns, void* to, Offset&
   });
 }
 
-/// Waits until every thread of a cooperative grid has come here. `phase` counts the barriers.
-__device__ inline void grid_barrier(Counters* counters, unsigned& phase) {
-  ++phase;
-  __syncthreads();
+/// Waits until every thread of a cooperative grid has come to barrier number `barrier`, which it
+/// counts up. Returns whether any of them came with `mine` set.
+__device__ inline bool grid_barrier(Counters* counters, int& barrier, bool mine = false) {
+  constexpr unsigned kSet = 1u << 16;  // above the number of blocks
+  unsigned arrived = 0;
+  mine = __syncthreads_or(mine);
   if (threadIdx.x == 0) {
     __threadfence();
-    atomicAdd(&counters->arrived, 1u);
-    while (*const_cast<volatile unsigned*>(&counters->arrived) < phase * gridDim.x) {
-    }
+    atomicAdd(&counters->arrived[barrier], mine ? kSet + 1 : 1);
+    do {
+      arrived = *const_cast<volatile unsigned*>(&counters->arrived[barrier]);
+    } while (arrived % kSet < gridDim.x);
     __threadfence();
   }
-  __syncthreads();
+  ++barrier;
+  return __syncthreads_or(arrived >= kSet);
 }
 
-/// What another thread wrote before a barrier.
-__device__ inline bool is_set(const unsigned& flag) {
-  return *const_cast<const volatile unsigned*>(&flag) != 0;
+/// Pairs of numbers that a thread loads before it compares the first.
+inline constexpr int kPairsTogether = 4;
+
+/// Verification number `round`, by a grid: compares the numbers i of one array (B,P,S,D) with the
+/// numbers i + S D of another, which lie on the two sides of a boundary between chunks, and marks
+/// the columns where they differ by more than passes(i, before, behind) grants. Returns whether the
+/// thread found one.
+template <int S, class T, class Passes>
+__device__ bool mark_failing(const Chunking& size, const void* before, const void* behind,
+                             unsigned char* failing, unsigned round, const Passes& passes) {
+  const Int row = S * size.channels, count = size.batch * size.chunks * row - row;
+  const Int threads = thread_count();
+  bool found = false;
+  for (Int first = thread_index(); first < count; first += kPairsTogether * threads) {
+    T left[kPairsTogether], right[kPairsTogether];
+#pragma unroll
+    for (int k = 0; k < kPairsTogether; ++k) {
+      const Int i = first + k * threads;
+      left[k] = i < count ? static_cast<const T*>(before)[i] : T(0);
+      right[k] = i < count ? static_cast<const T*>(behind)[i + row] : T(0);
+    }
+#pragma unroll
+    for (int k = 0; k < kPairsTogether; ++k) {
+      const Int i = first + k * threads;
+      if (i >= count || passes(i, left[k], right[k])) continue;
+      const Int chunk = i / row;
+      if (chunk % size.chunks == size.chunks - 1) continue;  // two rows of the batch
+      failing[chunk / size.chunks * size.channels + i % size.channels] = round;
+      found = true;
+    }
+  }
+  return found;
 }
 
 /// Makes the counters and the marks of the lane's columns zero; by the first pass over the lanes.

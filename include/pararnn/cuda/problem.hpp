@@ -23,8 +23,13 @@ inline constexpr int kWarp = 32;
 /// Of a cooperative grid on each multiprocessor: few, as they wait for each other.
 inline constexpr int kCooperativeBlocks = 4;
 
-/// Threads that share a sum over the parts of the parameters' gradient.
-inline constexpr int kSumRows = 8;
+/// Threads of a block that share a column's sum over the parts of the parameters' gradient: so that
+/// each adds about eight.
+constexpr int sum_rows(Int parts) {
+  int rows = 1;
+  while (rows < kThreadsPerBlock && 8 * rows < parts) rows *= 2;
+  return rows;
+}
 
 /// Most Newton corrections before the columns that still fail are walked in order.
 inline constexpr int kMaxNewtonIterations = 4;
@@ -43,13 +48,15 @@ struct Chunking {
   Int chunk, chunks, burn_in;
 };
 
+/// Most barriers that a cooperative grid comes to: three a correction, and one before.
+inline constexpr int kMostBarriers = 3 * kMaxNewtonIterations + 1;
+
 /// What a pass found, in device memory.
 struct Counters {
   unsigned largest_mismatch_bits;  // of a float; those of positive floats order as the floats do
   unsigned newton_iterations;
   unsigned columns_corrected, columns_repaired;
-  unsigned failed[kMaxNewtonIterations + 2];  // whether verification r found a failing column
-  unsigned arrived;                           // at the grid's barrier
+  unsigned arrived[kMostBarriers];  // blocks at each barrier of the grid
 };
 
 /// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the

@@ -206,8 +206,10 @@ void ScanLauncher::backward_mismatch(const BackwardProblem& problem) const {
 }
 
 void ScanLauncher::sum_parts(const BackwardProblem& problem) const {
-  launch_threads(kernel_of({"backward", "sum_parts"}, cell_, type_),
-                 cell_.params * problem.size.channels * kSumRows, stream_, problem);
+  launch_threads(
+      kernel_of({"backward", "sum_parts"}, cell_, type_),
+      cell_.params * problem.size.channels * sum_rows(problem.size.batch * problem.size.chunks),
+      stream_, problem);
 }
 
 }  // namespace pararnn::cuda
