@@ -1,5 +1,5 @@
-// The functions of core/math_device.hpp and core/approximate.hpp on a GPU, for every float in their
-// range, against those of doubles: the errors that the headers state are kept.
+// The functions of core/math_device.hpp on a GPU, for every float in their range, against those of
+// doubles: the errors that the header states are kept.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -13,9 +13,9 @@
 namespace pararnn::jit {
 namespace {
 
-// The headers' constants, which only NVRTC can read, come as results of a kernel.
+// The header's constants, which only NVRTC can read, come as results of a kernel.
 constexpr const char* kSource = R"(
-#include "pararnn/core/approximate.hpp"
+#include "pararnn/core/math.hpp"
 namespace pararnn {
 constexpr double kWrong = 1e9;  // the error of a wrong special value
 
@@ -35,15 +35,6 @@ struct Log1p {
   static constexpr double kBound = kDeviceLog1pUlp;
   template <class T> __device__ static T of(T x) { return log1p_unit(x); }
 };
-struct Log {
-  static constexpr double kBound = 1;
-  template <class T> __device__ static T of(T x) { return log(x); }
-};
-struct SquareRoot {
-  static constexpr double kBound = 1;
-  template <class T> __device__ static T of(T x) { return sqrt(x); }
-};
-
 // Subnormal results may be 0, and those beyond the largest float are infinite.
 __device__ double units_in_the_last_place(float got, double right) {
   if (isnan(right)) return isnan(got) ? 0 : kWrong;
@@ -57,38 +48,29 @@ __device__ double units_in_the_last_place(float got, double right) {
 }
 
 // The largest error over all floats of [low, high] and NaN, its bits above those of the argument.
-template <class F, bool kApproximate>
+template <class F>
 __global__ void largest_error(unsigned long long* largest, double* bound, float low, float high) {
   unsigned long long mine = 0;
   const unsigned long long stride = gridDim.x * blockDim.x;
   for (unsigned long long i = blockIdx.x * blockDim.x + threadIdx.x; i >> 32 == 0; i += stride) {
     const float x = __uint_as_float(static_cast<unsigned>(i));
     if (x < low || x > high) continue;
-    const double right = F::of(static_cast<double>(x));
-    double error;
-    if (kApproximate) {
-      const float got = F::of(Approximate(x)).value;
-      error = fabs(got - right) / (1 + fabs(right));
-      if (isnan(right)) error = isnan(got) ? 0 : kWrong;
-    } else {
-      error = units_in_the_last_place(F::of(x), right);
-    }
+    const double error = units_in_the_last_place(F::of(x), F::of(static_cast<double>(x)));
     const unsigned long long bits =
         static_cast<unsigned long long>(__float_as_uint(static_cast<float>(error))) << 32 | i;
     if (bits >> 32 > mine >> 32) mine = bits;
   }
   atomicMax(largest, mine);
-  *bound = kApproximate ? kApproximateError : F::kBound;
+  *bound = F::kBound;
 }
 }  // namespace pararnn
 )";
 
-void expect_kept(const std::string& function, bool approximate, float low, float high) {
-  const Kernel& kernel = get_kernel(
-      {kSource,
-       "pararnn::largest_error<pararnn::" + function + (approximate ? ", true>" : ", false>"),
-       {},
-       {"--prec-div=false", "--prec-sqrt=false"}});
+void expect_kept(const std::string& function, float low, float high) {
+  const Kernel& kernel = get_kernel({kSource,
+                                     "pararnn::largest_error<pararnn::" + function + ">",
+                                     {},
+                                     {"--prec-div=false", "--prec-sqrt=false"}});
   struct Found {
     unsigned long long largest;
     double bound;
@@ -101,8 +83,7 @@ void expect_kept(const std::string& function, bool approximate, float low, float
   check_cuda(cudaFree(on_device), "free");
   const auto error = std::bit_cast<float>(static_cast<unsigned>(found.largest >> 32));
   const auto at = std::bit_cast<float>(static_cast<unsigned>(found.largest));
-  fmt::print("{}{}: {} at {}, bound {}\n", function, approximate ? " of Approximate" : "", error,
-             at, found.bound);
+  fmt::print("{}: {} at {}, bound {}\n", function, error, at, found.bound);
   EXPECT_LE(error, found.bound) << function << " at " << at;
   EXPECT_GT(error, 0) << function;
 }
@@ -120,19 +101,10 @@ class DeviceMath : public testing::Test {
 };
 
 TEST_F(DeviceMath, ErrorsAreWithinTheStatedUnits) {
-  expect_kept("Exp", false, -kInfinity, kInfinity);
-  expect_kept("Tanh", false, -kInfinity, kInfinity);
-  expect_kept("Sigmoid", false, -kInfinity, kInfinity);
-  expect_kept("Log1p", false, 0, 1);
-}
-
-TEST_F(DeviceMath, ApproximationsAreWithinTheStatedError) {
-  expect_kept("Exp", true, -kInfinity, 88);
-  expect_kept("Tanh", true, -kInfinity, kInfinity);
-  expect_kept("Sigmoid", true, -kInfinity, kInfinity);
-  expect_kept("Log1p", true, 0, 1);
-  expect_kept("Log", true, 0x1p-126f, 0x1.fffffep127f);
-  expect_kept("SquareRoot", true, 0x1p-126f, 0x1p127f);
+  expect_kept("Exp", -kInfinity, kInfinity);
+  expect_kept("Tanh", -kInfinity, kInfinity);
+  expect_kept("Sigmoid", -kInfinity, kInfinity);
+  expect_kept("Log1p", 0, 1);
 }
 
 }  // namespace

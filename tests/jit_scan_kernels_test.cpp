@@ -17,15 +17,18 @@ namespace {
 // The kernels of include/pararnn/cuda/<header>.hpp; {} stands for cell and storage.
 struct ScanKernel {
   const char *header, *name;
-  bool pairs = false;  // two channels a thread: storage of two bytes
+  bool pairs = false;  // two channels a load: storage of two bytes
 };
 constexpr ScanKernel kKernels[] = {
-    {"forward", "forward_pass<{}, 1, false, true, false>"},
-    {"forward", "forward_pass<{}, 1, true, true, false>"},
-    {"forward", "forward_pass<{}, 1, true, false, true>"},
-    {"forward", "forward_pass<{}, 2, false, true, false>", true},
-    {"forward", "forward_pass<{}, 2, true, true, false>", true},
-    {"forward", "forward_pass<{}, 2, true, false, true>", true},
+    {"forward", "forward_pass<{}, 1, 1, false, true, false>"},
+    {"forward", "forward_pass<{}, 1, 1, true, true, false>"},
+    {"forward", "forward_pass<{}, 1, 1, true, false, true>"},
+    {"forward", "forward_pass<{}, 2, 2, false, true, false>", true},
+    {"forward", "forward_pass<{}, 2, 2, true, true, false>", true},
+    {"forward", "forward_pass<{}, 2, 2, true, false, true>", true},
+    {"forward", "forward_pass<{}, 1, 2, false, true, false>", true},
+    {"forward", "forward_pass<{}, 1, 2, true, true, false>", true},
+    {"forward", "forward_pass<{}, 1, 2, true, false, true>", true},
     {"decode", "decode_step<{}, 1>"},
     {"decode", "decode_step<{}, 2>", true},
     {"forward_correct", "forward_scan<{}>"},

@@ -27,23 +27,6 @@ PARARNN_FN float special_reciprocal(float x) {
   return result;
 }
 
-/// log2(x), sqrt(x), tanh(x) to about 2^-22, 2^-22 and 2^-11 of the result.
-PARARNN_FN float special_log2(float x) {
-  float result = 0;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-PARARNN_FN float special_sqrt(float x) {
-  float result = 0;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-PARARNN_FN float special_tanh(float x) {
-  float result = 0;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
 /// The smaller; NaN if either is NaN.
 PARARNN_FN float special_min(float a, float b) {
   float result = 0;

@@ -10,7 +10,6 @@
 #pragma once
 
 #include "pararnn/core/affine.hpp"
-#include "pararnn/core/approximate.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/lane.hpp"
 
@@ -78,31 +77,25 @@ struct Backward {
     return u;
   }
 
-  /// Advances h by a step in the arithmetic of Number, and gives its Jacobians with respect to the
-  /// first N arguments.
-  template <int N, class Number = T>
+  /// Advances h by a step, and gives its Jacobians with respect to the first N arguments.
+  template <int N>
   PARARNN_FN Jacobians<N> differentiate_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
     Jacobians<N> jacobians{};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const auto d =
-          differentiate<C, N>(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v]));
-      h[v] = convert<T>(d.next);
-      static_for<S>([&](auto r) {
-        static_for<N>([&](auto n) { jacobians[v](r, n) = T(d.jacobian(r, n)); });
-      });
+      const auto d = differentiate<C, N>(h[v], u[v], w[v]);
+      jacobians[v] = d.jacobian;
+      h[v] = d.next;
     }
     return jacobians;
   }
 
-  template <class Number = T>
   PARARNN_FN void take_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      h[v] =
-          convert<T>(C::step(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v])));
+      h[v] = C::step(h[v], u[v], w[v]);
     }
   }
 
@@ -122,34 +115,32 @@ struct Backward {
     return steps;
   }
 
-  /// Calls take(before, sections) for the blocks of [begin, end) from the last to the first, with
-  /// the number of blocks before it; it calls sections.sweep<N>(sweep) once, and that
-  /// sweep(jacobians, dy) for the block's steps from the last to the first. begin is a checkpoint;
-  /// the last block may have fewer than K steps.
+  /// Calls take(sections) for the blocks of [begin, end) from the last to the first; it calls
+  /// sections.sweep<N>(sweep) once, and that sweep(jacobians, dy) for the block's steps from the
+  /// last to the first. begin is a checkpoint; the last block may have fewer than K steps.
   template <class Take>
   PARARNN_FN void each_block(Int begin, Int end, const Take& take) const {
     const auto blocks = static_cast<unsigned>((end - begin) / K);
     const Int whole = begin + Int(blocks) * K;
-    if (whole < end) take(blocks, LoopOfSteps<false>{*this, whole, end});
+    if (whole < end) take(LoopOfSteps<false>{*this, whole, end});
     if constexpr (kAhead) {
       each_block_ahead(begin, blocks, take);
     } else {
       for (unsigned before = blocks; before-- > 0;) {
         const Int t = begin + Int(before) * K;
-        take(before, LoopOfSteps<true>{*this, t, t + K});
+        take(LoopOfSteps<true>{*this, t, t + K});
       }
     }
   }
 
   /// A block in loops: for one that is not whole, which takes each step from the checkpoint again,
   /// and for doubles, whose functions are long and take many seconds to compile unrolled.
-  template <bool kIsWhole>
+  template <bool kWhole>
   struct LoopOfSteps {
-    static constexpr bool kWhole = kIsWhole;
     const Backward& self;
     Int begin, end;
 
-    template <int N, class Number = T, class F>
+    template <int N, class F>
     PARARNN_FN void sweep(F&& f) const {
       constexpr int kKept = kWhole ? kept_steps<N>() : 1;
 #pragma unroll 1
@@ -163,13 +154,13 @@ struct Backward {
         };
         Columns<T, S, V> h = self.load_checkpoint(begin);
 #pragma unroll 1
-        for (Int t = begin; t < first; ++t) self.template take_step<Number>(load_next(), h);
+        for (Int t = begin; t < first; ++t) self.take_step(load_next(), h);
         Jacobians<N> jacobians[kKept];
         Pack<Storage, V> direct[kKept];
 #pragma unroll
         for (int i = 0; i < kKept; ++i) {
           const Inputs inputs = load_next();
-          jacobians[i] = self.template differentiate_step<N, Number>(inputs, h);
+          jacobians[i] = self.template differentiate_step<N>(inputs, h);
           direct[i] = inputs.dy;
         }
 #pragma unroll
@@ -181,14 +172,13 @@ struct Backward {
   /// A block whose inputs are in registers, where those of the block before it take their place. As
   /// many steps together as Jacobians fit the registers, the last ones first.
   struct BlockAhead {
-    static constexpr bool kWhole = true;
     const Backward& self;
     Inputs (&inputs)[K];
     const Columns<T, S, V>& checkpoint;
     const Storage *u, *dy;  // of the block before
     bool more;              // there is one
 
-    template <int N, class Number = T, class F>
+    template <int N, class F>
     PARARNN_FN void sweep(F&& f) const {
       constexpr int kKept = kept_steps<N>();
       Columns<T, S, V> starts[K / kKept];
@@ -196,7 +186,7 @@ struct Backward {
       Columns<T, S, V> state = checkpoint;
 #pragma unroll
       for (int i = 0; i < K - kKept; ++i) {
-        self.template take_step<Number>(inputs[i], state);
+        self.take_step(inputs[i], state);
         if ((i + 1) % kKept == 0) starts[(i + 1) / kKept] = state;
       }
       static_for<K / kKept>([&]<int I>(Index<I>) {
@@ -211,7 +201,7 @@ struct Backward {
             inputs[kFirst + i] = self.load_inputs(u + (kFirst + i) * self.problem.u.step_stride,
                                                   dy + (kFirst + i) * self.problem.dy.step_stride);
           }
-          jacobians[i] = self.template differentiate_step<N, Number>(now, h);
+          jacobians[i] = self.template differentiate_step<N>(now, h);
           direct[i] = now.dy;
         }
 #pragma unroll
@@ -243,7 +233,7 @@ struct Backward {
       checkpoint_at -= S * problem.size.channels;
       const Columns<T, S, V> here = checkpoint;
       if (before > 0) checkpoint = load_checkpoint_there();
-      take(before, BlockAhead{*this, inputs, here, u, dy, before > 0});
+      take(BlockAhead{*this, inputs, here, u, dy, before > 0});
     }
   }
 
@@ -253,9 +243,9 @@ struct Backward {
   }
 
   /// Carries the adjoint alone over a block.
-  template <class Number, class Sections>
+  template <class Sections>
   PARARNN_FN static void adjoint(const Sections& sections, Adjoint& mu) {
-    sections.template sweep<S, Number>([&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+    sections.template sweep<S>([&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
@@ -281,7 +271,7 @@ struct Backward {
       }
     };
     each_block(lane.begin, lane.end,
-               [&](unsigned, const auto& sections) { sections.template sweep<S>(sweep); });
+               [&](const auto& sections) { sections.template sweep<S>(sweep); });
   }
 
   /// Carries the adjoint over a block and writes the inputs' gradients.
@@ -328,15 +318,9 @@ struct Backward {
     const Int left = problem.size.steps - lane.end;
     const bool reaches_end = left <= problem.size.burn_in;
     const Int end = lane.end + (reaches_end ? left : problem.size.burn_in);
-    const auto exact = static_cast<unsigned>((end - lane.end + 2 * K - 1) / (2 * K));
     Adjoint mu{};
     if (reaches_end) mu = final_adjoint();
-    each_block(lane.end, end, [&]<class Sections>(unsigned before, const Sections& sections) {
-      if constexpr (kApproximates<T> && Sections::kWhole) {
-        if (before >= exact) return adjoint<Approximate>(sections, mu);
-      }
-      adjoint<T>(sections, mu);
-    });
+    each_block(lane.end, end, [&](const auto& sections) { adjoint(sections, mu); });
     return mu;
   }
   PARARNN_FN Adjoint final_adjoint() const {
@@ -348,8 +332,7 @@ struct Backward {
     Gradients g{mu, {}, {}};
     Storage* du = static_cast<Storage*>(problem.du.data) +
                   view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
-    each_block(lane.begin, lane.end,
-               [&](unsigned, const auto& sections) { gradients(sections, g, du); });
+    each_block(lane.begin, lane.end, [&](const auto& sections) { gradients(sections, g, du); });
     store_boundary<S>(g.mu, problem.start);
     store_boundary<P>(g.dw, problem.dw_parts);
     Columns<T, 1, V> peak{};

@@ -6,7 +6,6 @@
 //   newton       pass (burn-in, Jacobians), scan, pass (given, outputs), correct
 #pragma once
 
-#include "pararnn/core/approximate.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/input_ring.hpp"
 #include "pararnn/cuda/lane.hpp"
@@ -20,15 +19,17 @@ inline constexpr int kBlock = kCheckpointInterval;
 inline constexpr Index<1> kWhole;
 inline constexpr Index<0> kPerhapsNotWhole;
 
-/// One cell on tensors of one storage, V columns a thread.
-template <class C, class Storage, int V>
+/// One cell on tensors of one storage, V columns a thread, W neighbours a load: two for each of two
+/// threads where numbers of two bytes are to come through the ring.
+template <class C, class Storage, int V, int W = V>
 struct Forward {
+  static_assert(W == V || (V == 1 && W == 2));
   static constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
   using T = Arithmetic<Storage>;
   using State = Columns<T, S, V>;
   using Jacobian = Vec<Mat<T, S, S>, V>;
-  using Inputs = Vec<Pack<Storage, V>, U>;
-  using Ring = InputRing<Pack<Storage, V>, U>;
+  using Inputs = Vec<Pack<Storage, W>, U>;
+  using Ring = InputRing<Pack<Storage, W>, U>;
 
   const ForwardProblem& problem;
   const Lane& lane;
@@ -42,30 +43,32 @@ struct Forward {
   PARARNN_FN Inputs load_inputs(const Storage* at) const {
     Inputs inputs{};
     static_for<U>(
-        [&](auto n) { inputs[n] = load_pack<Storage, V>(at + n * problem.u.component_stride); });
+        [&](auto n) { inputs[n] = load_pack<Storage, W>(at + n * problem.u.component_stride); });
     return inputs;
   }
 
-  PARARNN_FN static Columns<T, U, V> unpack(const Inputs& inputs) {
+  PARARNN_FN Columns<T, U, V> unpack(const Inputs& inputs) const {
     Columns<T, U, V> u{};
 #pragma unroll
     for (int n = 0; n < U; ++n) {
-      const Vec<T, V> values = inputs[n].unpack();
+      if constexpr (W == V) {
+        const Vec<T, V> values = inputs[n].unpack();
 #pragma unroll
-      for (int v = 0; v < V; ++v) u[v][n] = values[v];
+        for (int v = 0; v < V; ++v) u[v][n] = values[v];
+      } else {
+        u[0][n] = either_of(inputs[n], static_cast<int>(lane.channel % W));
+      }
     }
     return u;
   }
 
-  /// Advances h by a step, in the arithmetic of Number; returns the outputs.
-  template <class Number = T>
+  /// Advances h by a step; returns the outputs.
   PARARNN_FN Vec<T, V> take_step(const Inputs& inputs, State& h) const {
     const Columns<T, U, V> u = unpack(inputs);
     Vec<T, V> out{};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      h[v] =
-          convert<T>(C::step(convert<Number>(h[v]), convert<Number>(u[v]), convert<Number>(w[v])));
+      h[v] = C::step(h[v], u[v], w[v]);
       out[v] = h[v][0];
     }
     return out;
@@ -92,15 +95,8 @@ struct Forward {
   PARARNN_FN void run(Int first, State& h, Jacobian& m) const {
     Storage* y = static_cast<Storage*>(problem.y.data) +
                  view_offset(problem.y, lane.row, lane.begin, lane.channel);
-    const Int exact = first + (lane.begin - first) / (2 * kBlock) * kBlock;
     each_block(first, lane.end, [&](Int t, const auto& each_step) {
       if constexpr (kBurnIn) {
-        if constexpr (kApproximates<T>) {
-          if (t < exact) {
-            each_step(kWhole, [&](const Inputs& inputs) { take_step<Approximate>(inputs, h); });
-            return;
-          }
-        }
         if (t < lane.begin) {
           each_step(kWhole, [&](const Inputs& inputs) { take_step(inputs, h); });
           return;
@@ -132,7 +128,7 @@ struct Forward {
   template <class TakeBlock>
   PARARNN_FN void each_block(Int begin, Int end, const TakeBlock& take_block) const {
     const Storage* next = static_cast<const Storage*>(problem.u.data) +
-                          view_offset(problem.u, lane.row, begin, lane.channel);
+                          view_offset(problem.u, lane.row, begin, lane.channel / W * W);
     if constexpr (Ring::kPossible) {
       each_block_through_ring(begin, end, next, take_block);
     } else {
@@ -166,7 +162,7 @@ struct Forward {
       Inputs inputs{};
 #pragma unroll
       for (int n = 0; n < U; ++n) {
-        inputs[n] = __builtin_bit_cast(Pack<Storage, V>, ring[slot][n][threadIdx.x]);
+        inputs[n] = __builtin_bit_cast(Pack<Storage, W>, ring[slot][n][threadIdx.x]);
       }
       return inputs;
     };
@@ -270,13 +266,13 @@ template <class Storage>
 inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4 : 8;
 
 /// All lanes once.
-template <class C, class Storage, int V, bool kBurnIn, bool kWrite, bool kLinearize>
+template <class C, class Storage, int V, int W, bool kBurnIn, bool kWrite, bool kLinearize>
 __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
-  using F = Forward<C, Storage, V>;
+  using F = Forward<C, Storage, V, W>;
   const F forward(problem, lane);
   if (kBurnIn) reset_verification<V>(problem, lane);
   auto m = F::identities();

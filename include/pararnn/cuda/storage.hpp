@@ -79,7 +79,7 @@ struct alignas(sizeof(Storage) * V) Pack {
   PARARNN_FN Vec<Arithmetic<Storage>, V> unpack() const {
     Vec<Arithmetic<Storage>, V> result{};
     if constexpr (kSame<Storage, BFloat16> && V == 2) {
-      // The compiler would take three instructions for each half.
+      // The compiler would take three instructions for each half, and one more in of().
       const auto word = __builtin_bit_cast(unsigned, *this);
       result[0] = __uint_as_float(word << 16);
       result[1] = __uint_as_float(word & 0xffff0000u);
@@ -89,11 +89,27 @@ struct alignas(sizeof(Storage) * V) Pack {
     return result;
   }
   PARARNN_FN static Pack of(const Vec<Arithmetic<Storage>, V>& x) {
-    Pack result{};
-    static_for<V>([&](auto v) { result.values[v] = Converted<Storage>::from(x[v]); });
-    return result;
+    if constexpr (kSame<Storage, BFloat16> && V == 2) {
+      unsigned word = 0;
+      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(x[1]), "f"(x[0]));
+      return __builtin_bit_cast(Pack, word);
+    } else {
+      Pack result{};
+      static_for<V>([&](auto v) { result.values[v] = Converted<Storage>::from(x[v]); });
+      return result;
+    }
   }
 };
+
+/// Number i of a pair, where only the thread knows which.
+template <class Storage>
+PARARNN_FN Arithmetic<Storage> either_of(const Pack<Storage, 2>& pair, int i) {
+  if constexpr (kSame<Storage, BFloat16>) {
+    return __uint_as_float(__byte_perm(__builtin_bit_cast(unsigned, pair), 0, i ? 0x3244 : 0x1044));
+  } else {
+    return to_arithmetic(i ? pair.values[1] : pair.values[0]);
+  }
+}
 
 template <int Bytes>
 struct WordOf;

@@ -44,6 +44,10 @@ struct StepTime {
 };
 constexpr StepTime kForwardStep{0, 0.35}, kBackwardStep{0.67, 0.165};
 
+/// Two channels a thread take fewer instructions than one a thread, but are half as many warps to
+/// hide each other's latency: up to so many blocks on a multiprocessor, one a thread is faster.
+constexpr int64_t kFewBlocks = 1;
+
 PlanRequest request_for(const ScanSizes& sizes, int width, StepTime step, const std::string& way,
                         int64_t chunk, int64_t burn_in) {
   return {.batch = sizes.batch,
@@ -115,12 +119,12 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   // Two channels of two bytes make the words that the hardware copies by itself.
-  const int width = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
+  const int pair = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
   PlanTrial trial({u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps,
                    sizes.channels, w.const_data_ptr()},
-                  request_for(sizes, width, kForwardStep, way, chunk, burn_in), stream);
+                  request_for(sizes, pair, kForwardStep, way, chunk, burn_in), stream);
   const Plan plan = trial.plan();
-  const bool chunked = plan.chunks > 1;
+  const bool chunked = plan.chunks > 1, decodes = sizes.steps == 1 && checkpoint_interval == 0;
   const int64_t columns = sizes.batch * sizes.channels;
   Workspace workspace;
   const auto add_boundary = [&](int64_t components) {
@@ -145,10 +149,13 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
                                      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
                                      tolerance_for(tolerance, w.scalar_type()),
                                      plan.way == Way::kNewton};
+  const bool few = columns * plan.chunks <=
+                   kFewBlocks * cuda::kThreadsPerBlock * pair * cuda::multiprocessor_count();
+  const cuda::Width width{few && !decodes ? 1 : pair, pair};
   const ScanLauncher launcher(cell, u.scalar_type(), width, stream);
   switch (plan.way) {
     case Way::kSequential:
-      if (sizes.steps == 1 && checkpoint_interval == 0) {
+      if (decodes) {
         launcher.decode_step(problem);
         break;
       }
@@ -219,7 +226,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
                                       workspace.at(failing),
                                       reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
                                       tolerance_for(tolerance, w.scalar_type())};
-  const ScanLauncher launcher(cell, u.scalar_type(), 1, stream);
+  const ScanLauncher launcher(cell, u.scalar_type(), {}, stream);
   using cuda::BackwardMode;
   switch (plan.way) {
     case Way::kSequential:

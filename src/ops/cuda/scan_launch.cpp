@@ -31,26 +31,32 @@ std::string_view storage_name(torch::ScalarType type) {
 struct KernelTemplate {
   const char *header, *name;
   enum Extra { kNone, kWidth, kForwardMode, kBackwardMode } extra = kNone;
-  int width = 0;
+  Width width = {};
   ForwardMode forward = {};
   BackwardMode backward = {};
 
   int digits() const {
-    return ((((extra * 8 + width) * 2 + forward.burn_in) * 2 + forward.write) * 2 +
-            forward.linearize) *
-               4 +
-           static_cast<int>(backward);
+    int result = 0;
+    const std::pair<int, int> parts[] = {{extra, 4},
+                                         {width.thread, 4},
+                                         {width.load, 4},
+                                         {forward.burn_in, 2},
+                                         {forward.write, 2},
+                                         {forward.linearize, 2},
+                                         {static_cast<int>(backward), 4}};
+    for (const auto& [digit, base] : parts) result = result * base + digit;
+    return result;
   }
   std::string arguments() const {
     constexpr const char* kModes[] = {"kGiven", "kBurnIn", "kMap"};
     switch (extra) {
       case kWidth:
-        return fmt::format(", {}", width);
+        return fmt::format(", {}", width.thread);
       case kForwardMode:
-        return fmt::format(", {}, {}, {}, {}", width, forward.burn_in, forward.write,
-                           forward.linearize);
+        return fmt::format(", {}, {}, {}, {}, {}", width.thread, width.load, forward.burn_in,
+                           forward.write, forward.linearize);
       case kBackwardMode:
-        return fmt::format(", {}, pararnn::cuda::BackwardMode::{}", width,
+        return fmt::format(", {}, pararnn::cuda::BackwardMode::{}", width.thread,
                            kModes[static_cast<int>(backward)]);
       default:
         return "";
@@ -134,7 +140,7 @@ int multiprocessor_count() {
   return count;
 }
 
-ScanLauncher::ScanLauncher(const std::string& cell, torch::ScalarType type, int width,
+ScanLauncher::ScanLauncher(const std::string& cell, torch::ScalarType type, Width width,
                            cudaStream_t stream)
     : cell_(find_cell(cell)), type_(type), width_(width), stream_(stream) {}
 
@@ -142,13 +148,13 @@ void ScanLauncher::forward_pass(const ForwardProblem& problem, ForwardMode mode)
   const KernelTemplate kernel{"forward", "forward_pass", KernelTemplate::kForwardMode, width_,
                               mode};
   launch_threads(kernel_of(kernel, cell_, type_),
-                 columns_of(problem.size) / width_ * problem.size.chunks, stream_, problem);
+                 columns_of(problem.size) / width_.thread * problem.size.chunks, stream_, problem);
 }
 
 void ScanLauncher::decode_step(const ForwardProblem& problem) const {
   // Threads enough to hide the memory's latency; with more rows, each takes several.
   constexpr Int kThreadsPerMultiprocessor = 2048, kMostBlocksOfRows = (1 << 16) - 1;
-  const Int groups = problem.size.channels / width_;
+  const Int groups = problem.size.channels / width_.thread;
   const auto across = static_cast<unsigned>(
       std::bit_floor(static_cast<uint64_t>(std::min<Int>(groups, kThreadsPerBlock))));
   const unsigned down = kThreadsPerBlock / across;
@@ -187,7 +193,7 @@ void ScanLauncher::backward_pass(const BackwardProblem& problem, BackwardMode mo
   const KernelTemplate kernel{
       "backward", "backward_pass", KernelTemplate::kBackwardMode, width_, {}, mode};
   launch_threads(kernel_of(kernel, cell_, type_),
-                 columns_of(problem.size) / width_ * problem.size.chunks, stream_, problem);
+                 columns_of(problem.size) / width_.thread * problem.size.chunks, stream_, problem);
 }
 
 void ScanLauncher::backward_scan(const BackwardProblem& problem) const {

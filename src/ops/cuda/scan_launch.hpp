@@ -18,6 +18,12 @@ namespace pararnn::cuda {
 /// Of the current device. Throws Error if there is none.
 int multiprocessor_count();
 
+/// Neighbouring channels that a thread holds, and that a load brings: two for each of two threads
+/// where numbers of two bytes are to come through the forward pass's ring.
+struct Width {
+  int thread = 1, load = 1;
+};
+
 /// How a pass over all lanes runs them.
 struct ForwardMode {
   bool burn_in, write, linearize;
@@ -25,9 +31,8 @@ struct ForwardMode {
 
 class ScanLauncher {
  public:
-  /// Kernels for tensors of `type` with `width` channels a thread, on a stream of the current
-  /// device.
-  ScanLauncher(const std::string& cell, torch::ScalarType type, int width, cudaStream_t stream);
+  /// Kernels for tensors of `type`, on a stream of the current device.
+  ScanLauncher(const std::string& cell, torch::ScalarType type, Width width, cudaStream_t stream);
 
   void forward_pass(const ForwardProblem& problem, ForwardMode mode) const;
   /// A sequence of one step, without checkpoints.
@@ -45,7 +50,7 @@ class ScanLauncher {
  private:
   const CellInfo& cell_;
   torch::ScalarType type_;
-  int width_;
+  Width width_;
   cudaStream_t stream_;
 };
 
