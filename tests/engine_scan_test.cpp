@@ -112,6 +112,25 @@ TYPED_TEST(EngineScan, TheBoundsOfAWellConditionedProblemAreTight) {
   }
 }
 
+// At u = h = 0 the state stays 0, and each step back multiplies the adjoint by w.
+TEST(EngineScanBounds, HoldUntilAGradientOverflows) {
+  const Shape shape{1, 60, 1};
+  const std::vector<double> zeros(60), w = {8}, dhT = {1};
+  const Trajectory states{zeros.data(), zeros.data()};
+  const BoundedResult expected = reference_bounds<Elman, float>(
+      shape, zeros.data(), w.data(), nullptr, zeros.data(), dhT.data(), {64, 64, 1e-6}, &states);
+  for (int t = 0; t < 60; ++t) {
+    const double du = std::exp2(3 * (59 - t));
+    EXPECT_EQ(expected.du.value[t], du);
+    EXPECT_EQ(std::isnan(expected.du.bound[t]), 8 * du >= 0x1p127) << t;
+    if (8 * du < 0x1p127) {
+      EXPECT_LT(expected.du.bound[t], 1e-4 * du) << t;
+    }
+  }
+  EXPECT_TRUE(std::isnan(expected.dw.bound[0]));
+  EXPECT_TRUE(std::isnan(expected.dh0.bound[0]));
+}
+
 TYPED_TEST(EngineScan, TheBoundsNoticeAWrongNumber) {
   for (const auto& cell : cells_under_test<TypeParam>()) {
     SCOPED_TRACE(cell.name);

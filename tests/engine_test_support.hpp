@@ -258,7 +258,8 @@ double worst(const std::vector<T>& got, const BoundedArray& expected) {
   double result = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double error = std::abs(double(got[i]) - expected.value[i]);
-    const double ratio = error == 0 ? 0 : error / expected.bound[i];
+    const bool overflows = std::isnan(expected.bound[i]);
+    const double ratio = error == 0 || overflows ? 0 : error / expected.bound[i];
     if (!(ratio <= result)) result = ratio == ratio ? ratio : std::numeric_limits<double>::max();
   }
   return result;

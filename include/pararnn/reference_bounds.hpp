@@ -24,7 +24,8 @@
 
 namespace pararnn {
 
-/// Values and the largest error that each may have; shapes as in reference.hpp.
+/// Values and the largest error that each may have; shapes as in reference.hpp. A bound is NaN
+/// where a gradient may have overflowed: then anything is right, also what is not finite.
 struct BoundedArray {
   std::vector<double> value, bound;
   explicit BoundedArray(std::int64_t size = 0) : value(size), bound(size) {}
@@ -56,7 +57,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
                                const Permitted& permitted, const Trajectory* follow = nullptr) {
   using Number = Bounded<Arithmetic>;
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams, N = S + U + P;
-  constexpr double kUnit = Rounding<Arithmetic>::kUnit;
+  constexpr double kUnit = Rounding<Arithmetic>::kUnit, kLargest = Rounding<Arithmetic>::kLargest;
   const auto [batch, steps, channels] = shape;
   const std::int64_t checkpoints = (steps + kCheckpointInterval - 1) / kCheckpointInterval;
   BoundedResult result{
@@ -146,6 +147,13 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
 
       Vec<double, S> error{};
       Vec<double, P> sum{};
+      bool overflows = false;
+      // Along given states only a gradient that is itself too large has overflowed; elsewhere also
+      // one of which nothing is known.
+      const auto may_overflow = [&](double value, double off) {
+        const bool known = off < __builtin_inf();
+        return (!known && !follow) || std::abs(value) + (known ? off : 0) >= kLargest;
+      };
       for (std::int64_t t = steps - 1; t >= 0; --t) {
         const std::int64_t row = b * steps + t;
         const bool ends_chunk = (t + 1) % permitted.backward_chunk == 0;
@@ -167,6 +175,8 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
             if (lambda > 0) off += j.error * lambda + 2 * S * kUnit * size * lambda;
           }
           off = bound(off);
+          overflows = overflows || may_overflow(value, off);
+          if (overflows) off = __builtin_nan("");
           if (i < S) {
             before[i] = off;
           } else if (i < S + U) {
@@ -176,7 +186,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
             const int p = i - S - U;
             sum[p] += value;
             result.dw.value[p * channels + d] += value;
-            result.dw.bound[p * channels + d] += bound(off + kUnit * std::abs(sum[p]));
+            result.dw.bound[p * channels + d] += off + bound(kUnit * std::abs(sum[p]));
           }
         }
         error = before;

@@ -27,7 +27,7 @@ every chunk boundary, carried on by the Jacobians.
                   grown beyond 0.01, y is unpredictable, and the output says so.
   step by step    the same against one step of the loop from the result's own
                   states, gradients along those. Nothing has room to grow: strict
-                  at any weights.
+                  at any weights, until a gradient is too large for the dtype.
   boundary        the jump of the state where a chunk begins: the tolerance.
 bfloat16 and float16 results must be the rounding of what float32 tensors with
 the same numbers give, or of other numbers within the bounds. Exit status 1 if anything is beyond its bound.)";

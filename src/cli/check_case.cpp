@@ -25,9 +25,10 @@ Deviation larger(const Deviation& a, const Deviation& b) {
   return {std::max(a.error, b.error), std::max(a.of_permitted, b.of_permitted)};
 }
 
-/// Something that is not a number is infinitely far from any number.
+/// Something that is not a number is infinitely far from any number, but right where a gradient
+/// overflows.
 Deviation deviation(double error, double permitted) {
-  if (error == 0) return {};
+  if (error == 0 || std::isnan(permitted)) return {};
   const double infinity = std::numeric_limits<double>::infinity();
   if (!(error < infinity)) return {infinity, infinity};
   return {error, error / permitted};

@@ -17,12 +17,12 @@ template <class Arithmetic>
 struct Rounding;
 template <>
 struct Rounding<float> {
-  static constexpr double kUnit = 0x1p-24, kSmallest = 0x1p-126;
+  static constexpr double kUnit = 0x1p-24, kSmallest = 0x1p-126, kLargest = 0x1p127;
 };
 template <>
 struct Rounding<double> {
   // Twice the unit roundoff: the value that is compared with is rounded in the same way.
-  static constexpr double kUnit = 0x1p-52, kSmallest = 0x1p-1021;
+  static constexpr double kUnit = 0x1p-52, kSmallest = 0x1p-1021, kLargest = 0x1p1023;
 };
 
 /// Error of the engine's functions, in unit roundoffs (two to a unit in the last place); at least

@@ -4,9 +4,9 @@
 //                   map of each chunk
 //   sum_parts       the parameters' gradient, in a fixed order
 //
-// A thread takes eight steps at a time: from the checkpoint it runs them with dual numbers, keeps
-// their Jacobians in registers, and sweeps back over them, while the next eight steps' inputs are
-// on their way.
+// A thread takes up to eight steps at a time, a section: it runs them with dual numbers, keeps
+// their Jacobians in registers, and sweeps back over them, while the next section's inputs are on
+// their way.
 #pragma once
 
 #include "pararnn/core/affine.hpp"
@@ -62,10 +62,6 @@ struct Backward {
     return static_cast<const Storage*>(problem.dy.data) +
            view_offset(problem.dy, lane.row, t, lane.channel);
   }
-  PARARNN_FN Columns<T, S, V> load_checkpoint(Int t) const {
-    return load_columns<S, V, T>(
-        problem.checkpoints, [&](int s) { return checkpoint_offset(problem.size, lane, t, S, s); });
-  }
   PARARNN_FN static Columns<T, U, V> unpack(const Inputs& inputs) {
     Columns<T, U, V> u{};
 #pragma unroll
@@ -99,141 +95,82 @@ struct Backward {
     }
   }
 
-  /// Whether the next block's inputs wait in registers; numbers of eight bytes leave no room.
+  /// Whether the next section's inputs wait in registers; numbers of eight bytes leave no room.
   static constexpr bool kAhead = sizeof(T) == 4;
 
   /// How many steps' Jacobians with respect to the first N arguments are kept in registers.
   template <int N>
   static constexpr int kept_steps() {
-    constexpr int kRegisters = kAhead ? 198 - (K * (U + 1) + 2 * P + 3 * S) * V : 72;
+    constexpr int kRegisters = kAhead ? 198 - (K * (U + 1) + 2 * P + 3 * S) * V : 40;
     int entries = 0;
     for (int s = 0; s < S; ++s) {
       for (int n = 0; n < N; ++n) entries += kJacobianPattern<C>[s].depends_on(n);
     }
     int steps = K;
-    while (steps > 1 && (steps * entries + (K / steps - 1) * S) * V > kRegisters) steps /= 2;
+    while (steps > 1 && steps * entries * V > kRegisters) steps /= 2;
     return steps;
   }
 
-  /// Calls take(sections) for the blocks of [begin, end) from the last to the first; it calls
-  /// sections.sweep<N>(sweep) once, and that sweep(jacobians, dy) for the block's steps from the
-  /// last to the first. begin is a checkpoint; the last block may have fewer than K steps.
-  template <class Take>
-  PARARNN_FN void each_block(Int begin, Int end, const Take& take) const {
-    const auto blocks = static_cast<unsigned>((end - begin) / K);
-    const Int whole = begin + Int(blocks) * K;
-    if (whole < end) take(LoopOfSteps<false>{*this, whole, end});
-    if constexpr (kAhead) {
-      each_block_ahead(begin, blocks, take);
-    } else {
-      for (unsigned before = blocks; before-- > 0;) {
-        const Int t = begin + Int(before) * K;
-        take(LoopOfSteps<true>{*this, t, t + K});
-      }
-    }
+  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first. begin is
+  /// a checkpoint.
+  template <int N, class F>
+  PARARNN_FN void each_step(Int begin, Int end, F&& sweep) const {
+    const Int whole = begin + (end - begin) / K * K;
+    each_section<N, 1>(whole, end, sweep);
+    each_section<N, kept_steps<N>()>(begin, whole, sweep);
   }
 
-  /// A block in loops: for one that is not whole, which takes each step from the checkpoint again,
-  /// and for doubles, whose functions are long and take many seconds to compile unrolled.
-  template <bool kWhole>
-  struct LoopOfSteps {
-    const Backward& self;
-    Int begin, end;
-
-    template <int N, class F>
-    PARARNN_FN void sweep(F&& f) const {
-      constexpr int kKept = kWhole ? kept_steps<N>() : 1;
-#pragma unroll 1
-      for (Int first = end - kKept; first >= begin; first -= kKept) {
-        const Storage *u = self.u_at(begin), *dy = self.dy_at(begin);
-        const auto load_next = [&] {
-          const Inputs inputs = self.load_inputs(u, dy);
-          u += self.problem.u.step_stride;
-          dy += self.problem.dy.step_stride;
-          return inputs;
-        };
-        Columns<T, S, V> h = self.load_checkpoint(begin);
-#pragma unroll 1
-        for (Int t = begin; t < first; ++t) self.take_step(load_next(), h);
-        Jacobians<N> jacobians[kKept];
-        Pack<Storage, V> direct[kKept];
-#pragma unroll
-        for (int i = 0; i < kKept; ++i) {
-          const Inputs inputs = load_next();
-          jacobians[i] = self.template differentiate_step<N>(inputs, h);
-          direct[i] = inputs.dy;
-        }
-#pragma unroll
-        for (int i = kKept - 1; i >= 0; --i) f(jacobians[i], direct[i].unpack());
-      }
-    }
-  };
-
-  /// A block whose inputs are in registers, where those of the block before it take their place. As
-  /// many steps together as Jacobians fit the registers, the last ones first.
-  struct BlockAhead {
-    const Backward& self;
-    Inputs (&inputs)[K];
-    const Columns<T, S, V>& checkpoint;
-    const Storage *u, *dy;  // of the block before
-    bool more;              // there is one
-
-    template <int N, class F>
-    PARARNN_FN void sweep(F&& f) const {
-      constexpr int kKept = kept_steps<N>();
-      Columns<T, S, V> starts[K / kKept];
-      starts[0] = checkpoint;
-      Columns<T, S, V> state = checkpoint;
-#pragma unroll
-      for (int i = 0; i < K - kKept; ++i) {
-        self.take_step(inputs[i], state);
-        if ((i + 1) % kKept == 0) starts[(i + 1) / kKept] = state;
-      }
-      static_for<K / kKept>([&]<int I>(Index<I>) {
-        constexpr int kSection = K / kKept - 1 - I, kFirst = kSection * kKept;
-        Columns<T, S, V> h = starts[kSection];
-        Jacobians<N> jacobians[kKept];
-        Pack<Storage, V> direct[kKept];
-#pragma unroll
-        for (int i = 0; i < kKept; ++i) {
-          const Inputs now = inputs[kFirst + i];
-          if (more) {
-            inputs[kFirst + i] = self.load_inputs(u + (kFirst + i) * self.problem.u.step_stride,
-                                                  dy + (kFirst + i) * self.problem.dy.step_stride);
-          }
-          jacobians[i] = self.template differentiate_step<N>(now, h);
-          direct[i] = now.dy;
-        }
-#pragma unroll
-        for (int i = kKept - 1; i >= 0; --i) f(jacobians[i], direct[i].unpack());
-      });
-    }
-  };
-
-  /// Whole blocks, each while the inputs of the one before it are on their way.
-  template <class Take>
-  PARARNN_FN void each_block_ahead(Int begin, unsigned blocks, const Take& take) const {
-    if (blocks == 0) return;
-    const Int last = begin + (Int(blocks) - 1) * K;
-    const Storage *u = u_at(last), *dy = dy_at(last);
-    const T* checkpoint_at = static_cast<const T*>(problem.checkpoints) +
-                             checkpoint_offset(problem.size, lane, last, S, 0);
-    const auto load_checkpoint_there = [&] {
-      return load_columns<S, V, T>(checkpoint_at, [&](int s) { return s * problem.size.channels; });
+  /// The same for whole sections of kKept steps, each while the inputs of the one before it are on
+  /// their way. A section that does not begin at a checkpoint takes the steps from there again, in
+  /// a loop, as they are many instructions to compile and their inputs are near.
+  template <int N, int kKept, class F>
+  PARARNN_FN void each_section(Int begin, Int end, F&& sweep) const {
+    auto left = static_cast<unsigned>((end - begin) / kKept);
+    if (left == 0) return;
+    const Storage *u = u_at(end - kKept), *dy = dy_at(end - kKept);
+    const auto load_step = [&](int i) {
+      return load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
     };
-    Columns<T, S, V> checkpoint = load_checkpoint_there();
-    Inputs inputs[K];
+    const T* checkpoint = static_cast<const T*>(problem.checkpoints) +
+                          checkpoint_offset(problem.size, lane, end - kKept, S, 0);
+    const auto load_start = [&] {
+      return load_columns<S, V, T>(checkpoint, [&](int s) { return s * problem.size.channels; });
+    };
+    Columns<T, S, V> start = load_start();
+    Inputs inputs[kKept];
+    if constexpr (kAhead) {
 #pragma unroll
-    for (int i = 0; i < K; ++i) {
-      inputs[i] = load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
+      for (int i = 0; i < kKept; ++i) inputs[i] = load_step(i);
     }
-    for (unsigned before = blocks; before-- > 0;) {
-      u -= K * problem.u.step_stride;
-      dy -= K * problem.dy.step_stride;
-      checkpoint_at -= S * problem.size.channels;
-      const Columns<T, S, V> here = checkpoint;
-      if (before > 0) checkpoint = load_checkpoint_there();
-      take(BlockAhead{*this, inputs, here, u, dy, before > 0});
+#pragma unroll 1
+    while (left > 0) {
+      --left;
+      Columns<T, S, V> h = start;
+      if constexpr (kKept < K) {
+#pragma unroll 1
+        for (int i = -static_cast<int>(left % (K / kKept)) * kKept; i < 0; ++i) {
+          take_step(load_step(i), h);
+        }
+      }
+      if constexpr (!kAhead) {
+#pragma unroll
+        for (int i = 0; i < kKept; ++i) inputs[i] = load_step(i);
+      }
+      u -= kKept * problem.u.step_stride;
+      dy -= kKept * problem.dy.step_stride;
+      if (left % (K / kKept) == 0) checkpoint -= S * problem.size.channels;
+      if (left > 0) start = load_start();
+      Jacobians<N> jacobians[kKept];
+      Pack<Storage, V> direct[kKept];
+#pragma unroll
+      for (int i = 0; i < kKept; ++i) {
+        const Inputs now = inputs[i];
+        if (kAhead && left > 0) inputs[i] = load_step(i);
+        jacobians[i] = differentiate_step<N>(now, h);
+        direct[i] = now.dy;
+      }
+#pragma unroll
+      for (int i = kKept - 1; i >= 0; --i) sweep(jacobians[i], direct[i].unpack());
     }
   }
 
@@ -242,10 +179,9 @@ struct Backward {
     return mu;
   }
 
-  /// Carries the adjoint alone over a block.
-  template <class Sections>
-  PARARNN_FN static void adjoint(const Sections& sections, Adjoint& mu) {
-    sections.template sweep<S>([&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+  /// Carries the adjoint alone.
+  PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
+    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
@@ -255,7 +191,7 @@ struct Backward {
 
   /// Carries the affine map from the adjoint at the chunk's end.
   PARARNN_FN void map(Map& maps) const {
-    const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+    each_step<S>(lane.begin, lane.end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const auto back = [&](const Vec<T, S>& x) {
@@ -269,33 +205,34 @@ struct Backward {
           static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
         });
       }
-    };
-    each_block(lane.begin, lane.end,
-               [&](const auto& sections) { sections.template sweep<S>(sweep); });
+    });
   }
 
-  /// Carries the adjoint over a block and writes the inputs' gradients.
-  template <class Sections>
-  PARARNN_FN void gradients(const Sections& sections, Gradients& g, Storage*& du) const {
-    sections.template sweep<kAll>([&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
-      Vec<T, V> inputs[U];
+  /// Carries the adjoint and writes the inputs' gradients.
+  PARARNN_FN void gradients(Gradients& g) const {
+    Storage* du = static_cast<Storage*>(problem.du.data) +
+                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
+    each_step<kAll>(lane.begin, lane.end,
+                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
+                      Vec<T, V> inputs[U];
 #pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
-        static_for<S>(
-            [&](auto s) { g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v]; });
-        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
-        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
-        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
-        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
-      }
+                      for (int v = 0; v < V; ++v) {
+                        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
+                        static_for<S>([&](auto s) {
+                          g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v];
+                        });
+                        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
+                        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
+                        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
+                        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
+                      }
 #pragma unroll
-      for (int n = 0; n < U; ++n) {
-        store_pack<Storage, V>(du + n * problem.du.component_stride,
-                               Pack<Storage, V>::of(inputs[n]));
-      }
-      du -= problem.du.step_stride;
-    });
+                      for (int n = 0; n < U; ++n) {
+                        store_pack<Storage, V>(du + n * problem.du.component_stride,
+                                               Pack<Storage, V>::of(inputs[n]));
+                      }
+                      du -= problem.du.step_stride;
+                    });
   }
 
   template <int N>
@@ -320,7 +257,7 @@ struct Backward {
     const Int end = lane.end + (reaches_end ? left : problem.size.burn_in);
     Adjoint mu{};
     if (reaches_end) mu = final_adjoint();
-    each_block(lane.end, end, [&](const auto& sections) { adjoint(sections, mu); });
+    adjoint(lane.end, end, mu);
     return mu;
   }
   PARARNN_FN Adjoint final_adjoint() const {
@@ -330,9 +267,7 @@ struct Backward {
   /// Runs the chunk from mu and keeps all results.
   PARARNN_FN void run(const Adjoint& mu) const {
     Gradients g{mu, {}, {}};
-    Storage* du = static_cast<Storage*>(problem.du.data) +
-                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
-    each_block(lane.begin, lane.end, [&](const auto& sections) { gradients(sections, g, du); });
+    gradients(g);
     store_boundary<S>(g.mu, problem.start);
     store_boundary<P>(g.dw, problem.dw_parts);
     Columns<T, 1, V> peak{};
