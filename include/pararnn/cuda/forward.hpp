@@ -189,28 +189,28 @@ struct Forward {
   template <class TakeBlock>
   PARARNN_FN void each_block_through_registers(Int begin, Int end, const Storage* next,
                                                const TakeBlock& take_block) const {
-    const auto load_next = [&] {
-      const Inputs inputs = load_inputs(next);
-      next += problem.u.step_stride;
-      return inputs;
-    };
+    const Int block_stride = kBlock * problem.u.step_stride;
+    const auto load_step = [&](int i) { return load_inputs(next + i * problem.u.step_stride); };
     Inputs coming[kBlock];
     if (begin + kBlock <= end) {
 #pragma unroll
-      for (int i = 0; i < kBlock; ++i) coming[i] = load_next();
+      for (int i = 0; i < kBlock; ++i) coming[i] = load_step(i);
     }
     for (Int t = begin; t < end; t += kBlock) {
-      const bool more = t + 2 * kBlock <= end;
+      // Behind the last whole block there is none: it is loaded again, as a branch around each load
+      // would keep the loads in their places.
+      if (t + 2 * kBlock <= end) next += block_stride;
       take_block(t, [&](auto whole, const auto& take) {
         if (whole || t + kBlock <= end) {
 #pragma unroll
           for (int i = 0; i < kBlock; ++i) {
             const Inputs inputs = coming[i];
-            if (more) coming[i] = load_next();
+            coming[i] = load_step(i);
             take(inputs);
           }
         } else {
-          for (int i = 0; t + i < end; ++i) take(load_next());
+          if (t > begin) next += block_stride;
+          for (int i = 0; t + i < end; ++i) take(load_step(i));
         }
       });
     }
