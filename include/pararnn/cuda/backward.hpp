@@ -12,6 +12,7 @@
 #include "pararnn/core/affine.hpp"
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
 
@@ -90,9 +91,7 @@ struct Backward {
   PARARNN_FN void take_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
 #pragma unroll
-    for (int v = 0; v < V; ++v) {
-      h[v] = C::step(h[v], u[v], w[v]);
-    }
+    for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
   }
 
   /// Whether the next section's inputs wait in registers; numbers of eight bytes leave no room.
@@ -165,6 +164,8 @@ struct Backward {
 #pragma unroll
       for (int i = 0; i < kKept; ++i) {
         const Inputs now = inputs[i];
+        // The branch keeps the loads here, and so on their way while the section is computed:
+        // without it the compiler moves them down to their use.
         if (kAhead && left > 0) inputs[i] = load_step(i);
         jacobians[i] = differentiate_step<N>(now, h);
         direct[i] = now.dy;

@@ -9,6 +9,7 @@
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/input_ring.hpp"
 #include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
 
@@ -197,8 +198,8 @@ struct Forward {
       for (int i = 0; i < kBlock; ++i) coming[i] = load_step(i);
     }
     for (Int t = begin; t < end; t += kBlock) {
-      // Behind the last whole block there is none: it is loaded again, as a branch around each load
-      // would keep the loads in their places.
+      // Behind the last whole block there is none: it is loaded again, which takes less time than a
+      // branch around each load.
       if (t + 2 * kBlock <= end) next += block_stride;
       take_block(t, [&](auto whole, const auto& take) {
         if (whole || t + kBlock <= end) {
