@@ -19,22 +19,16 @@ constexpr const char* kSource = R"(
 namespace pararnn {
 constexpr double kWrong = 1e9;  // the error of a wrong special value
 
-struct Exp {
-  static constexpr double kBound = kDeviceExpUlp;
-  template <class T> __device__ static T of(T x) { return exp(x); }
-};
-struct Tanh {
-  static constexpr double kBound = kDeviceTanhUlp;
-  template <class T> __device__ static T of(T x) { return tanh(x); }
-};
-struct Sigmoid {
-  static constexpr double kBound = kDeviceSigmoidUlp;
-  template <class T> __device__ static T of(T x) { return sigmoid(x); }
-};
-struct Log1p {
-  static constexpr double kBound = kDeviceLog1pUlp;
-  template <class T> __device__ static T of(T x) { return log1p_unit(x); }
-};
+#define FUNCTION(Name, name)                                       \
+  struct Name {                                                    \
+    static constexpr double kBound = kDevice##Name##Ulp;           \
+    template <class T> __device__ static T of(T x) { return name(x); } \
+  };
+FUNCTION(Exp, exp)
+FUNCTION(Tanh, tanh)
+FUNCTION(Sigmoid, sigmoid)
+FUNCTION(Log1p, log1p_unit)
+
 // Subnormal results may be 0, and those beyond the largest float are infinite.
 __device__ double units_in_the_last_place(float got, double right) {
   if (isnan(right)) return isnan(got) ? 0 : kWrong;

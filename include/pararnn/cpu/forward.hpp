@@ -54,8 +54,9 @@ Statistics forward(const Kernels<T>& kernels, const Executor& executor, ForwardP
   };
 
   std::vector<std::int64_t> failing;
-  if (chunks > 1)
+  if (chunks > 1) {
     failing = failing_columns(problem, all_of(problem.batch * problem.channels), boundary_fails);
+  }
   statistics.columns_corrected = std::int64_t(failing.size());
 
   // A walk costs each chunk once and needs failing columns enough to fill the machine; Newton

@@ -120,9 +120,10 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
   const auto stream = c10::cuda::getCurrentCUDAStream();
   // Two channels of two bytes make the words that the hardware copies by itself.
   const int pair = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
+  const PlanRequest request = request_for(sizes, pair, kForwardStep, way, chunk, burn_in);
   PlanTrial trial({u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps,
                    sizes.channels, w.const_data_ptr()},
-                  request_for(sizes, pair, kForwardStep, way, chunk, burn_in), stream);
+                  request, stream);
   const Plan plan = trial.plan();
   const bool chunked = plan.chunks > 1, decodes = sizes.steps == 1 && checkpoint_interval == 0;
   const int64_t columns = sizes.batch * sizes.channels;
@@ -149,8 +150,7 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
                                      reinterpret_cast<cuda::Counters*>(workspace.at(counters)),
                                      tolerance_for(tolerance, w.scalar_type()),
                                      plan.way == Way::kNewton};
-  const bool few = columns * plan.chunks <=
-                   kFewBlocks * cuda::kThreadsPerBlock * pair * cuda::multiprocessor_count();
+  const bool few = columns * plan.chunks <= kFewBlocks * request.lanes * request.threads;
   const cuda::Width width{few && !decodes ? 1 : pair, pair};
   const ScanLauncher launcher(cell, u.scalar_type(), width, stream);
   switch (plan.way) {

@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "jit/kernel.hpp"
 #include "pararnn/cells.hpp"
+#include "pararnn/plan.hpp"
 
 namespace pararnn::cuda {
 namespace {
@@ -35,18 +36,8 @@ struct KernelTemplate {
   ForwardMode forward = {};
   BackwardMode backward = {};
 
-  int digits() const {
-    int result = 0;
-    const std::pair<int, int> parts[] = {{extra, 4},
-                                         {width.thread, 4},
-                                         {width.load, 4},
-                                         {forward.burn_in, 2},
-                                         {forward.write, 2},
-                                         {forward.linearize, 2},
-                                         {static_cast<int>(backward), 4}};
-    for (const auto& [digit, base] : parts) result = result * base + digit;
-    return result;
-  }
+  auto operator<=>(const KernelTemplate&) const = default;
+
   std::string arguments() const {
     constexpr const char* kModes[] = {"kGiven", "kBurnIn", "kMap"};
     switch (extra) {
@@ -73,12 +64,12 @@ const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellInfo& cell
                               torch::ScalarType type) {
   static std::mutex mutex;
   // Never destroyed: other threads may launch until the process ends.
-  using Key = std::tuple<int, const char*, const CellInfo*, torch::ScalarType, int>;
+  using Key = std::tuple<int, KernelTemplate, const CellInfo*, torch::ScalarType>;
   static auto& kernels = *new std::map<Key, LoadedKernel>;
   int device = 0;
   jit::check_cuda(cudaGetDevice(&device), "tell the current device");
   const std::lock_guard lock(mutex);
-  LoadedKernel& loaded = kernels[{device, wanted.name, &cell, type, wanted.digits()}];
+  LoadedKernel& loaded = kernels[{device, wanted, &cell, type}];
   if (!loaded.kernel) {
     loaded.kernel = &jit::get_kernel(
         {fmt::format("#include \"pararnn/cells/{}.hpp\"\n#include \"pararnn/cuda/{}.hpp\"\n",
@@ -95,7 +86,7 @@ const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellInfo& cell
 }
 
 unsigned blocks_for(Int threads) {
-  const Int blocks = (threads + kThreadsPerBlock - 1) / kThreadsPerBlock;
+  const Int blocks = detail::divide_up(threads, kThreadsPerBlock);
   constexpr Int kMostBlocks = (Int(1) << 31) - 1;
   require(blocks <= kMostBlocks,
           "scan: {} columns times chunks are more than a GPU takes at once; split the batch",
@@ -160,14 +151,12 @@ void ScanLauncher::decode_step(const ForwardProblem& problem) const {
   const unsigned down = kThreadsPerBlock / across;
   const Int rows_at_once = std::clamp<Int>(
       multiprocessor_count() * kThreadsPerMultiprocessor / groups, 1, problem.size.batch);
-  const auto blocks_of = [](Int threads, unsigned a_block) {
-    return (threads + a_block - 1) / a_block;
-  };
-  const auto blocks_of_rows = std::min<Int>(blocks_of(rows_at_once, down), kMostBlocksOfRows);
+  const Int blocks_of_rows =
+      std::min<Int>(detail::divide_up(rows_at_once, down), kMostBlocksOfRows);
   const LoadedKernel& loaded =
       kernel_of({"decode", "decode_step", KernelTemplate::kWidth, width_}, cell_, type_);
   jit::launch(*loaded.kernel,
-              {.grid = dim3(static_cast<unsigned>(blocks_of(groups, across)),
+              {.grid = dim3(static_cast<unsigned>(detail::divide_up(groups, across)),
                             static_cast<unsigned>(blocks_of_rows)),
                .block = dim3(across, down),
                .stream = stream_},

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/types.h>
 
+#include <compare>
 #include <string>
 
 #include "pararnn/cuda/problem.hpp"
@@ -22,11 +23,13 @@ int multiprocessor_count();
 /// where numbers of two bytes are to come through the forward pass's ring.
 struct Width {
   int thread = 1, load = 1;
+  auto operator<=>(const Width&) const = default;
 };
 
 /// How a pass over all lanes runs them.
 struct ForwardMode {
   bool burn_in, write, linearize;
+  auto operator<=>(const ForwardMode&) const = default;
 };
 
 class ScanLauncher {
