@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "pararnn/cells.hpp"
+#include "cells/cell_registry.hpp"
 
 namespace pararnn {
 namespace {
@@ -40,7 +40,7 @@ void expect_words(const Outcome& outcome, std::initializer_list<const char*> wor
 TEST(CliCheck, CellsListsTheRegistry) {
   const Outcome outcome = pararnn("cells");
   EXPECT_EQ(outcome.status, 0);
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     expect_words(outcome, {std::string(cell.name).c_str(), std::string(cell.summary).c_str()});
   }
 }

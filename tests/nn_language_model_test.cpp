@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <pararnn/cells.hpp>
 #include <random>
+#include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
 #include "nn/generate.hpp"
@@ -63,7 +63,7 @@ struct TemporaryFolder {
   ~TemporaryFolder() { std::filesystem::remove_all(path); }
 };
 
-class EveryCell : public testing::TestWithParam<CellInfo> {};
+class EveryCell : public testing::TestWithParam<CellDefinition> {};
 
 TEST_P(EveryCell, StepByStepEqualsTheWholeText) {
   torch::manual_seed(1);
@@ -115,8 +115,7 @@ TEST_P(EveryCell, NoTokenSeesALaterOne) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, EveryCell,
-                         testing::ValuesIn(cell_registry().begin(), cell_registry().end()),
+INSTANTIATE_TEST_SUITE_P(Cells, EveryCell, testing::ValuesIn(built_in_cells()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(LanguageModel, EveryParameterHasAGradient) {
@@ -162,7 +161,7 @@ TEST(LanguageModel, TheSeedGivesTheWeights) {
 
 TEST(LanguageModel, GatesStartWithASpreadOfMemories) {
   torch::manual_seed(6);
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     ModelConfig config = small_config(cell.name, 1);
     config.width = 256;
     LanguageModel model(config);
@@ -226,7 +225,7 @@ TEST(Config, ComesBackFromJson) {
   std::mt19937_64 random(8);
   for (int i = 0; i < 50; ++i) {
     const int64_t heads = 1 + static_cast<int64_t>(random() % 8);
-    const auto cells = cell_registry();
+    const auto cells = built_in_cells();
     const ModelConfig config{.vocabulary = 1 + static_cast<int64_t>(random() % 70000),
                              .width = heads * (1 + static_cast<int64_t>(random() % 64)),
                              .layers = static_cast<int64_t>(random() % 40),

@@ -7,9 +7,9 @@
 
 #include <cmath>
 #include <functional>
-#include <pararnn/cells.hpp>
 #include <random>
 #include <vector>
+#include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
 #include "nn/block.hpp"
@@ -230,7 +230,7 @@ TEST(Gradient, Functions) {
 
 TEST(Gradient, BlockOfEveryCell) {
   torch::manual_seed(6);
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const int64_t heads : {1, 2}) {
       SCOPED_TRACE(std::string(cell.name) + " heads " + std::to_string(heads));
       const ModelConfig config{
@@ -247,7 +247,7 @@ TEST(Gradient, BlockOfEveryCell) {
 
 TEST(Gradient, ThroughTheState) {
   torch::manual_seed(7);
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
     const ModelConfig config{.width = 6, .layers = 1, .cell = std::string(cell.name)};
     auto mixer = make_mixer(config);

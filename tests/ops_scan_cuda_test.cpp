@@ -32,8 +32,8 @@ Results on_cpu(const Results& r) {
 }
 
 /// On the GPU, with results on the CPU.
-Results run_there(const CellInfo& cell, const Arguments& a, const Tensor& dy, const Tensor& dhT,
-                  const ScanOptions& options = {}) {
+Results run_there(const CellDefinition& cell, const Arguments& a, const Tensor& dy,
+                  const Tensor& dhT, const ScanOptions& options = {}) {
   return on_cpu(run(cell, on_gpu(a), on_gpu(dy), on_gpu(dhT), options));
 }
 
@@ -44,7 +44,7 @@ TEST_F(OpsScanCuda, EqualsTheLoopForEveryCellPlanAndArithmetic) {
 // The arithmetic is the same but for the products that a compiler fuses with a sum.
 TEST_F(OpsScanCuda, HalfTensorsGiveTheRoundingOfSingleOnes) {
   uint64_t seed = 100;
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto type : {torch::kBFloat16, torch::kFloat16}) {
       for (const int64_t D : {33, 34}) {  // one and two channels a thread
         const Arguments a = random_arguments(cell, 2, 300, D, type, ++seed);
@@ -66,7 +66,7 @@ TEST_F(OpsScanCuda, HalfTensorsGiveTheRoundingOfSingleOnes) {
 }
 
 TEST_F(OpsScanCuda, TakesAnyStridesAndHeads) {
-  const CellInfo& cell = find_cell("lstm");
+  const CellDefinition& cell = find_cell("lstm");
   const int64_t B = 3, T = 130, D = 24, heads = 4;
   const Arguments a = random_arguments(cell, B, T, D, torch::kFloat32, 7);
   const Tensor dy = torch::randn({B, T, D}), dhT = torch::randn_like(a.h0);
@@ -93,7 +93,7 @@ TEST_F(OpsScanCuda, TakesAnyStridesAndHeads) {
 }
 
 TEST_F(OpsScanCuda, GradientsEqualFiniteDifferences) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     const Arguments a = on_gpu(random_arguments(cell, 2, 40, 5, torch::kFloat64, 11));
     const Tensor dy = torch::randn({2, 40, 5}, a.w.options()), dhT = torch::randn_like(a.h0);
     const ScanOptions options{"newton", 16};
@@ -114,7 +114,7 @@ TEST_F(OpsScanCuda, GradientsEqualFiniteDifferences) {
 }
 
 TEST_F(OpsScanCuda, StepsAddUpToTheScan) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto& [B, D] : {std::pair<int64_t, int64_t>{1, 33}, {70, 34}, {9, 512}}) {
       for (const auto type : {torch::kBFloat16, torch::kFloat32, torch::kFloat64}) {
         SCOPED_TRACE(fmt::format("{} B{} D{} {}", cell.name, B, D, c10::toString(type)));
@@ -137,7 +137,7 @@ TEST_F(OpsScanCuda, StepsAddUpToTheScan) {
 }
 
 TEST_F(OpsScanCuda, EmptySequencesAndBatches) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   for (const auto& [B, T] : {std::pair<int64_t, int64_t>{2, 0}, {0, 9}}) {
     const Arguments a = random_arguments(cell, B, T, 4, torch::kFloat32, 5);
     const Results r = run_there(cell, a, torch::zeros({B, T, 4}), torch::ones_like(a.h0));
@@ -148,7 +148,7 @@ TEST_F(OpsScanCuda, EmptySequencesAndBatches) {
 }
 
 TEST_F(OpsScanCuda, RepeatsBitForBitAndInACapturedGraph) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = on_gpu(random_arguments(cell, 2, 2000, 48, torch::kBFloat16, 9, 4));
   const Tensor dy = torch::randn({2, 2000, 48}, a.w.options()).to(torch::kBFloat16);
   const Tensor dhT = torch::randn_like(a.h0);
@@ -175,7 +175,7 @@ TEST_F(OpsScanCuda, RepeatsBitForBitAndInACapturedGraph) {
 }
 
 TEST_F(OpsScanCuda, StreamsDoNotDisturbEachOther) {
-  const CellInfo& cell = find_cell("lstm");
+  const CellDefinition& cell = find_cell("lstm");
   const Arguments a = on_gpu(random_arguments(cell, 1, 4096, 64, torch::kFloat32, 10));
   const Tensor dy = torch::randn({1, 4096, 64}, a.w.options()), dhT = torch::randn_like(a.h0);
   const ScanOptions options{"newton", 256};
@@ -191,7 +191,7 @@ TEST_F(OpsScanCuda, StreamsDoNotDisturbEachOther) {
 }
 
 TEST_F(OpsScanCuda, LearnedPlansAreAsExactAsTheFirst) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   Arguments a = random_arguments(cell, 1, 16384, 32, torch::kFloat32, 12);
   a.u.select(2, 0) -= 4;  // remembers for some fifty steps
   const Tensor dy = torch::randn({1, 16384, 32}), dhT = torch::randn_like(a.h0);
@@ -207,7 +207,7 @@ TEST_F(OpsScanCuda, LearnedPlansAreAsExactAsTheFirst) {
 }
 
 TEST_F(OpsScanCuda, AMillionSteps) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const int64_t T = (1 << 20) + 5;
   const Arguments a = random_arguments(cell, 1, T, 3, torch::kFloat32, 13);
   const Tensor dy = torch::randn({1, T, 3}), dhT = torch::randn_like(a.h0);
@@ -216,7 +216,7 @@ TEST_F(OpsScanCuda, AMillionSteps) {
 }
 
 TEST_F(OpsScanCuda, MoreNumbersThan32BitsCount) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const int64_t B = 4, T = 65536, D = 3072;
   const size_t needed = size_t(B) * T * D * 2 * 10;
   if (at::cuda::getCurrentDeviceProperties()->totalGlobalMem < needed) {
@@ -247,7 +247,7 @@ TEST_F(OpsScanCuda, MoreNumbersThan32BitsCount) {
 TEST_F(OpsScanCuda, EveryDeviceOfTheProcess) {
   const auto count = torch::cuda::device_count();
   if (count < 2) GTEST_SKIP() << "there is one GPU";
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 2, 3000, 40, torch::kFloat32, 15);
   const Tensor dy = torch::randn({2, 3000, 40}), dhT = torch::randn_like(a.h0);
   const ScanOptions options{"newton", 256};
@@ -265,7 +265,7 @@ TEST_F(OpsScanCuda, EveryDeviceOfTheProcess) {
 }
 
 TEST_F(OpsScanCuda, TakesTheMemoryThatItIsDocumentedToTake) {
-  const CellInfo& cell = find_cell("lstm");
+  const CellDefinition& cell = find_cell("lstm");
   const int64_t B = 2, T = 8192, D = 256, S = cell.state, columns = B * D;
   const Arguments a = on_gpu(random_arguments(cell, B, T, D, torch::kFloat32, 16));
   const ScanOptions options{"newton", 512};
@@ -297,7 +297,7 @@ TEST_F(OpsScanCuda, TakesTheMemoryThatItIsDocumentedToTake) {
 }
 
 TEST_F(OpsScanCuda, ArgumentsOnSeveralDevicesAreRefusedByName) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 1, 4, 3, torch::kFloat32, 17);
   const std::string sentence = sentence_of([&] { scan(on_gpu(a.u), a.w, std::nullopt, "gru"); });
   EXPECT_NE(sentence.find("w is on cpu, but u is on cuda:0"), std::string::npos) << sentence;

@@ -14,7 +14,7 @@ TEST(OpsScan, EqualsTheLoopForEveryCellPlanAndArithmetic) {
 }
 
 TEST(OpsScan, HalfTensorsAreTheRoundingOfSingleOnes) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto type : {torch::kFloat16, torch::kBFloat16}) {
       SCOPED_TRACE(cell.name);
       const Arguments half = random_arguments(cell, 2, 100, 19, type, 5);
@@ -32,7 +32,7 @@ TEST(OpsScan, HalfTensorsAreTheRoundingOfSingleOnes) {
 }
 
 TEST(OpsScan, GradientsAreThoseOfTheFunction) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
     const Arguments a = random_arguments(cell, 2, 37, 3, torch::kFloat64, 11, 2);
     const Tensor dy = torch::randn({2, 37, 3}, torch::kFloat64), dhT = torch::randn_like(a.h0);
@@ -62,7 +62,7 @@ TEST(OpsScan, GradientsAreThoseOfTheFunction) {
 }
 
 TEST(OpsScan, GradientsFlowFromEitherResultAlone) {
-  const CellInfo& cell = find_cell("lstm");
+  const CellDefinition& cell = find_cell("lstm");
   const Arguments a = random_arguments(cell, 2, 40, 5, torch::kFloat64, 12);
   const Tensor dy = torch::randn({2, 40, 5}, torch::kFloat64), dhT = torch::randn_like(a.h0);
   const Tensor u = a.u.detach().requires_grad_();
@@ -73,7 +73,7 @@ TEST(OpsScan, GradientsFlowFromEitherResultAlone) {
 }
 
 TEST(OpsScan, NoInitialStateIsZeros) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
     const Arguments a = random_arguments(cell, 2, 50, 6, torch::kFloat32, 13);
     const std::string name(cell.name);
@@ -85,7 +85,7 @@ TEST(OpsScan, NoInitialStateIsZeros) {
 }
 
 TEST(OpsScan, StridesMakeNoDifference) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const int64_t B = 3, T = 45, D = 12, U = cell.inputs, H = 4;
   const Arguments a = random_arguments(cell, B, T, D, torch::kFloat32, 14);
   const Tensor dy = torch::randn({B, T, D}), dhT = torch::randn_like(a.h0);
@@ -132,7 +132,7 @@ TEST(OpsScan, StridesMakeNoDifference) {
 }
 
 TEST(OpsScan, StatesMayHaveAnyStrides) {
-  const CellInfo& cell = find_cell("lstm");
+  const CellDefinition& cell = find_cell("lstm");
   const Arguments a = random_arguments(cell, 2, 30, 6, torch::kFloat32, 15);
   const Tensor dy = torch::randn({2, 30, 6}), dhT = torch::randn_like(a.h0);
   const auto scattered = [](const Tensor& t) {
@@ -143,7 +143,7 @@ TEST(OpsScan, StatesMayHaveAnyStrides) {
 }
 
 TEST(OpsScan, EmptyAndSmallestShapes) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto& [B, T, D] : {std::array{2, 0, 3}, {0, 5, 3}, {2, 5, 0}, {1, 1, 1}}) {
       SCOPED_TRACE(fmt::format("{} B{} T{} D{}", cell.name, B, T, D));
       const Arguments a = random_arguments(cell, B, T, D, torch::kFloat64, 16);
@@ -154,7 +154,7 @@ TEST(OpsScan, EmptyAndSmallestShapes) {
 }
 
 TEST(OpsScan, ASequenceCutInTwoIsTheWhole) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
     const std::string name(cell.name);
     const Arguments a = random_arguments(cell, 2, 83, 9, torch::kBFloat16, 17);
@@ -168,7 +168,7 @@ TEST(OpsScan, ASequenceCutInTwoIsTheWhole) {
 }
 
 TEST(OpsScan, StepsRepeatedAreAScan) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
     const std::string name(cell.name);
     const Arguments a = random_arguments(cell, 3, 20, 10, torch::kFloat32, 18);
@@ -184,7 +184,7 @@ TEST(OpsScan, StepsRepeatedAreAScan) {
 }
 
 TEST(OpsScan, TheDispatcherHasTheSameOperators) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 2, 25, 4, torch::kFloat32, 19);
   const auto scan_op = c10::Dispatcher::singleton()
                            .findSchemaOrThrow("pararnn::scan", "")
@@ -204,7 +204,7 @@ TEST(OpsScan, TheDispatcherHasTheSameOperators) {
 }
 
 TEST(OpsScan, MetaTensorsHaveTheShapesOfTheResults) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto type : {torch::kBFloat16, torch::kFloat64}) {
       SCOPED_TRACE(cell.name);
       const Arguments a = random_arguments(cell, 2, 20, 6, type, 20);
@@ -227,7 +227,7 @@ TEST(OpsScan, MetaTensorsHaveTheShapesOfTheResults) {
 }
 
 TEST(OpsScan, StatisticsTellWhatWasDone) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   Arguments a = random_arguments(cell, 1, 640, 3, torch::kFloat32, 21);
   a.u.select(2, 0) -= 5;  // a long memory, which no burn-in forgets
   const Tensor dy = torch::randn({1, 640, 3}), dhT = torch::randn_like(a.h0);
@@ -248,7 +248,7 @@ TEST(OpsScan, StatisticsTellWhatWasDone) {
 }
 
 TEST(OpsScan, ALooserToleranceCorrectsFewerColumns) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 1, 2000, 30, torch::kFloat32, 22);
   const auto corrected = [&](double tolerance) {
     scan(a.u, a.w, a.h0, "gru", {"newton", 128, 16, tolerance});
@@ -258,7 +258,7 @@ TEST(OpsScan, ALooserToleranceCorrectsFewerColumns) {
 }
 
 TEST(OpsScan, NotANumberStaysInItsColumn) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   Arguments a = random_arguments(cell, 2, 200, 5, torch::kFloat32, 23);
   a.u[1][70][0][3] = NAN;
   for (const char* plan : kPlans) {

@@ -10,9 +10,9 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "cells/cell_reference.hpp"
+#include "cells/cell_registry.hpp"
 #include "ops/scan.hpp"
-#include "pararnn/cells.hpp"
-#include "pararnn/reference.hpp"
 
 namespace pararnn {
 
@@ -24,7 +24,7 @@ struct Arguments {
 };
 
 /// Random arguments of (B,T,D); the state is positive, as a normaliser is.
-inline Arguments random_arguments(const CellInfo& cell, int64_t B, int64_t T, int64_t D,
+inline Arguments random_arguments(const CellDefinition& cell, int64_t B, int64_t T, int64_t D,
                                   torch::ScalarType type, uint64_t seed, double weights = 1) {
   torch::manual_seed(seed);
   const auto of = torch::dtype(type);
@@ -39,7 +39,7 @@ struct Results {
 };
 
 /// The plain loop in double.
-inline Results reference(const CellInfo& cell, const Arguments& a, const Tensor& dy,
+inline Results reference(const CellDefinition& cell, const Arguments& a, const Tensor& dy,
                          const Tensor& dhT) {
   const auto wide = [](const Tensor& t) { return t.detach().to(torch::kFloat64).contiguous(); };
   const Tensor u = wide(a.u), w = wide(a.w), h0 = wide(a.h0), gy = wide(dy), gh = wide(dhT);
@@ -48,22 +48,18 @@ inline Results reference(const CellInfo& cell, const Arguments& a, const Tensor&
             torch::empty_like(h0), torch::empty_like(u), torch::empty_like(w),
             torch::empty_like(h0)};
   const auto data = [](const Tensor& t) { return t.data_ptr<double>(); };
-#define PARARNN_REFERENCE(cell_name, Type, summary)                                             \
-  if (cell.name == #cell_name) {                                                                \
-    reference_forward<Type>(shape, data(u), data(w), data(h0), data(r.y), data(r.hT));          \
-    reference_backward<Type>(shape, data(u), data(w), data(h0), data(gy), data(gh), data(r.du), \
-                             data(r.dw), data(r.dh0));                                          \
-  }
-  PARARNN_CELLS(PARARNN_REFERENCE)
-#undef PARARNN_REFERENCE
+  const CellReference& loops = cell_reference(cell);
+  loops.double_forward(shape, data(u), data(w), data(h0), data(r.y), data(r.hT), nullptr);
+  loops.double_backward(shape, data(u), data(w), data(h0), data(gy), data(gh), data(r.du),
+                        data(r.dw), data(r.dh0));
   return r;
 }
 
-inline Results run(const CellInfo& cell, const Arguments& a, const Tensor& dy, const Tensor& dhT,
-                   const ScanOptions& options = {}) {
+inline Results run(const CellDefinition& cell, const Arguments& a, const Tensor& dy,
+                   const Tensor& dhT, const ScanOptions& options = {}) {
   const auto leaf = [](const Tensor& t) { return t.detach().requires_grad_(); };
   const Tensor u = leaf(a.u), w = leaf(a.w), h0 = leaf(a.h0);
-  const auto [y, hT] = scan(u, w, h0, std::string(cell.name), options);
+  const auto [y, hT] = scan(u, w, h0, cell.key(), options);
   const auto g = torch::autograd::grad({y, hT}, {u, w, h0}, {dy, dhT});
   return {y.detach(), hT.detach(), g[0], g[1], g[2]};
 }
@@ -93,7 +89,7 @@ template <class Run>
 void expect_the_loop(const Run& run, double of_float32, double of_float64) {
   const int64_t shapes[][3] = {{2, 1, 3}, {3, 17, 1}, {1, 200, 8}, {2, 333, 21}, {1, 64, 70}};
   uint64_t seed = 0;
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const auto& [B, T, D] : shapes) {
       for (const auto type : {torch::kFloat32, torch::kFloat64}) {
         const Arguments a = random_arguments(cell, B, T, D, type, ++seed);

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
-#include <pararnn/cells.hpp>
+#include "cells/cell_registry.hpp"
 
 #include "nn/causal_convolution.hpp"
 #include "nn/generate.hpp"
@@ -157,7 +157,7 @@ TEST_F(OnGpu, ModulesEqualTheCpus) {
 }
 
 TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const int64_t heads : {1, 4}) {
       for (const auto& [dtype, tolerance] : kPrecisions) {
         SCOPED_TRACE(fmt::format("{}, {} heads, {}", cell.name, heads, torch::toString(dtype)));

@@ -15,7 +15,6 @@
 #include "cli/bench_options.hpp"
 #include "cli/bench_report.hpp"
 #include "cli/common_options.hpp"
-#include "pararnn/cells.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -83,15 +82,10 @@ void add_bench_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand(
       "bench", "Time the engine against the step-by-step loops on this machine");
   command->footer(kExplanation);
-  std::vector<std::string> names;
-  for (const CellInfo& cell : cell_registry()) names.emplace_back(cell.name);
   command->add_option("--device", arguments->device, "where to run")
       ->capture_default_str()
       ->check(CLI::IsMember({"cpu", "cuda"}));
-  command->add_option("--cell", options.cells, "cells")
-      ->delimiter(',')
-      ->capture_default_str()
-      ->check(CLI::IsMember(names));
+  add_cell_option(*command, options.cells, "cells, names or files");
   command
       ->add_option(
           "--shape", arguments->shapes,

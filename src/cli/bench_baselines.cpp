@@ -7,9 +7,9 @@
 #include <limits>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "cli/bench_loops.hpp"
 #include "cli/bench_ssd.hpp"
-#include "pararnn/cells.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -20,7 +20,7 @@ Tensor leaf(const Tensor& t) { return t.detach().requires_grad_(); }
 
 Baseline loop_of_ops(const std::string& name, const BenchShape& shape, torch::ScalarType dtype,
                      torch::Device device) {
-  const CellInfo& cell = find_cell(name);
+  const CellDefinition& cell = find_cell(name);
   const auto options = torch::dtype(dtype).device(device);
   const auto [B, T, D] = shape;
   const Tensor u = leaf(torch::randn({B, T, cell.inputs, D}, options));

@@ -14,12 +14,13 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "cells/cell_reference.hpp"
+#include "cells/cell_registry.hpp"
+#include "cells/cpu_kernels.hpp"
 #include "cli/bench_loops.hpp"
 #include "cli/bench_report.hpp"
 #include "cli/bench_tables.hpp"
 #include "cli/bench_validate.hpp"
-#include "cli/cell_reference.hpp"
-#include "ops/cpu/cell_kernels.hpp"
 #include "ops/scan_kernels.hpp"
 
 namespace pararnn::cli {
@@ -73,7 +74,7 @@ void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result
   const Tensor u = single(p.u), w = single(p.w), h0 = single(p.h0);
   Tensor y = torch::empty({c.batch, c.steps, c.channels}), hT = torch::empty_like(h0);
   const Shape shape{c.batch, c.steps, c.channels};
-  const CellReference& reference = cell_reference(c.cell);
+  const CellReference& reference = cell_reference(find_cell(c.cell));
   result["scalar_loop_ms"] = median_milliseconds(
       [&] {
         reference.single_forward(shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
@@ -162,7 +163,7 @@ json describe_processor() {
   return {{"processor", processor},
           {"cores", std::thread::hardware_concurrency()},
           {"threads", torch::get_num_threads()},
-          {"instruction_set", cpu::instruction_set()},
+          {"instruction_set", instruction_set()},
           {"compiler", "g++ " __VERSION__},
           {"libtorch", TORCH_VERSION}};
 }

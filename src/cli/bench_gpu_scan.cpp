@@ -9,10 +9,10 @@
 #include <tuple>
 #include <vector>
 
+#include "cells/cell_reference.hpp"
+#include "cells/cell_registry.hpp"
 #include "cli/bench_validate.hpp"
-#include "cli/cell_reference.hpp"
 #include "ops/scan_kernels.hpp"
-#include "pararnn/cells.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn::cli {
@@ -172,7 +172,7 @@ void measure_operator(const CheckCase& c, const CheckProblem& p, const GpuTimer&
 }  // namespace
 
 CheckProblem random_problem_on(torch::Device device, const CheckCase& c) {
-  const CellInfo& cell = find_cell(c.cell);
+  const CellDefinition& cell = find_cell(c.cell);
   const auto type = dtype_of(c.dtype), arithmetic = arithmetic_type(type);
   at::Generator generator = at::globalContext().defaultGenerator(device).clone();
   generator.set_current_seed(c.seed);
@@ -258,9 +258,10 @@ json measure_step(const std::string& cell, int64_t batch, int64_t channels,
   };
   const Tensor u_part = part(u), w_part = part(p.w), h_part = part(p.h0);
   Tensor y_loop = torch::empty({batch, count}), next_loop = torch::empty_like(h_part);
-  cell_reference(cell).single_forward(
-      {batch, 1, count}, u_part.data_ptr<float>(), w_part.data_ptr<float>(),
-      h_part.data_ptr<float>(), y_loop.data_ptr<float>(), next_loop.data_ptr<float>(), nullptr);
+  cell_reference(find_cell(cell))
+      .single_forward({batch, 1, count}, u_part.data_ptr<float>(), w_part.data_ptr<float>(),
+                      h_part.data_ptr<float>(), y_loop.data_ptr<float>(),
+                      next_loop.data_ptr<float>(), nullptr);
   // A unit in the last place of half precision, and some of single precision.
   const double rounding = y.element_size() == 2 ? 1.0 / 128 : 1e-5;
   if (!torch::allclose(part(y), y_loop, rounding, 1e-5) ||

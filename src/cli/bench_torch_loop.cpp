@@ -1,5 +1,7 @@
 #include "cli/bench_loops.hpp"
 
+#include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "pararnn/cells.hpp"
 
 namespace pararnn::cli {
@@ -65,12 +67,12 @@ std::tuple<torch::Tensor, torch::Tensor> run(const torch::Tensor& u, const torch
 std::tuple<torch::Tensor, torch::Tensor> torch_loop(const std::string& cell, const torch::Tensor& u,
                                                     const torch::Tensor& w,
                                                     const torch::Tensor& h0) {
-#define PARARNN_RUN(name, Type, summary) \
-  if (cell == #name) return run<Type>(u, w, h0);
+  const std::string& digest = find_cell(cell).digest;
+#define PARARNN_RUN(name, Type) \
+  if (digest == find_cell(#name).digest) return run<Type>(u, w, h0);
   PARARNN_CELLS(PARARNN_RUN)
 #undef PARARNN_RUN
-  find_cell(cell);  // throws with the names there are
-  return {};
+  throw Error("the loop of LibTorch operations knows the built-in cells only");
 }
 
 }  // namespace pararnn::cli

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "pararnn/cells.hpp"
 #include "pararnn/reference.hpp"
 
@@ -41,7 +43,7 @@ __attribute__((always_inline)) inline void run(const Shape& shape, const float* 
   }
 }
 
-#define PARARNN_LOOP(name, Type, summary)                                                        \
+#define PARARNN_LOOP(name, Type)                                                                 \
   __attribute__((target_clones("arch=skylake-avx512", "arch=haswell",                            \
                                "default"))) void name##_loop(const Shape& shape, const float* u, \
                                                              const float* w, float* state,       \
@@ -55,12 +57,14 @@ PARARNN_CELLS(PARARNN_LOOP)
 
 void vectorized_loop(const std::string& cell, const Shape& shape, const float* u, const float* w,
                      const float* h0, float* y, float* hT) {
-  const std::int64_t size = shape.batch * find_cell(cell).state * shape.channels;
+  const CellDefinition& known = find_cell(cell);
+  const std::int64_t size = shape.batch * known.state * shape.channels;
   for (std::int64_t i = 0; i < size; ++i) hT[i] = h0[i];
-#define PARARNN_CALL(name, Type, summary) \
-  if (cell == #name) return name##_loop(shape, u, w, hT, y);
+#define PARARNN_CALL(name, Type) \
+  if (known.digest == find_cell(#name).digest) return name##_loop(shape, u, w, hT, y);
   PARARNN_CELLS(PARARNN_CALL)
 #undef PARARNN_CALL
+  throw Error("the vectorised loop knows the built-in cells only");
 }
 
 }  // namespace pararnn::cli

@@ -1,19 +1,68 @@
 #include "cli/cells.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include "pararnn/cells.hpp"
+#include <filesystem>
+#include <memory>
+
+#include "base/error.hpp"
+#include "cells/cell_registry.hpp"
+#include "cells/cell_skeleton.hpp"
+#include "data/output_file.hpp"
 
 namespace pararnn::cli {
+namespace {
+
+void list_cells() {
+  fmt::print("{:<10} {:>5} {:>6} {:>7}\n", "cell", "state", "inputs", "weights");
+  for (const CellDefinition& cell : built_in_cells()) {
+    fmt::print("{:<10} {:>5} {:>6} {:>7}  {}", cell.name, cell.state, cell.inputs, cell.params,
+               cell.summary);
+    if (!cell.input_names.empty()) fmt::print("; inputs {}", fmt::join(cell.input_names, ", "));
+    fmt::print("\n");
+  }
+}
+
+void add_new_command(CLI::App& cells) {
+  struct Arguments {
+    std::string name, out;
+    std::vector<std::string> inputs = {"z", "c"}, states = {"h"};
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = cells.add_subcommand("new", "write a cell to start from");
+  command->footer(
+      "Writes NAME.hpp, a commented cell that already trains.\n\n"
+      "Example: pararnn cells new my_cell --inputs f,i,c --state h,m\n"
+      "         pararnn cells check my_cell.hpp\n"
+      "         pararnn train --cell ./my_cell.hpp --data book.txt --minutes 2\n");
+  command->add_option("name", arguments->name, "the cell's name, such as my_cell")->required();
+  command->add_option("--inputs", arguments->inputs, "names of the inputs: gates, candidate last")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--state", arguments->states, "names of the states: the output first")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--out", arguments->out, "the file to write; NAME.hpp by default");
+  command->callback([arguments] {
+    const std::string text = cell_skeleton(arguments->name, arguments->inputs, arguments->states);
+    const std::filesystem::path path =
+        arguments->out.empty() ? arguments->name + ".hpp" : arguments->out;
+    require(!std::filesystem::exists(path), "'{}' exists already: name another file with --out",
+            path.string());
+    data::write_file(path, text);
+    fmt::print("{}: check it with `pararnn cells check {}`\n", path.string(), path.string());
+  });
+}
+
+}  // namespace
 
 void add_cells_command(CLI::App& program) {
-  CLI::App* command = program.add_subcommand("cells", "List the cells and their sizes a channel");
-  command->callback([] {
-    fmt::print("{:<10} {:>5} {:>6} {:>7}\n", "cell", "state", "inputs", "weights");
-    for (const CellInfo& cell : cell_registry()) {
-      fmt::print("{:<10} {:>5} {:>6} {:>7}  {}\n", cell.name, cell.state, cell.inputs, cell.params,
-                 cell.summary);
-    }
+  CLI::App* command = program.add_subcommand(
+      "cells", "list the cells, start a new one, or judge one: does it parallelise?");
+  command->require_subcommand(0, 1);
+  add_new_command(*command);
+  command->callback([command] {
+    if (command->get_subcommands().empty()) list_cells();
   });
 }
 

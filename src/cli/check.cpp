@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "cli/check_case.hpp"
 #include "cli/common_options.hpp"
-#include "pararnn/cells.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -132,12 +132,9 @@ void add_check_command(CLI::App& program) {
   CLI::App* command =
       program.add_subcommand("check", "Compare the parallel engine with the plain loop");
   command->footer(kCriterion);
-  std::vector<std::string> names;
-  for (const CellInfo& cell : cell_registry()) names.emplace_back(cell.name);
   const auto sizes = CLI::Range(int64_t(0), int64_t(1) << 24);
-  auto* cell = command->add_option("--cell", check.cell, "the cell; with --grid: only this one")
-                   ->capture_default_str()
-                   ->check(CLI::IsMember(names));
+  auto* cell = add_cell_option(*command, check.cell,
+                               "the cell, a name or a file; with --grid: only this one");
   auto* batch = command->add_option("--batch", check.batch, "batch rows")
                     ->capture_default_str()
                     ->check(sizes);
@@ -194,7 +191,10 @@ void add_check_command(CLI::App& program) {
       if (chunk->count() == 0) check.options.chunk = 64;
       if (burn_in->count() == 0) check.options.burn_in = 32;
       std::vector<std::string> cells = {check.cell};
-      if (cell->count() == 0) cells = names;
+      if (cell->count() == 0) {
+        cells.clear();
+        for (const CellDefinition& each : built_in_cells()) cells.push_back(each.name);
+      }
       passed = run_grid(check, cells) == 0;
     } else {
       const CheckReport report = run_check(check);

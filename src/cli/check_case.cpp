@@ -8,9 +8,9 @@
 #include <limits>
 
 #include "base/error.hpp"
-#include "cli/cell_reference.hpp"
+#include "cells/cell_reference.hpp"
+#include "cells/cell_registry.hpp"
 #include "ops/scan_kernels.hpp"
-#include "pararnn/cells.hpp"
 #include "pararnn/cpu/boundaries.hpp"
 #include "train/device.hpp"
 
@@ -104,7 +104,7 @@ double error_of_single_loop(const CheckCase& check, const Shape& shape, const Ch
   };
   const Tensor u = single(a.u), w = single(a.w), h0 = single(a.h0);
   Tensor y = torch::empty({shape.batch, shape.steps, shape.channels}), hT = torch::empty_like(h0);
-  cell_reference(check.cell)
+  cell_reference(find_cell(check.cell))
       .single_forward(shape, u.data_ptr<float>(), w.data_ptr<float>(), h0.data_ptr<float>(),
                       y.data_ptr<float>(), hT.data_ptr<float>(), nullptr);
   return deviation(y, expected.y).error;
@@ -133,7 +133,7 @@ CheckProblem random_problem(const CheckCase& check) {
   require(std::isfinite(check.weight_scale) && std::isfinite(check.gate_bias),
           "weights of scale {} and a gate bias of {} cannot be checked; both should be finite",
           check.weight_scale, check.gate_bias);
-  const CellInfo& cell = find_cell(check.cell);
+  const CellDefinition& cell = find_cell(check.cell);
   const auto type = dtype_of(check.dtype), arithmetic = arithmetic_type(type);
   const torch::Device device = train::find_device(check.device);
   auto generator = at::make_generator<at::CPUGeneratorImpl>(check.seed);
@@ -180,7 +180,7 @@ CheckReport judge(const CheckCase& check, const CheckProblem& problem, const Che
   const int64_t whole = std::max<int64_t>(shape.steps, 1);
   const Permitted permitted{forward.chunk > 0 ? forward.chunk : whole,
                             backward.chunk > 0 ? backward.chunk : whole, tolerance};
-  const CellReference& reference = cell_reference(check.cell);
+  const CellReference& reference = cell_reference(find_cell(check.cell));
   const auto bounds = [&](const Trajectory* follow) {
     return (twice ? reference.double_bounds : reference.single_bounds)(
         shape, data(u), data(w), data(h0), data(dy), data(dhT), permitted, follow);

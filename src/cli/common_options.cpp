@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "cells/cell_registry.hpp"
 #include "train/device.hpp"
 
 namespace pararnn::cli {
@@ -15,6 +16,16 @@ int available_cores() {
   cpu_set_t cores;
   if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
   return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+/// Turns a file into the name under which its cell is registered.
+CLI::Validator cell_validator() {
+  return CLI::Validator(
+      [](std::string& cell) {
+        cell = spelling_of(find_cell(cell));
+        return std::string();
+      },
+      "");
 }
 
 }  // namespace
@@ -51,9 +62,33 @@ void add_precision_option(CLI::App& command, std::string& precision) {
       ->check(CLI::IsMember({"float32", "bfloat16"}));
 }
 
-void add_model_option(CLI::App& command, std::string& model) {
-  command.add_option("--model", model, "a run (its newest checkpoint is taken) or a checkpoint")
+void add_model_option(CLI::App& command, ModelOption& model) {
+  command
+      .add_option("--model", model.path, "a run (its newest checkpoint is taken) or a checkpoint")
       ->required();
+  add_trust_option(command, model.trust_cell);
+}
+
+void add_trust_option(CLI::App& command, bool& trust_cell) {
+  command
+      .add_flag("--trust-cell", trust_cell,
+                "compile and run the cell that comes with the model, though you have not used it "
+                "before")
+      ->configurable(false);
+}
+
+CLI::Option* add_cell_option(CLI::App& command, std::string& cell, const std::string& meaning) {
+  return command.add_option("--cell", cell, meaning)
+      ->capture_default_str()
+      ->transform(cell_validator());
+}
+
+CLI::Option* add_cell_option(CLI::App& command, std::vector<std::string>& cells,
+                             const std::string& meaning) {
+  return command.add_option("--cell", cells, meaning)
+      ->delimiter(',')
+      ->capture_default_str()
+      ->transform(cell_validator());
 }
 
 }  // namespace pararnn::cli

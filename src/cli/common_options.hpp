@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 namespace pararnn::cli {
 
@@ -18,7 +19,19 @@ void add_device_option(CLI::App& command, std::string& device);
 /// --precision: the name of a dtype, for train::precision_dtype.
 void add_precision_option(CLI::App& command, std::string& precision);
 
-/// --model: a run or a checkpoint.
-void add_model_option(CLI::App& command, std::string& model);
+/// A model to load.
+struct ModelOption {
+  std::string path;  // a run or a checkpoint
+  bool trust_cell = false;
+};
+/// --model and --trust-cell.
+void add_model_option(CLI::App& command, ModelOption& model);
+void add_trust_option(CLI::App& command, bool& trust_cell);
+
+/// A cell: a name, or a file, which is read and registered.
+CLI::Option* add_cell_option(CLI::App& command, std::string& cell, const std::string& meaning);
+/// Several, with commas between them.
+CLI::Option* add_cell_option(CLI::App& command, std::vector<std::string>& cells,
+                             const std::string& meaning);
 
 }  // namespace pararnn::cli

@@ -23,7 +23,8 @@ namespace pararnn::cli {
 namespace {
 
 struct Arguments {
-  std::string model, data, device = "auto", precision = "float32";
+  ModelOption model;
+  std::string data, device = "auto", precision = "float32";
   bool baselines = false;
   train::EvaluationOptions options;
 };
@@ -72,13 +73,14 @@ data::Dataset open_data(const Arguments& arguments) {
     return dataset;
   }
   const train::TrainConfig run =
-      train::load_run_state(train::find_checkpoint(arguments.model)).options;
+      train::load_run_state(train::find_checkpoint(arguments.model.path)).options;
   return data::open_dataset(run.data, {.held_out_share = run.held_out});
 }
 
 void evaluate(const Arguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
-  train::TrainedModel trained = train::load_trained_model(arguments.model);
+  train::TrainedModel trained =
+      train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
   trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   const data::Tokenizer& tokenizer = *trained.tokenizer;

@@ -19,7 +19,8 @@ namespace pararnn::cli {
 namespace {
 
 struct Arguments {
-  std::string model, prompt, device = "auto", precision = "float32";
+  ModelOption model;
+  std::string prompt, device = "auto", precision = "float32";
   int64_t tokens = 500;
   nn::SamplingOptions sampling{.temperature = 0.8, .top_p = 0.95};
 };
@@ -30,7 +31,8 @@ void generate(const Arguments& arguments) {
     return std::chrono::duration<double>(time).count();
   };
   const torch::Device device = train::find_device(arguments.device);
-  train::TrainedModel trained = train::load_trained_model(arguments.model);
+  train::TrainedModel trained =
+      train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
   trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   const data::Tokenizer& tokenizer = *trained.tokenizer;

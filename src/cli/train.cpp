@@ -6,12 +6,12 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <pararnn/cells.hpp>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "cli/common_options.hpp"
 #include "data/dataset.hpp"
 #include "nn/mixer.hpp"
@@ -30,7 +30,7 @@ struct Arguments {
   std::string out = "run";
   std::string resume;
   std::string device = "auto";
-  bool overwrite = false;
+  bool overwrite = false, trust_cell = false, replace_cell = false;
   train::TrainConfig train;
   nn::ModelConfig model;
 };
@@ -70,7 +70,7 @@ int train_model(const CLI::App& command, Arguments arguments) {
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
   if (!checkpoint.empty()) {
     train::verify_checkpoint(checkpoint, /*manifest_needed=*/true);
-    const nn::ModelConfig stored_model = nn::load_language_model(checkpoint)->config();
+    const nn::ModelConfig stored_model = nn::load_model_config(checkpoint, arguments.trust_cell);
     arguments.train = train::train_config_from_json(merge_given(
         command, to_json(train::load_run_state(checkpoint).options), to_json(arguments.train)));
     arguments.model =
@@ -91,7 +91,7 @@ int train_model(const CLI::App& command, Arguments arguments) {
       "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
       dataset.description, parameters, arguments.model.layers, arguments.model.cell,
       arguments.model.width, arguments.out, train::describe(device));
-  if (!checkpoint.empty()) trainer.restore(checkpoint);
+  if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   std::fflush(stdout);
 
   const int signal = trainer.run();
@@ -99,8 +99,6 @@ int train_model(const CLI::App& command, Arguments arguments) {
 }
 
 void add_model_options(CLI::App& command, nn::ModelConfig& model) {
-  std::vector<std::string> cells;
-  for (const CellInfo& cell : cell_registry()) cells.emplace_back(cell.name);
   const auto size = CLI::Range(int64_t{1}, int64_t{1} << 30);
   const auto add = [&](const char* name, auto& value, const char* meaning) {
     return command.add_option(name, value, meaning)->capture_default_str()->group("Model");
@@ -109,8 +107,10 @@ void add_model_options(CLI::App& command, nn::ModelConfig& model) {
   add("--layers", model.layers, "blocks, each a sequence mixer and an MLP")->check(size);
   add("--mixer", model.mixer, "what carries information along the sequence")
       ->check(CLI::IsMember(nn::mixer_names()));
-  add("--cell", model.cell, "the recurrent cell; pararnn cells describes them")
-      ->check(CLI::IsMember(cells));
+  add_cell_option(command, model.cell,
+                  "the recurrent cell: a name (pararnn cells lists them) or a file, ./cell.hpp or "
+                  "./cells.hpp:Struct")
+      ->group("Model");
   add("--heads", model.heads, "blocks of the cell's block-diagonal input projection; 1: dense")
       ->check(size);
   add("--conv-width", model.conv_width, "steps that the causal convolution before the cell sees")
@@ -169,6 +169,12 @@ void add_train_command(CLI::App& program) {
   command->add_flag("--overwrite", arguments->overwrite, "delete the run that is in the folder")
       ->configurable(false)
       ->excludes("--resume");
+  add_trust_option(*command, arguments->trust_cell);
+  command
+      ->add_flag("--replace-cell", arguments->replace_cell,
+                 "with --resume and --cell: go on with another source of the cell")
+      ->configurable(false)
+      ->needs("--resume");
   add_training_options(*command, arguments->train);
   add_model_options(*command, arguments->model);
   add_device_option(*command, arguments->device);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +53,28 @@ int make_folder(const fs::path& folder) {
   return ::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST ? 0 : errno;
 }
 
+// Held by whoever makes an entry. Gives way with the process; if the file cannot be locked, nobody
+// waits, and an entry may be made twice.
+class EntryLock {
+ public:
+  explicit EntryLock(fs::path path)
+      : path_(std::move(path)), file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
+    while (file_ >= 0 && ::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+  }
+  ~EntryLock() {
+    if (file_ < 0) return;
+    ::unlink(path_.c_str());
+    ::close(file_);
+  }
+  EntryLock(const EntryLock&) = delete;
+  EntryLock& operator=(const EntryLock&) = delete;
+
+ private:
+  fs::path path_;
+  int file_;
+};
+
 }  // namespace
 
 std::optional<std::string> DiskCache::load(const std::string& key) const {
@@ -83,6 +106,17 @@ void DiskCache::store(const std::string& key, std::string_view content) const {
                "PARARNN_CACHE_DIR may name another folder\n",
                folder_.string(), std::strerror(reason));
   });
+}
+
+std::string DiskCache::load_or_make(const std::string& key,
+                                    const std::function<std::string()>& make) const {
+  if (std::optional<std::string> content = load(key)) return *std::move(content);
+  if (folder_.empty() || make_folder(folder_) != 0) return make();
+  const EntryLock lock(folder_ / (key + ".lock"));
+  if (std::optional<std::string> content = load(key)) return *std::move(content);
+  std::string content = make();
+  store(key, content);
+  return content;
 }
 
 fs::path cache_folder() {

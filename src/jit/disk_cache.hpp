@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +23,10 @@ class DiskCache {
   /// Keeps `content` under `key`, in place of an earlier entry. If that fails, the first time in a
   /// process says so on stderr.
   void store(const std::string& key, std::string_view content) const;
+
+  /// What is stored under `key`, or else what make() gives, which is stored. Of several processes
+  /// or threads that ask at once, one makes it and the others wait.
+  std::string load_or_make(const std::string& key, const std::function<std::string()>& make) const;
 
  private:
   std::filesystem::path folder_;

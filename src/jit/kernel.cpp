@@ -155,18 +155,19 @@ const Kernel& get_kernel(const KernelSource& source) {
 }
 
 CompiledKernel compile_cached(const KernelSource& source, std::string_view architecture) {
-  const std::vector<Header> headers = engine_headers();
+  std::vector<Header> headers = engine_headers();
+  std::erase_if(headers, [](const Header& h) { return h.name.starts_with("pararnn/cpu/"); });
   const std::string key = cache_key(source, headers, architecture);
   if (const std::string folder = environment("PARARNN_DUMP_SOURCE"); !folder.empty()) {
     dump(folder, key, source, architecture);
   }
-  const DiskCache cache(cache_folder());
-  if (const std::optional<std::string> content = cache.load(key)) {
-    if (std::optional<CompiledKernel> kernel = unpack(*content)) return *std::move(kernel);
-  }
-  CompiledKernel kernel = compile(source, headers, architecture);
-  cache.store(key, pack(kernel));
-  return kernel;
+  std::optional<CompiledKernel> compiled;  // or unpacked from the cache
+  const std::string content = DiskCache(cache_folder()).load_or_make(key, [&] {
+    compiled = compile(source, headers, architecture);
+    return pack(*compiled);
+  });
+  if (!compiled) compiled = unpack(content);
+  return compiled ? *std::move(compiled) : compile(source, headers, architecture);
 }
 
 std::string current_architecture() {

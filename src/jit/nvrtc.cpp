@@ -49,6 +49,8 @@ class Nvrtc {
     find(log, "nvrtcGetProgramLog");
     find(code_size, "nvrtcGetCUBINSize");
     find(code, "nvrtcGetCUBIN");
+    find(ptx_size, "nvrtcGetPTXSize");
+    find(ptx, "nvrtcGetPTX");
   }
 
   decltype(&nvrtcVersion) version;
@@ -62,6 +64,8 @@ class Nvrtc {
   decltype(&nvrtcGetProgramLog) log;
   decltype(&nvrtcGetCUBINSize) code_size;
   decltype(&nvrtcGetCUBIN) code;
+  decltype(&nvrtcGetPTXSize) ptx_size;
+  decltype(&nvrtcGetPTX) ptx;
 };
 
 const Nvrtc& nvrtc() {
@@ -104,45 +108,83 @@ std::vector<std::string> compile_options(const KernelSource& source,
   return options;
 }
 
-CompiledKernel compile(const KernelSource& source, const std::vector<Header>& headers,
-                       std::string_view architecture) {
-  std::vector<const char*> names, texts, options;
-  for (const std::vector<Header>* list : {&source.headers, &headers}) {
+namespace {
+
+std::string log_of(const Program& program, std::string_view name) {
+  size_t size = 0;
+  check(nvrtc().log_size(program.handle, &size), name);
+  std::string log(size, '\0');
+  check(nvrtc().log(program.handle, log.data()), name);
+  while (!log.empty() && (log.back() == '\0' || log.back() == '\n')) log.pop_back();
+  return log;
+}
+
+/// Compiles the program; returns what the compiler said.
+std::string run_compiler(Program& program, const std::string& text,
+                         const std::vector<const Header*>& headers,
+                         const std::vector<std::string>& options, const char* expression) {
+  const char* name = expression ? expression : "a program";
+  std::vector<const char*> names, texts, option_texts;
+  for (const Header* header : headers) {
+    names.push_back(header->name.c_str());
+    texts.push_back(header->text.c_str());
+  }
+  for (const std::string& option : options) option_texts.push_back(option.c_str());
+  check(nvrtc().create_program(&program.handle, text.c_str(), "kernel.cu",
+                               static_cast<int>(names.size()), texts.data(), names.data()),
+        name);
+  if (expression) check(nvrtc().add_name_expression(program.handle, expression), name);
+  const nvrtcResult result = nvrtc().compile_program(
+      program.handle, static_cast<int>(option_texts.size()), option_texts.data());
+  std::string log = log_of(program, name);
+  if (result != NVRTC_SUCCESS) {
+    throw CompileError(fmt::format("{} does not compile ({})", name, nvrtc().error_string(result)),
+                       std::move(log));
+  }
+  return log;
+}
+
+/// The user's and the engine's headers; what only a CPU compiles is left out.
+std::vector<const Header*> all_headers(const std::vector<Header>& own,
+                                       const std::vector<Header>& engine) {
+  std::vector<const Header*> all;
+  for (const std::vector<Header>* list : {&own, &engine}) {
     for (const Header& header : *list) {
-      names.push_back(header.name.c_str());
-      texts.push_back(header.text.c_str());
+      if (!header.name.starts_with("pararnn/cpu/")) all.push_back(&header);
     }
   }
-  const std::vector<std::string> option_texts = compile_options(source, architecture);
-  for (const std::string& option : option_texts) options.push_back(option.c_str());
+  return all;
+}
 
-  Program program;
+}  // namespace
+
+CompiledKernel compile(const KernelSource& source, const std::vector<Header>& headers,
+                       std::string_view architecture) {
   const char* kernel = source.kernel.c_str();
-  check(nvrtc().create_program(&program.handle, source.text.c_str(), "kernel.cu",
-                               static_cast<int>(names.size()), texts.data(), names.data()),
-        kernel);
-  check(nvrtc().add_name_expression(program.handle, kernel), kernel);
-  const nvrtcResult result =
-      nvrtc().compile_program(program.handle, static_cast<int>(options.size()), options.data());
-
+  Program program;
   CompiledKernel compiled;
-  size_t size = 0;
-  check(nvrtc().log_size(program.handle, &size), kernel);
-  compiled.log.resize(size);
-  check(nvrtc().log(program.handle, compiled.log.data()), kernel);
-  while (!compiled.log.empty() && (compiled.log.back() == '\0' || compiled.log.back() == '\n')) {
-    compiled.log.pop_back();
-  }
-  require(result == NVRTC_SUCCESS, "{} does not compile for {} ({}):\n{}", kernel, architecture,
-          nvrtc().error_string(result), compiled.log);
-
+  compiled.log = run_compiler(program, source.text, all_headers(source.headers, headers),
+                              compile_options(source, architecture), kernel);
   const char* symbol = nullptr;
   check(nvrtc().lowered_name(program.handle, kernel, &symbol), kernel);
   compiled.symbol = symbol;
+  size_t size = 0;
   check(nvrtc().code_size(program.handle, &size), kernel);
   compiled.code.resize(size);
   check(nvrtc().code(program.handle, compiled.code.data()), kernel);
   return compiled;
+}
+
+std::string compile_to_ptx(const std::string& text, const std::vector<Header>& headers) {
+  const std::vector<Header> engine = engine_headers();
+  Program program;
+  run_compiler(program, text, all_headers(headers, engine),
+               {"--std=c++20", "-arch=compute_80", "-default-device", "--no-cache"}, nullptr);
+  size_t size = 0;
+  check(nvrtc().ptx_size(program.handle, &size), "a program");
+  std::string ptx(size, '\0');
+  check(nvrtc().ptx(program.handle, ptx.data()), "a program");
+  return ptx;
 }
 
 std::string compiler_version() {

@@ -28,6 +28,9 @@ std::vector<std::string> compile_options(const KernelSource& source, std::string
 CompiledKernel compile(const KernelSource& source, const std::vector<Header>& headers,
                        std::string_view architecture);
 
+/// The program in PTX, the assembler's text, for the oldest architecture. Throws as compile().
+std::string compile_to_ptx(const std::string& text, const std::vector<Header>& headers);
+
 /// NVRTC's version, such as "13.0". Throws Error if it is missing.
 std::string compiler_version();
 

@@ -17,7 +17,6 @@ std::vector<Header> read_headers(const std::string& folder) {
   for (fs::recursive_directory_iterator entry(root / "pararnn", error), end; entry != end;
        entry.increment(error)) {
     const fs::path& path = entry->path();
-    if (path.filename() == "cpu") entry.disable_recursion_pending();
     if (path.extension() != ".hpp") continue;
     std::optional<std::string> text = read_file(path);
     require(text.has_value(), "cannot read '{}'", path.string());

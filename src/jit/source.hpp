@@ -6,7 +6,10 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "base/error.hpp"
 
 namespace pararnn::jit {
 
@@ -15,6 +18,13 @@ struct Header {
   std::string name, text;
 
   bool operator==(const Header&) const = default;
+};
+
+/// A program that does not compile: what it is, and the compiler's own words.
+struct CompileError : Error {
+  CompileError(const std::string& sentence, std::string the_words)
+      : Error(sentence + ":\n" + the_words), words(std::move(the_words)) {}
+  std::string words;
 };
 
 /// One kernel: `#include`s and templates, and the instantiation wanted.

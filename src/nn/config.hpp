@@ -15,7 +15,7 @@ struct ModelConfig {
   int64_t width = 256;         // channels d of the residual stream
   int64_t layers = 3;          // blocks, each a mixer and an MLP
   std::string mixer = "rnn";   // the sequence mixer of every block: see mixer_names()
-  std::string cell = "gru";    // the cell of an rnn mixer: see cell_registry()
+  std::string cell = "gru";    // the cell of an rnn mixer: as find_cell takes it
   int64_t heads = 1;           // blocks of the cell's block-diagonal input projection; 1: dense
   int64_t conv_width = 4;      // taps of the causal depthwise convolution
   int64_t mlp_width = 0;       // hidden channels of the MLP; 0: 8d/3 rounded up to a multiple of 32

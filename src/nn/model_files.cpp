@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "nn/atomic_file.hpp"
 
 namespace pararnn::nn {
@@ -13,6 +14,7 @@ namespace {
 
 constexpr const char* kConfigFile = "config.json";
 constexpr const char* kWeightsFile = "model.safetensors";
+constexpr const char* kCellFile = "cell.hpp";  // older folders have none: the name says it all
 
 }  // namespace
 
@@ -45,19 +47,32 @@ void load_parameters(LanguageModel& model, const std::map<std::string, torch::Te
 }
 
 void save_language_model(const std::filesystem::path& folder, const LanguageModel& model) {
-  write_file_atomically(folder / kConfigFile, to_json(model->config()).dump(2) + "\n");
+  const CellDefinition& cell = find_cell(model->config().cell);
+  nlohmann::json config = to_json(model->config());
+  config["cell"] = cell.name;
+  write_file_atomically(folder / kCellFile, cell.text);
+  write_file_atomically(folder / kConfigFile, config.dump(2) + "\n");
   save_safetensors(folder / kWeightsFile,
                    {.tensors = parameters_of(model), .metadata = {{"format", "pt"}}});
 }
 
-LanguageModel load_language_model(const std::filesystem::path& folder) {
+ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_cell) {
   const std::string config_path = (folder / kConfigFile).string();
   std::ifstream file(config_path, std::ios::binary);
   require(file.is_open(), "there is no model in '{}': cannot read '{}'", folder.string(),
           config_path);
-  const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
   require(!json.is_discarded(), "'{}' is no valid JSON", config_path);
-  LanguageModel model(config_from_json(json, "'" + config_path + "'"));
+  const std::filesystem::path source = folder / kCellFile;
+  if (std::filesystem::exists(source) && json.contains("cell") && json["cell"].is_string()) {
+    json["cell"] =
+        spelling_of(find_stored_cell(source.string(), json["cell"].get<std::string>(), trust_cell));
+  }
+  return config_from_json(json, "'" + config_path + "'");
+}
+
+LanguageModel load_language_model(const std::filesystem::path& folder, bool trust_cell) {
+  LanguageModel model(load_model_config(folder, trust_cell));
   const auto weights_path = folder / kWeightsFile;
   load_parameters(model, load_safetensors(weights_path).tensors, weights_path.string());
   return model;

@@ -1,4 +1,5 @@
-// A language model in a folder: config.json and model.safetensors.
+// A language model in a folder: config.json, model.safetensors, and cell.hpp, the source of its
+// cell, so that the folder alone is enough to run the model.
 #pragma once
 
 #include <filesystem>
@@ -19,7 +20,11 @@ void load_parameters(LanguageModel& model, const std::map<std::string, torch::Te
 /// Writes the model into `folder`, which must exist. Throws Error where it cannot.
 void save_language_model(const std::filesystem::path& folder, const LanguageModel& model);
 
-/// The model in `folder`. Throws Error on anything missing or damaged.
-LanguageModel load_language_model(const std::filesystem::path& folder);
+/// The config of the model in `folder`, with its cell registered. Throws Error on anything missing
+/// or damaged, and on a cell that this user has not used before, unless it is to be trusted.
+ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_cell = false);
+
+/// The model in `folder`. Throws as load_model_config.
+LanguageModel load_language_model(const std::filesystem::path& folder, bool trust_cell = false);
 
 }  // namespace pararnn::nn

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <pararnn/cells.hpp>
+#include "cells/cell_registry.hpp"
 
 #include "ops/scan.hpp"
 
@@ -14,14 +14,6 @@ using torch::Tensor;
 // The longest memory given to a channel at first, in steps.
 constexpr double kLongestMemory = 128;
 
-/// Which way the first pre-activation of a cell drives its memory: +1 where it opens a forget gate,
-/// -1 where it opens an update gate, 0 for a cell without gates, or one not known here.
-int memory_sign(const std::string& cell) {
-  if (cell == "gru") return -1;
-  if (cell == "lstm" || cell == "lstm_cifg" || cell == "slstm") return 1;
-  return 0;
-}
-
 /// Gate biases under which the channels forget over 2 to kLongestMemory steps, spread evenly on a
 /// logarithmic scale: a forget gate sigmoid(b) = 1 - 1/m has b = log(m - 1) (Tallec and Ollivier,
 /// "Can recurrent neural networks warp time?", 2018).
@@ -32,15 +24,19 @@ Tensor memory_biases(torch::IntArrayRef shape) {
 
 }  // namespace
 
-RnnMixer::RnnMixer(const ModelConfig& config)
-    : cell_(config.cell), weight_bound_(config.weight_bound) {
-  const CellInfo& cell = find_cell(config.cell);
+RnnMixer::RnnMixer(const ModelConfig& config) : weight_bound_(config.weight_bound) {
+  const CellDefinition& cell = find_cell(config.cell);
+  cell_ = cell.key();
+  for (int input = 0; input < cell.inputs; ++input) {
+    const bool given = std::ranges::find(cell.side_inputs, input) != cell.side_inputs.end();
+    learned_.push_back(given ? -1 : learned_inputs_++);
+  }
   const int64_t width = config.width;
   input_ = register_module("input", std::make_shared<Linear>(width, 2 * width));
   convolution_ =
       register_module("convolution", std::make_shared<CausalConvolution>(width, config.conv_width));
-  projection_ = register_module("projection",
-                                std::make_shared<HeadProjection>(width, config.heads, cell.inputs));
+  projection_ = register_module(
+      "projection", std::make_shared<HeadProjection>(width, config.heads, learned_inputs_));
   const double reach = weight_bound_ > 0 ? std::min(0.5, weight_bound_) : 0.5;
   recurrent_weight_ = register_parameter(
       "recurrent_weight", torch::empty({cell.params, width}).uniform_(-reach, reach));
@@ -48,11 +44,22 @@ RnnMixer::RnnMixer(const ModelConfig& config)
   output_ = register_module(
       "output", std::make_shared<Linear>(width, width,
                                          1 / std::sqrt(2.0 * std::max<int64_t>(config.layers, 1))));
-  if (const int sign = memory_sign(config.cell)) {
+  if (cell.memory_input >= 0 && learned_[cell.memory_input] >= 0) {
     torch::NoGradGuard no_grad;
-    Tensor bias = projection_->bias_of(0);
-    bias.copy_(sign * memory_biases(bias.sizes()));
+    Tensor bias = projection_->bias_of(learned_[cell.memory_input]);
+    bias.copy_(cell.memory_direction * memory_biases(bias.sizes()));
   }
+}
+
+Tensor RnnMixer::with_side_inputs(const Tensor& u) const {
+  if (learned_inputs_ == int64_t(learned_.size())) return u;
+  const int64_t inputs = u.dim() - 2;  // of (B,T,U,d) or (B,T,H,U,d/H)
+  auto sizes = u.sizes().vec();
+  sizes[inputs] = 1;
+  const Tensor ones = torch::ones(sizes, u.options());
+  std::vector<Tensor> rows;
+  for (const int64_t row : learned_) rows.push_back(row < 0 ? ones : u.narrow(inputs, row, 1));
+  return torch::cat(rows, inputs);
 }
 
 std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state) {
@@ -60,7 +67,8 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const Tensor &branch = halves[0], &gate = halves[1];
   const auto [convolved, tail] = convolution_->forward(branch, state.empty() ? Tensor() : state[0]);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
-  const auto [y, hT] = scan(projection_->forward(convolved), recurrent_weight_, h0, cell_);
+  const auto [y, hT] =
+      scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_, h0, cell_);
   return {output_->forward(norm_->forward(y, y.scalar_type(), gate)), {tail, hT}};
 }
 

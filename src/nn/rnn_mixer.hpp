@@ -5,7 +5,8 @@
 //                              └─ gate ───────────────────────────────────────────────── silu ───┘
 //
 // The RMSNorm before the mixer is the block's. The projection to the cell's pre-activations u is
-// block-diagonal over heads; its biases are the cell's.
+// block-diagonal over heads; its biases are the cell's. Inputs that a cell marks as side inputs
+// (time gaps, masks) are not projected: in a language model they are the constant 1.
 //
 // State: the last conv_width - 1 inputs of the convolution, (B, conv_width - 1, d), and the cell's
 // state, (B,S,d).
@@ -26,7 +27,12 @@ struct RnnMixer : Mixer {
   void clip_weights() override;
 
  private:
+  /// u with a row of ones for each input of the cell that is given rather than projected.
+  torch::Tensor with_side_inputs(const torch::Tensor& u) const;
+
   std::string cell_;
+  std::vector<int64_t> learned_;  // for each input of the cell: which row of the projection, or -1
+  int64_t learned_inputs_ = 0;
   double weight_bound_;
   std::shared_ptr<Linear> input_;
   std::shared_ptr<CausalConvolution> convolution_;

@@ -12,8 +12,8 @@
 #include <mutex>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "ops/scan_kernels.hpp"
-#include "pararnn/cells.hpp"
 #include "pararnn/cuda/problem.hpp"
 #include "pararnn/plan.hpp"
 
@@ -147,7 +147,7 @@ Tensor with_neighbouring_channels(const Tensor& t) {
 
 ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
                                const std::string& cell_name) {
-  const CellInfo& cell = find_cell(cell_name);
+  const CellDefinition& cell = find_cell(cell_name);
   const auto is_supported = [](torch::ScalarType t) {
     return t == torch::kFloat16 || t == torch::kBFloat16 || t == torch::kFloat32 ||
            t == torch::kFloat64;

@@ -6,10 +6,10 @@
 
 namespace pararnn::train {
 
-TrainedModel load_trained_model(const std::filesystem::path& path) {
+TrainedModel load_trained_model(const std::filesystem::path& path, bool trust_cell) {
   const std::filesystem::path folder = find_checkpoint(path);
   verify_checkpoint(folder, /*manifest_needed=*/false);
-  TrainedModel trained{nn::load_language_model(folder), data::load_tokenizer(folder)};
+  TrainedModel trained{nn::load_language_model(folder, trust_cell), data::load_tokenizer(folder)};
   const int64_t vocabulary = trained.model->config().vocabulary;
   require(trained.tokenizer->vocabulary_size() == vocabulary,
           "{} holds a model of {} tokens and a tokenizer of {}: they do not belong together",

@@ -16,7 +16,7 @@ struct TrainedModel {
 };
 
 /// Reads the newest checkpoint of a run, a checkpoint, or a folder with these files alone. Throws
-/// Error on damage.
-TrainedModel load_trained_model(const std::filesystem::path& path);
+/// Error on damage, and on a cell that this user has not used before, unless it is to be trusted.
+TrainedModel load_trained_model(const std::filesystem::path& path, bool trust_cell = false);
 
 }  // namespace pararnn::train

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "data/tokenizer.hpp"
 #include "nn/model_files.hpp"
 #include "nn/safetensors.hpp"
@@ -47,7 +48,14 @@ std::vector<Parameter> trainable_parameters(const nn::LanguageModel& model) {
   return parameters;
 }
 
-void require_same_model(const nn::ModelConfig& stored, const nn::ModelConfig& wanted) {
+void require_same_model(const nn::ModelConfig& stored, nn::ModelConfig wanted, bool replace_cell) {
+  const CellDefinition &old = find_cell(stored.cell), &cell = find_cell(wanted.cell);
+  require(
+      replace_cell || old.name != cell.name || old.digest == cell.digest,
+      "--cell: the source of {} is not the one that the run to resume was trained with ({} now, "
+      "{} then): leave the option out to go on with that, or give --replace-cell",
+      cell.name, cell.digest, old.digest);
+  if (replace_cell) wanted.cell = stored.cell;
   const nlohmann::json before = nn::to_json(stored), after = nn::to_json(wanted);
   for (const auto& [key, value] : after.items()) {
     require(value == before.at(key),
@@ -161,13 +169,13 @@ void Trainer::save_checkpoint() {
   checkpoint_step_ = step_;
 }
 
-void Trainer::restore(const std::filesystem::path& path) {
+void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
   const std::filesystem::path checkpoint = find_checkpoint(path);
   verify_checkpoint(checkpoint, /*manifest_needed=*/true);
   const RunState state = load_run_state(checkpoint);
   const nn::LanguageModel stored = nn::load_language_model(checkpoint);
   require_resumable(state.options, config_);
-  require_same_model(stored->config(), model_->config());
+  require_same_model(stored->config(), model_->config(), replace_cell);
   require(state.fingerprint == dataset_.fingerprint,
           "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
           "that back, or start a new run",

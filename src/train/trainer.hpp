@@ -36,8 +36,8 @@ class Trainer {
 
   /// Goes on from a checkpoint of the run, written on whatever device; newer ones are set aside.
   /// Throws Error if it is damaged, or if model, data or settings are not those it was trained
-  /// with.
-  void restore(const std::filesystem::path& checkpoint);
+  /// with; another source of the cell is taken if that is asked for.
+  void restore(const std::filesystem::path& checkpoint, bool replace_cell = false);
 
   /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
   /// early, with a checkpoint, and returns the signal's number; otherwise 0. Throws Error on a loss

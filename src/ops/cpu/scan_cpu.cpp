@@ -4,7 +4,8 @@
 
 #include <atomic>
 
-#include "ops/cpu/cell_kernels.hpp"
+#include "cells/cell_registry.hpp"
+#include "cells/cpu_kernels.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/cpu/backward.hpp"
 #include "pararnn/cpu/forward.hpp"
@@ -81,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, co
   if (y.numel() == 0) return {y, hT, checkpoints, false};
   bool remembers = false;
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
-    const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
+    const auto& kernels = cpu_kernels<scalar_t>(find_cell(cell));
     cpu::ForwardProblem<scalar_t> problem{};
     problem.batch = sizes.batch;
     problem.steps = sizes.steps;
@@ -108,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
   const auto [sizes, u, dy, dhT, du, dw, dh0] = backward_tensors(u_in, w, dy_in, dhT_in, cell);
   if (dy.numel() == 0) return {du, dw, dh0};
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
-    const auto& kernels = cpu::cell_kernels(cell).get<scalar_t>();
+    const auto& kernels = cpu_kernels<scalar_t>(find_cell(cell));
     cpu::BackwardProblem<scalar_t> problem{};
     problem.batch = sizes.batch;
     problem.steps = sizes.steps;

@@ -7,8 +7,8 @@
 #include <mutex>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "jit/kernel.hpp"
-#include "pararnn/cells.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn::cuda {
@@ -60,11 +60,11 @@ struct LoadedKernel {
   int blocks_per_multiprocessor = 0;
 };
 
-const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellInfo& cell,
+const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellDefinition& cell,
                               torch::ScalarType type) {
   static std::mutex mutex;
   // Never destroyed: other threads may launch until the process ends.
-  using Key = std::tuple<int, KernelTemplate, const CellInfo*, torch::ScalarType>;
+  using Key = std::tuple<int, KernelTemplate, const CellDefinition*, torch::ScalarType>;
   static auto& kernels = *new std::map<Key, LoadedKernel>;
   int device = 0;
   jit::check_cuda(cudaGetDevice(&device), "tell the current device");
@@ -72,11 +72,11 @@ const LoadedKernel& kernel_of(const KernelTemplate& wanted, const CellInfo& cell
   LoadedKernel& loaded = kernels[{device, wanted, &cell, type}];
   if (!loaded.kernel) {
     loaded.kernel = &jit::get_kernel(
-        {fmt::format("#include \"pararnn/cells/{}.hpp\"\n#include \"pararnn/cuda/{}.hpp\"\n",
-                     cell.name, wanted.header),
-         fmt::format("pararnn::cuda::{}<pararnn::{}, {}{}>", wanted.name, cell.type,
-                     storage_name(type), wanted.arguments()),
-         {},
+        {fmt::format("#include \"pararnn_cell.hpp\"\n#include \"pararnn/cuda/{}.hpp\"\n",
+                     wanted.header),
+         fmt::format("pararnn::cuda::{}<{}, {}{}>", wanted.name, cell.type, storage_name(type),
+                     wanted.arguments()),
+         headers_of(cell),
          // A division to two units in the last place, without a branch.
          {"--prec-div=false", "--prec-sqrt=false"}});
     loaded.blocks_per_multiprocessor =

@@ -11,7 +11,7 @@
 #include "pararnn/cuda/problem.hpp"
 
 namespace pararnn {
-struct CellInfo;
+struct CellDefinition;
 }
 
 namespace pararnn::cuda {
@@ -51,7 +51,7 @@ class ScanLauncher {
   void sum_parts(const BackwardProblem& problem) const;
 
  private:
-  const CellInfo& cell_;
+  const CellDefinition& cell_;
   torch::ScalarType type_;
   Width width_;
   cudaStream_t stream_;
