@@ -1,0 +1,131 @@
+// A cell that the program has never seen, from a file to a trained model, as a person does it.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+  int status;
+  std::string output;  // and errors
+};
+
+/// A folder with a cache and a home of its own.
+class CellsProgram : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "pararnn-cells-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+    std::ofstream text(folder_ / "text.txt");
+    for (int i = 0; i < 3000; ++i) text << "the state of a cell depends on its input.\n";
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  Result run(const std::string& arguments, const std::string& home = "home") const {
+    const std::string at = (folder_ / home).string();
+    const std::string command = "cd '" + folder_.string() + "' && PARARNN_CACHE_DIR='" + at +
+                                "/cache' XDG_DATA_HOME='" + at + "/data' '" PARARNN_PROGRAM "' " +
+                                arguments + " > out 2>&1 < /dev/null";
+    const int status = std::system(command.c_str());
+    std::ostringstream output;
+    output << std::ifstream(folder_ / "out").rdbuf();
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output.str()};
+  }
+  void succeed(const std::string& arguments, const std::string& home = "home") const {
+    const Result result = run(arguments, home);
+    EXPECT_EQ(result.status, 0) << "pararnn " << arguments << '\n' << result.output;
+  }
+  void fail(const std::string& arguments, const std::string& words,
+            const std::string& home = "home") const {
+    const Result result = run(arguments, home);
+    EXPECT_NE(result.status, 0) << "pararnn " << arguments;
+    EXPECT_NE(result.output.find(words), std::string::npos) << result.output;
+  }
+  std::string read(const std::string& name) const {
+    std::ostringstream text;
+    text << std::ifstream(folder_ / name).rdbuf();
+    return text.str();
+  }
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name) << text;
+  }
+
+  static constexpr const char* kTrain =
+      "train --data text.txt --steps 4 --width 16 --layers 1 --batch 2 --length 32 --device cpu ";
+
+  fs::path folder_;
+};
+
+TEST_F(CellsProgram, ASkeletonTrainsAndIsChecked) {
+  succeed("cells new my_cell --inputs f,i,c --state h,m");
+  fail("cells new my_cell", "exists already");
+  fail("cells new 'my cell'", "cannot name a cell");
+  succeed("check --cell ./my_cell.hpp --steps 200 --device cpu");
+  succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
+  succeed("eval --model run --device cpu");
+  // The checkpoint alone is enough.
+  fs::remove(folder_ / "my_cell.hpp");
+  succeed("generate --model run --tokens 5 --device cpu");
+  succeed("train --resume --out run --steps 6 --device cpu");
+}
+
+TEST_F(CellsProgram, EverySkeletonIsACell) {
+  for (const char* options : {"", "--inputs c", "--inputs a,b,d,e --state x,y,z"}) {
+    fs::remove(folder_ / "some.hpp");
+    succeed(std::string("cells new some ") + options);
+    succeed("check --cell some.hpp --steps 100 --channels 3 --device cpu");
+  }
+}
+
+TEST_F(CellsProgram, AnotherSourceIsRefusedUnlessTold) {
+  succeed("cells new my_cell");
+  succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
+  std::string text = read("my_cell.hpp");
+  const size_t at = text.find("tanh(");
+  ASSERT_NE(at, text.npos);
+  write("other.hpp", text.replace(at, 5, "sin("));
+  fail("train --resume --out run --steps 6 --device cpu --cell ./other.hpp", "--replace-cell");
+  succeed("train --resume --out run --steps 6 --device cpu --cell ./other.hpp --replace-cell");
+  EXPECT_NE(read("run/latest/cell.hpp").find("sin("), std::string::npos);
+  // A comment does not make another source.
+  write("other.hpp", "// The same.\n" + text);
+  succeed("train --resume --out run --steps 8 --device cpu --cell ./other.hpp");
+}
+
+TEST_F(CellsProgram, AForeignSourceIsCompiledOnlyWhenTrusted) {
+  succeed("cells new my_cell");
+  succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
+  fail("generate --model run --tokens 2 --device cpu", "--trust-cell", "other-home");
+  succeed("generate --model run --tokens 2 --device cpu --trust-cell", "other-home");
+  succeed("generate --model run --tokens 2 --device cpu", "other-home");
+}
+
+TEST_F(CellsProgram, WhatDoesNotCompileIsShownWithTheCompilersWords) {
+  write("bad.hpp", R"(#include "pararnn/cell.hpp"
+struct Bad {
+  static constexpr int kState = 1, kInputs = 1, kParams = 1;
+  template <class T>
+  PARARNN_FN static pararnn::Vec<T, 1> step(const pararnn::Vec<T, 1>& h,
+                                            const pararnn::Vec<T, 1>& u,
+                                            const pararnn::Vec<T, 1>& w) {
+    return {tanhh(u[0] + w[0] * h[0])};
+  }
+};
+)");
+  const Result result = run("check --cell ./bad.hpp");
+  EXPECT_NE(result.status, 0);
+  EXPECT_EQ(result.output.find("pararnn: ./bad.hpp:8: the cell bad does not compile: "), 0u)
+      << result.output;
+  EXPECT_GT(std::count(result.output.begin(), result.output.end(), '\n'), 2) << result.output;
+  fail("check --cell ./none.hpp", "there is no file './none.hpp'");
+  fail("train --cell perceptron", "there is no cell 'perceptron'");
+}
+
+}  // namespace
