@@ -44,7 +44,7 @@ class EngineCell : public testing::Test {
     for (int i = 0; i < P; ++i) v[i] = T(x[S + U + i]);
     return v;
   }
-  static Vec<double, S> step(const Arguments& x) { return C::step(h(x), u(x), w(x)); }
+  static Vec<double, S> step(const Arguments& x) { return next_state<C>(h(x), u(x), w(x)); }
 
   static Mat<double, S, N> difference_quotients(const Arguments& x) {
     const double size = 1e-6;

@@ -90,6 +90,18 @@ TYPED_TEST(EngineMath, ErrorsAreWithinTheStatedUnits) {
       "sigmoid", kSigmoidUlp, this->sample(least + 1, most), [](auto x) { return sigmoid(x); },
       [](long double x) { return 1 / (1 + std::exp(-x)); });
   this->expect_within(
+      "erf", kErfUlp, this->sample(-7, 7), [](auto x) { return erf(x); },
+      [](long double x) { return std::erf(x); });
+  // Both sides of the arguments that are reduced by vectors, and far beyond.
+  for (const double range : {4.0, 1000.0, 3e6, 1e30}) {
+    this->expect_within(
+        "sin", kSinUlp, this->sample(-range, range), [](auto x) { return sin(x); },
+        [](long double x) { return std::sin(x); });
+    this->expect_within(
+        "cos", kCosUlp, this->sample(-range, range), [](auto x) { return cos(x); },
+        [](long double x) { return std::cos(x); });
+  }
+  this->expect_within(
       "log1p_unit", kLog1pUlp, this->sample(0, 1), [](auto x) { return log1p_unit(x); },
       [](long double x) { return std::log1p(x); });
   std::vector<T> positive;
@@ -104,6 +116,76 @@ TYPED_TEST(EngineMath, ErrorsAreWithinTheStatedUnits) {
   this->expect_within(
       "log", kLogUlp, positive, [](auto x) { return log(x); },
       [](long double x) { return std::log(x); });
+}
+
+TYPED_TEST(EngineMath, PowersAreWithinTheStatedUnits) {
+  using T = TypeParam;
+  using Limits = std::numeric_limits<T>;
+  std::mt19937_64 generator(3);
+  std::uniform_real_distribution<double> exponent(-20, 20), power(-10, 10);
+  double worst = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const T x = T(std::exp2(exponent(generator))), y = T(power(generator));
+    const long double exact = std::pow((long double)(x), (long double)(y));
+    if (exact < Limits::min() || exact > Limits::max()) continue;
+    const T got = this->apply({x}, [&](auto b) { return pow(b, y); })[0];
+    const double permitted = kPowUlp * (1 + std::abs(y * std::log(double(x))));
+    worst = std::max(worst, this->ulps(got, exact) / permitted);
+  }
+  EXPECT_LE(worst, 1);
+  EXPECT_GT(worst, 0.1) << "the bound is too wide to tell anything";
+  const std::vector<T> xs = {T(-3), T(-0.5), T(0), T(0.25), T(7)};
+  const auto expect_exact = [&](auto&& f, auto&& right) {
+    const auto ys = this->apply(xs, f);
+    for (std::size_t i = 0; i < xs.size(); ++i) EXPECT_EQ(ys[i], right(xs[i])) << xs[i];
+  };
+  expect_exact([](auto x) { return pow(x, 0); }, [](T) { return T(1); });
+  expect_exact([](auto x) { return pow(x, 1); }, [](T x) { return x; });
+  expect_exact([](auto x) { return pow(x, 2); }, [](T x) { return x * x; });
+  expect_exact([](auto x) { return pow(x, 3); }, [](T x) { return x * x * x; });
+  expect_exact([](auto x) { return pow(x, -2); }, [](T x) { return 1 / (x * x); });
+  EXPECT_TRUE(std::isnan(this->apply({T(-2)}, [](auto x) { return pow(x, 0.5); })[0]));
+}
+
+TYPED_TEST(EngineMath, FloorsAreExact) {
+  std::vector<TypeParam> xs = this->sample(-100, 100);
+  for (int e = -3; e < 80; ++e) {
+    for (const double x : {1.0, 1.5, 1.75, 0.999999}) {
+      xs.push_back(TypeParam(std::ldexp(x, e)));
+      xs.push_back(TypeParam(-std::ldexp(x, e)));
+    }
+  }
+  const std::vector<TypeParam> ys = this->apply(xs, [](auto x) { return floor(x); });
+  for (std::size_t i = 0; i < xs.size(); ++i) ASSERT_EQ(ys[i], std::floor(xs[i])) << xs[i];
+}
+
+TYPED_TEST(EngineMath, MasksCombineAndChoose) {
+  using T = TypeParam;
+  const std::vector<T> xs = {T(-1), T(0), T(0.5), T(1), T(2), T(NAN)};
+  const auto expect = [&](const char* name, auto&& f, auto&& right) {
+    const auto ys = this->apply(xs, f);
+    for (std::size_t i = 0; i < xs.size(); ++i) {
+      EXPECT_EQ(ys[i], T(right(xs[i]))) << name << " of " << xs[i];
+    }
+  };
+  expect(
+      "x < 1", [](auto x) { return select(x < 1, 1, 0); }, [](T x) { return x < 1; });
+  expect(
+      "x > 1", [](auto x) { return select(x > 1, 1, 0); }, [](T x) { return x > 1; });
+  expect(
+      "x <= 1", [](auto x) { return select(x <= 1, 1, 0); }, [](T x) { return x <= 1; });
+  expect(
+      "1 <= x", [](auto x) { return select(1 <= x, 1, 0); }, [](T x) { return x >= 1; });
+  expect(
+      "x >= 1", [](auto x) { return select(x >= 1, 1, 0); }, [](T x) { return x >= 1; });
+  expect(
+      "0 < x && x < 1", [](auto x) { return select(0 < x && x < 1, 1, 0); },
+      [](T x) { return 0 < x && x < 1; });
+  expect(
+      "x < 0 || x > 1", [](auto x) { return select(x < 0 || x > 1, 1, 0); },
+      [](T x) { return x < 0 || x > 1; });
+  expect(
+      "!(x < 1)", [](auto x) { return select(!(x < 1), 1, 0); }, [](T x) { return !(x < 1); });
 }
 
 TYPED_TEST(EngineMath, SquareRootsAreRoundedRight) {
@@ -142,6 +224,9 @@ TYPED_TEST(EngineMath, EdgesAreThoseOfTheScalarFunctions) {
         EXPECT_TRUE(std::isnan(ys[i])) << name << " of " << xs[i] << " is " << ys[i];
       } else if (std::isinf(right) || right == 0) {
         EXPECT_EQ(ys[i], right) << name << " of " << xs[i];
+        if (name == std::string("floor")) {
+          EXPECT_EQ(std::signbit(ys[i]), std::signbit(right)) << xs[i];
+        }
       } else {
         EXPECT_NEAR(ys[i], right, 8 * Limits::epsilon() * std::abs(right))
             << name << " of " << xs[i];
@@ -156,6 +241,16 @@ TYPED_TEST(EngineMath, EdgesAreThoseOfTheScalarFunctions) {
       "tanh", [](auto x) { return tanh(x); }, [](T x) { return std::tanh(x); });
   expect_like(
       "sqrt", [](auto x) { return sqrt(x); }, [](T x) { return std::sqrt(x); });
+  expect_like(
+      "sin", [](auto x) { return sin(x); }, [](T x) { return std::sin(x); });
+  expect_like(
+      "cos", [](auto x) { return cos(x); }, [](T x) { return std::cos(x); });
+  expect_like(
+      "erf", [](auto x) { return erf(x); }, [](T x) { return std::erf(x); });
+  expect_like(
+      "floor", [](auto x) { return floor(x); }, [](T x) { return std::floor(x); });
+  expect_like(
+      "relu", [](auto x) { return relu(x); }, [](T x) { return x < 0 ? T(0) : x; });
   expect_like(
       "abs", [](auto x) { return abs(x); }, [](T x) { return std::abs(x); });
   expect_like(

@@ -28,6 +28,10 @@ FUNCTION(Exp, exp)
 FUNCTION(Tanh, tanh)
 FUNCTION(Sigmoid, sigmoid)
 FUNCTION(Log1p, log1p_unit)
+FUNCTION(Log, log)
+FUNCTION(Sin, sin)
+FUNCTION(Cos, cos)
+FUNCTION(Erf, erf)
 
 // Subnormal results may be 0, and those beyond the largest float are infinite.
 __device__ double units_in_the_last_place(float got, double right) {
@@ -99,6 +103,10 @@ TEST_F(DeviceMath, ErrorsAreWithinTheStatedUnits) {
   expect_kept("Tanh", -kInfinity, kInfinity);
   expect_kept("Sigmoid", -kInfinity, kInfinity);
   expect_kept("Log1p", 0, 1);
+  expect_kept("Log", 0, kInfinity);
+  expect_kept("Sin", -kInfinity, kInfinity);
+  expect_kept("Cos", -kInfinity, kInfinity);
+  expect_kept("Erf", -kInfinity, kInfinity);
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ __global__ void derive(const T* in, T* out) {
   Vec<T, U> u;
   Vec<T, P> w;
   read(h), read(lambda), read(u), read(w);
-  write(C::step(h, u, w));
+  write(next_state<C>(h, u, w));
   const auto linearized = linearize<C>(h, u, w, identity<T, S>());
   write(Affine<T, S>{linearized.product, linearized.next}(lambda));
   const auto gradients = vjp<C>(h, u, w, lambda);

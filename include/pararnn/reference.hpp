@@ -43,7 +43,7 @@ void reference_forward(const Shape& shape, const T* u, const T* w, const T* h0, 
         if (states) {
           for (int s = 0; s < S; ++s) states[(row * S + s) * channels + d] = h[s];
         }
-        h = C::step(h, load_channel<T, U>(u + row * U * channels + d, channels), weights);
+        h = next_state<C>(h, load_channel<T, U>(u + row * U * channels + d, channels), weights);
         y[row * channels + d] = h[0];
       }
       for (int s = 0; s < S; ++s) hT[(b * S + s) * channels + d] = h[s];

@@ -75,7 +75,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
   for (std::int64_t b = 0; b < batch; ++b) {
     for (std::int64_t d = 0; d < channels; ++d) {
       Vec<Number, P> weights{};
-      for (int i = 0; i < P; ++i) weights[i] = Number(w[i * channels + d]);
+      for (int i = 0; i < P; ++i) weights[i] = Number(w[i * channels + d], 0);
       Vec<double, S> h{}, apart{},
           drift{};  // state; errors since the given state; since checkpoint
       if (h0) h = load_channel<double, S>(h0 + b * S * channels + d, channels);
@@ -95,13 +95,13 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
           }
         }
         Vec<Number, U> input{};
-        for (int i = 0; i < U; ++i) input[i] = Number(u[(row * U + i) * channels + d]);
+        for (int i = 0; i < U; ++i) input[i] = Number(u[(row * U + i) * channels + d], 0);
         Vec<Number, S> exact{}, enclosed{};
         for (int s = 0; s < S; ++s) {
-          exact[s] = Number(h[s]);
+          exact[s] = Number(h[s], 0);
           enclosed[s] = Number(h[s], std::max(apart[s], drift[s]));
         }
-        const Vec<Number, S> next = C::step(exact, input, weights);
+        const Vec<Number, S> next = next_state<C>(exact, input, weights);
         jacobians[t] = differentiate<C, N>(enclosed, input, weights).jacobian;
         const auto carry = [&](const Vec<double, S>& error) {
           Vec<double, S> carried{};

@@ -34,8 +34,8 @@ __attribute__((always_inline)) inline void run(const Shape& shape, const float* 
       float* output = y + (b * steps + t) * channels;
 #pragma GCC ivdep
       for (std::int64_t d = 0; d < channels; ++d) {
-        const Vec<float, S> next = C::step(load<S>(h + d, channels), load<U>(input + d, channels),
-                                           load<P>(w + d, channels));
+        const Vec<float, S> next = next_state<C>(
+            load<S>(h + d, channels), load<U>(input + d, channels), load<P>(w + d, channels));
         static_for<S>([&](auto s) PARARNN_LAMBDA { h[s * channels + d] = next[s]; });
         output[d] = next[0];
       }

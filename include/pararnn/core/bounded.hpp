@@ -29,57 +29,89 @@ struct Rounding<double> {
 /// the constants of cpu/simd.hpp.
 inline constexpr double kFunctionRoundoffs = 8;
 
+/// What a comparison says of the values, and whether the errors could change that.
+struct BoundedMask {
+  bool value, certain;
+
+  PARARNN_FN BoundedMask operator&(const BoundedMask& b) const {
+    return {value && b.value, (certain && (b.certain || !value)) || (b.certain && !b.value)};
+  }
+  PARARNN_FN BoundedMask operator|(const BoundedMask& b) const { return !((!*this) & (!b)); }
+  PARARNN_FN BoundedMask operator!() const { return {!value, certain}; }
+};
+
 template <class Arithmetic>
-struct Bounded {
+struct Bounded : Scalar<Bounded<Arithmetic>> {
+  using MaskBits = BoundedMask;
   double value = 0, error = 0;
 
   constexpr Bounded() = default;
-  constexpr Bounded(double v) : value(v) {}
   constexpr Bounded(double v, double e) : value(v), error(e) {}
+  /// A literal: the number of `Arithmetic` next to it, exactly.
+  template <Literal L>
+  PARARNN_FN Bounded(L v) : value(Arithmetic(v)) {}
+
+  /// `v`, off by `e` before and by `roundoffs` rounding errors of its own.
+  static PARARNN_FN Bounded rounded(double v, double e, double roundoffs = 1) {
+    const double own = roundoffs * (Rounding<Arithmetic>::kUnit * (pararnn::abs(v) + e));
+    return {v, e + own + Rounding<Arithmetic>::kSmallest};
+  }
+
+  friend PARARNN_FN Bounded operator+(const Bounded& a, const Bounded& b) {
+    return rounded(a.value + b.value, a.error + b.error);
+  }
+
+  friend PARARNN_FN Bounded operator-(const Bounded& a, const Bounded& b) {
+    return rounded(a.value - b.value, a.error + b.error);
+  }
+
+  friend PARARNN_FN Bounded operator-(const Bounded& a) { return {-a.value, a.error}; }
+
+  friend PARARNN_FN Bounded operator*(const Bounded& a, const Bounded& b) {
+    return rounded(a.value * b.value,
+                   pararnn::abs(a.value) * b.error + (pararnn::abs(b.value) + b.error) * a.error);
+  }
+
+  friend PARARNN_FN Bounded operator/(const Bounded& a, const Bounded& b) {
+    const double quotient = a.value / b.value;
+    const double nearest = pararnn::abs(b.value) - b.error;  // the divisor's smallest magnitude
+    const double error = (a.error + pararnn::abs(quotient) * b.error) / nearest;
+    return rounded(quotient, nearest > 0 ? error : __builtin_inf());
+  }
+
+  friend PARARNN_FN Mask<Bounded> less(const Bounded& a, const Bounded& b) {
+    return Mask<Bounded>(compared(a.value < b.value, a, b));
+  }
+
+  friend PARARNN_FN Mask<Bounded> less_equal(const Bounded& a, const Bounded& b) {
+    return Mask<Bounded>(compared(a.value <= b.value, a, b));
+  }
+
+  friend PARARNN_FN Mask<Bounded> is_nan(const Bounded& x) {
+    return Mask<Bounded>({pararnn::is_nan(x.value), true});
+  }
+
+  friend PARARNN_FN Bounded select(const BoundedMask& mask, const Bounded& a, const Bounded& b) {
+    const Bounded& chosen = mask.value ? a : b;
+    if (mask.certain) return chosen;
+    const Bounded& other = mask.value ? b : a;
+    const double reach = pararnn::abs(a.value - b.value) + other.error;
+    return {chosen.value, reach < chosen.error ? chosen.error : reach};
+  }
+
+ private:
+  static PARARNN_FN BoundedMask compared(bool outcome, const Bounded& a, const Bounded& b) {
+    return {outcome, pararnn::abs(a.value - b.value) > a.error + b.error};
+  }
 };
 
-/// `value`, off by `error` before and by `roundoffs` rounding errors of its own.
-template <class A>
-PARARNN_FN Bounded<A> rounded(double value, double error, double roundoffs = 1) {
-  const double own = roundoffs * (Rounding<A>::kUnit * (abs(value) + error));
-  return {value, error + own + Rounding<A>::kSmallest};
-}
-
-template <class A>
-PARARNN_FN Bounded<A> operator+(const Bounded<A>& a, const Bounded<A>& b) {
-  return rounded<A>(a.value + b.value, a.error + b.error);
-}
-
-template <class A>
-PARARNN_FN Bounded<A> operator-(const Bounded<A>& a, const Bounded<A>& b) {
-  return rounded<A>(a.value - b.value, a.error + b.error);
-}
-
-template <class A>
-PARARNN_FN Bounded<A> operator-(const Bounded<A>& a) {
-  return {-a.value, a.error};
-}
-
-template <class A>
-PARARNN_FN Bounded<A> operator*(const Bounded<A>& a, const Bounded<A>& b) {
-  return rounded<A>(a.value * b.value, abs(a.value) * b.error + (abs(b.value) + b.error) * a.error);
-}
-
-template <class A>
-PARARNN_FN Bounded<A> operator/(const Bounded<A>& a, const Bounded<A>& b) {
-  const double quotient = a.value / b.value;
-  const double nearest = abs(b.value) - b.error;  // the divisor's smallest magnitude
-  const double error = (a.error + abs(quotient) * b.error) / nearest;
-  return rounded<A>(quotient, nearest > 0 ? error : __builtin_inf());
-}
-
-/// A monotone function of an interval.
+/// A monotone function of an interval, computed to some rounding errors.
 template <class A, class F>
-PARARNN_FN Bounded<A> monotone(const Bounded<A>& x, F&& f) {
+PARARNN_FN Bounded<A> monotone(const Bounded<A>& x, F&& f, double roundoffs = kFunctionRoundoffs) {
   const double value = f(x.value);
   const double below = abs(value - f(x.value - x.error));
   const double above = abs(f(x.value + x.error) - value);
-  return rounded<A>(value, below < above ? above : below, kFunctionRoundoffs);
+  return Bounded<A>::rounded(value, below < above ? above : below, roundoffs);
 }
 
 template <class A>
@@ -113,28 +145,27 @@ PARARNN_FN Bounded<A> abs(const Bounded<A>& x) {
   return {abs(x.value), x.error};
 }
 
-/// What a comparison says of the values, and whether the errors could change that.
-struct BoundedMask {
-  bool value, certain;
-};
-
 template <class A>
-PARARNN_FN BoundedMask less(const Bounded<A>& a, const Bounded<A>& b) {
-  return {a.value<b.value, abs(a.value - b.value)> a.error + b.error};
+PARARNN_FN Bounded<A> erf(const Bounded<A>& x) {
+  return monotone(x, [](double v) PARARNN_LAMBDA { return pararnn::erf(v); });
+}
+
+/// A step: exact, but for the jumps within the argument's interval.
+template <class A>
+PARARNN_FN Bounded<A> floor(const Bounded<A>& x) {
+  return monotone(
+      x, [](double v) PARARNN_LAMBDA { return pararnn::floor(v); }, 0);
+}
+
+/// Of slope 1 at most, and between -1 and 1.
+template <class A>
+PARARNN_FN Bounded<A> sin(const Bounded<A>& x) {
+  return Bounded<A>::rounded(pararnn::sin(x.value), x.error < 2 ? x.error : 2, kFunctionRoundoffs);
 }
 
 template <class A>
-PARARNN_FN BoundedMask is_nan(const Bounded<A>& x) {
-  return {is_nan(x.value), true};
-}
-
-template <class A>
-PARARNN_FN Bounded<A> select(const BoundedMask& mask, const Bounded<A>& a, const Bounded<A>& b) {
-  const Bounded<A>& chosen = mask.value ? a : b;
-  if (mask.certain) return chosen;
-  const Bounded<A>& other = mask.value ? b : a;
-  const double reach = abs(a.value - b.value) + other.error;
-  return {chosen.value, reach < chosen.error ? chosen.error : reach};
+PARARNN_FN Bounded<A> cos(const Bounded<A>& x) {
+  return Bounded<A>::rounded(pararnn::cos(x.value), x.error < 2 ? x.error : 2, kFunctionRoundoffs);
 }
 
 }  // namespace pararnn

@@ -5,17 +5,20 @@
 //     template <class T>
 //     PARARNN_FN static Vec<T, 1> step(const Vec<T, 1>& h, const Vec<T, 2>& u, const Vec<T, 1>& w)
 //     {
-//       T z = sigmoid(u[0]);
-//       return {h[0] + z * (tanh(u[1] + w[0] * h[0]) - h[0])};
+//       const T z = sigmoid(u[0]);
+//       return {(1 - z) * h[0] + z * tanh(u[1] + w[0] * h[0])};
 //     }
 //   };
 //
-// Everything else is derived here: the Jacobian with respect to the state (`linearize`), all
-// derivatives of a step (`differentiate`), their structure (`jacobian_pattern`) and vector-Jacobian
-// products (`vjp`). Arguments are numbered state first, then inputs, then parameters.
+// T is a scalar type of the engine, never a plain float; literals mix with it on either side.
+// Everything else is derived here: the step on numbers (`next_state`), the Jacobian with respect to
+// the state (`linearize`), all derivatives of a step (`differentiate`), their structure
+// (`jacobian_pattern`) and vector-Jacobian products (`vjp`). Arguments are numbered state first,
+// then inputs, then parameters.
 #pragma once
 
 #include "pararnn/core/dual.hpp"
+#include "pararnn/core/number.hpp"
 #include "pararnn/core/pattern.hpp"
 
 namespace pararnn {
@@ -23,12 +26,39 @@ namespace pararnn {
 template <class C>
 inline constexpr int kArguments = C::kState + C::kInputs + C::kParams;
 
+/// For each component of the next state: which arguments it may depend on.
 template <class C>
-concept Cell = C::kState >= 1 && C::kInputs >= 1 && C::kParams >= 0 && kArguments<C> <= 32 &&
-               requires(Vec<Pattern, C::kState> h, Vec<Pattern, C::kInputs> u,
-                        Vec<Pattern, C::kParams> w) {
-  C::step(h, u, w);
+constexpr Vec<Pattern, C::kState> jacobian_pattern() {
+  Vec<Pattern, C::kState> h{};
+  Vec<Pattern, C::kInputs> u{};
+  Vec<Pattern, C::kParams> w{};
+  for (int i = 0; i < C::kState; ++i) h[i] = Pattern::argument(i);
+  for (int i = 0; i < C::kInputs; ++i) u[i] = Pattern::argument(C::kState + i);
+  for (int i = 0; i < C::kParams; ++i) w[i] = Pattern::argument(C::kState + C::kInputs + i);
+  return C::step(h, u, w);
+}
+
+/// A struct that the engine can run. The step is evaluated, at compile time: so a branch on a value
+/// is refused here, with the reason, rather than found deep in a kernel.
+template <class C>
+concept Cell =
+    C::kState >= 1 && C::kInputs >= 1 && C::kParams >= 0 && kArguments<C> <= 32 && requires {
+  typename Index<(jacobian_pattern<C>()[0].bits, 0)>;
 };
+
+// A variable of its own: NVRTC takes nothing that a lambda captures for a constant.
+template <Cell C>
+inline constexpr Vec<Pattern, C::kState> kJacobianPattern = jacobian_pattern<C>();
+
+/// One step: the state after (h, u). All that is run goes through here.
+template <Cell C, class T>
+PARARNN_FN Vec<T, C::kState> next_state(const Vec<T, C::kState>& h, const Vec<T, C::kInputs>& u,
+                                        const Vec<T, C::kParams>& w) {
+  const auto next = C::step(as_scalars(h), as_scalars(u), as_scalars(w));
+  Vec<T, C::kState> result{};
+  static_for<C::kState>([&](auto s) PARARNN_LAMBDA { result[s] = plain(next[s]); });
+  return result;
+}
 
 /// The next state h_t and, if wanted, M' = J M for the S×S step Jacobian J = dh_t/dh_{t-1}.
 template <class T, int S>
@@ -45,7 +75,7 @@ PARARNN_FN Linearized<T, C::kState> linearize(const Vec<T, C::kState>& h,
                                               const Vec<T, C::kParams>& w,
                                               const Mat<T, C::kState, C::kState>& m) {
   constexpr int S = C::kState;
-  using D = Dual<T, S>;
+  using D = Dual<typename ScalarOf<T>::type, S>;
   Vec<D, S> dual_h{};
   Vec<D, C::kInputs> dual_u{};
   Vec<D, C::kParams> dual_w{};
@@ -56,11 +86,11 @@ PARARNN_FN Linearized<T, C::kState> linearize(const Vec<T, C::kState>& h,
   });
   static_for<C::kInputs>([&](auto i) PARARNN_LAMBDA { dual_u[i].value = u[i]; });
   static_for<C::kParams>([&](auto i) PARARNN_LAMBDA { dual_w[i].value = w[i]; });
-  const Vec<D, S> out = C::step(dual_h, dual_u, dual_w);
+  const Vec<D, S> out = next_state<C>(dual_h, dual_u, dual_w);
   Linearized<T, S> result{};
   static_for<S>([&](auto s) PARARNN_LAMBDA {
-    result.next[s] = out[s].value;
-    static_for<S>([&](auto i) PARARNN_LAMBDA { result.product(s, i) = out[s].tangent[i]; });
+    result.next[s] = plain(out[s].value);
+    static_for<S>([&](auto i) PARARNN_LAMBDA { result.product(s, i) = plain(out[s].tangent[i]); });
   });
   return result;
 }
@@ -79,7 +109,7 @@ PARARNN_FN Differentiated<T, C::kState, N> differentiate(const Vec<T, C::kState>
                                                          const Vec<T, C::kParams>& w) {
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
   static_assert(N == S || N == S + U + P);
-  using D = Dual<T, N>;
+  using D = Dual<typename ScalarOf<T>::type, N>;
   Vec<D, S> dual_h{};
   Vec<D, U> dual_u{};
   Vec<D, P> dual_w{};
@@ -98,30 +128,14 @@ PARARNN_FN Differentiated<T, C::kState, N> differentiate(const Vec<T, C::kState>
       dual_w[i] = D::variable(w[i], S + U + i);
     }
   });
-  const Vec<D, S> out = C::step(dual_h, dual_u, dual_w);
+  const Vec<D, S> out = next_state<C>(dual_h, dual_u, dual_w);
   Differentiated<T, S, N> result{};
   static_for<S>([&](auto s) PARARNN_LAMBDA {
-    result.next[s] = out[s].value;
-    static_for<N>([&](auto i) PARARNN_LAMBDA { result.jacobian(s, i) = out[s].tangent[i]; });
+    result.next[s] = plain(out[s].value);
+    static_for<N>([&](auto i) PARARNN_LAMBDA { result.jacobian(s, i) = plain(out[s].tangent[i]); });
   });
   return result;
 }
-
-/// For each component of the next state: which arguments it may depend on.
-template <Cell C>
-constexpr Vec<Pattern, C::kState> jacobian_pattern() {
-  Vec<Pattern, C::kState> h{};
-  Vec<Pattern, C::kInputs> u{};
-  Vec<Pattern, C::kParams> w{};
-  for (int i = 0; i < C::kState; ++i) h[i] = Pattern::argument(i);
-  for (int i = 0; i < C::kInputs; ++i) u[i] = Pattern::argument(C::kState + i);
-  for (int i = 0; i < C::kParams; ++i) w[i] = Pattern::argument(C::kState + C::kInputs + i);
-  return C::step(h, u, w);
-}
-
-// A variable of its own: NVRTC takes nothing that a lambda captures for a constant.
-template <Cell C>
-inline constexpr Vec<Pattern, C::kState> kJacobianPattern = jacobian_pattern<C>();
 
 /// lambda^T times the columns [first, first + Count) of a step's Jacobian. Entries that are zero by
 /// the cell's structure cost nothing.

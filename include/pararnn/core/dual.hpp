@@ -14,7 +14,8 @@
 namespace pararnn {
 
 template <class T, int N>
-struct Dual {
+struct Dual : Scalar<Dual<T, N>> {
+  using MaskBits = typename MaskBitsOf<T>::type;
   T value{};
   T tangent[N]{};
   unsigned support = 0;  // bit i: tangent[i] may be nonzero
@@ -22,10 +23,8 @@ struct Dual {
   constexpr Dual() = default;
   /// A constant.
   PARARNN_FN Dual(const T& v) : value(v) {}
-  template <class Number>
-  requires(kSame<Number, int> || kSame<Number, float> || kSame<Number, double>) PARARNN_FN
-      Dual(Number v)
-      : value(T(v)) {}
+  template <Literal L>
+  PARARNN_FN Dual(L v) : value(T(v)) {}
 
   /// The independent variable of direction i.
   PARARNN_FN static Dual variable(const T& v, int i) {
@@ -35,6 +34,73 @@ struct Dual {
     return result;
   }
   PARARNN_FN bool depends_on(int i) const { return (support >> i) & 1u; }
+
+  friend PARARNN_FN Dual operator+(const Dual& a, const Dual& b) {
+    Dual result(a.value + b.value);
+    result.support = a.support | b.support;
+    static_for<N>([&](auto i) PARARNN_LAMBDA {
+      if (a.depends_on(i) && b.depends_on(i)) {
+        result.tangent[i] = a.tangent[i] + b.tangent[i];
+      } else if (a.depends_on(i)) {
+        result.tangent[i] = a.tangent[i];
+      } else if (b.depends_on(i)) {
+        result.tangent[i] = b.tangent[i];
+      }
+    });
+    return result;
+  }
+
+  friend PARARNN_FN Dual operator-(const Dual& a) {
+    Dual result(-a.value);
+    result.support = a.support;
+    static_for<N>([&](auto i) PARARNN_LAMBDA {
+      if (a.depends_on(i)) result.tangent[i] = -a.tangent[i];
+    });
+    return result;
+  }
+
+  friend PARARNN_FN Dual operator-(const Dual& a, const Dual& b) {
+    Dual result(a.value - b.value);
+    result.support = a.support | b.support;
+    static_for<N>([&](auto i) PARARNN_LAMBDA {
+      if (a.depends_on(i) && b.depends_on(i)) {
+        result.tangent[i] = a.tangent[i] - b.tangent[i];
+      } else if (a.depends_on(i)) {
+        result.tangent[i] = a.tangent[i];
+      } else if (b.depends_on(i)) {
+        result.tangent[i] = -b.tangent[i];
+      }
+    });
+    return result;
+  }
+
+  friend PARARNN_FN Dual operator*(const Dual& a, const Dual& b) {
+    return chain(a, b.value, b, a.value, a.value * b.value);
+  }
+
+  friend PARARNN_FN Dual operator/(const Dual& a, const Dual& b) {
+    const T reciprocal = T(1) / b.value;
+    const T quotient = a.value / b.value;
+    return chain(a, reciprocal, b, -quotient * reciprocal, quotient);
+  }
+
+  friend PARARNN_FN Mask<Dual> less(const Dual& a, const Dual& b) {
+    return Mask<Dual>(bits_of(less(a.value, b.value)));
+  }
+  friend PARARNN_FN Mask<Dual> less_equal(const Dual& a, const Dual& b) {
+    return Mask<Dual>(bits_of(less_equal(a.value, b.value)));
+  }
+  friend PARARNN_FN Mask<Dual> is_nan(const Dual& x) {
+    return Mask<Dual>(bits_of(is_nan(x.value)));
+  }
+  friend PARARNN_FN Dual select(const MaskBits& mask, const Dual& a, const Dual& b) {
+    Dual result(select(mask, a.value, b.value));
+    result.support = a.support | b.support;
+    static_for<N>([&](auto i) PARARNN_LAMBDA {
+      if (result.depends_on(i)) result.tangent[i] = select(mask, a.tangent[i], b.tangent[i]);
+    });
+    return result;
+  }
 };
 
 /// The dual whose value is given and whose tangents are `slope` times those of x.
@@ -64,60 +130,6 @@ PARARNN_FN Dual<T, N> chain(const Dual<T, N>& a, const T& slope_a, const Dual<T,
     }
   });
   return result;
-}
-
-template <class T, int N>
-PARARNN_FN Dual<T, N> operator+(const Dual<T, N>& a, const Dual<T, N>& b) {
-  Dual<T, N> result(a.value + b.value);
-  result.support = a.support | b.support;
-  static_for<N>([&](auto i) PARARNN_LAMBDA {
-    if (a.depends_on(i) && b.depends_on(i)) {
-      result.tangent[i] = a.tangent[i] + b.tangent[i];
-    } else if (a.depends_on(i)) {
-      result.tangent[i] = a.tangent[i];
-    } else if (b.depends_on(i)) {
-      result.tangent[i] = b.tangent[i];
-    }
-  });
-  return result;
-}
-
-template <class T, int N>
-PARARNN_FN Dual<T, N> operator-(const Dual<T, N>& a) {
-  Dual<T, N> result(-a.value);
-  result.support = a.support;
-  static_for<N>([&](auto i) PARARNN_LAMBDA {
-    if (a.depends_on(i)) result.tangent[i] = -a.tangent[i];
-  });
-  return result;
-}
-
-template <class T, int N>
-PARARNN_FN Dual<T, N> operator-(const Dual<T, N>& a, const Dual<T, N>& b) {
-  Dual<T, N> result(a.value - b.value);
-  result.support = a.support | b.support;
-  static_for<N>([&](auto i) PARARNN_LAMBDA {
-    if (a.depends_on(i) && b.depends_on(i)) {
-      result.tangent[i] = a.tangent[i] - b.tangent[i];
-    } else if (a.depends_on(i)) {
-      result.tangent[i] = a.tangent[i];
-    } else if (b.depends_on(i)) {
-      result.tangent[i] = -b.tangent[i];
-    }
-  });
-  return result;
-}
-
-template <class T, int N>
-PARARNN_FN Dual<T, N> operator*(const Dual<T, N>& a, const Dual<T, N>& b) {
-  return chain(a, b.value, b, a.value, a.value * b.value);
-}
-
-template <class T, int N>
-PARARNN_FN Dual<T, N> operator/(const Dual<T, N>& a, const Dual<T, N>& b) {
-  const T reciprocal = T(1) / b.value;
-  const T quotient = a.value / b.value;
-  return chain(a, reciprocal, b, -quotient * reciprocal, quotient);
 }
 
 template <class T, int N>
@@ -166,23 +178,25 @@ PARARNN_FN Dual<T, N> abs(const Dual<T, N>& x) {
 }
 
 template <class T, int N>
-PARARNN_FN auto less(const Dual<T, N>& a, const Dual<T, N>& b) {
-  return less(a.value, b.value);
+PARARNN_FN Dual<T, N> sin(const Dual<T, N>& x) {
+  return chain(x, sin(x.value), cos(x.value));
 }
 
 template <class T, int N>
-PARARNN_FN auto is_nan(const Dual<T, N>& x) {
-  return is_nan(x.value);
+PARARNN_FN Dual<T, N> cos(const Dual<T, N>& x) {
+  return chain(x, cos(x.value), -sin(x.value));
 }
 
-template <class Mask, class T, int N>
-PARARNN_FN Dual<T, N> select(const Mask& mask, const Dual<T, N>& a, const Dual<T, N>& b) {
-  Dual<T, N> result(select(mask, a.value, b.value));
-  result.support = a.support | b.support;
-  static_for<N>([&](auto i) PARARNN_LAMBDA {
-    if (result.depends_on(i)) result.tangent[i] = select(mask, a.tangent[i], b.tangent[i]);
-  });
-  return result;
+template <class T, int N>
+PARARNN_FN Dual<T, N> erf(const Dual<T, N>& x) {
+  const T slope = T(1.12837916709551257390) * exp(-(x.value * x.value));  // 2 / sqrt(pi)
+  return chain(x, erf(x.value), slope);
+}
+
+/// The derivative is 0, at the jumps too.
+template <class T, int N>
+PARARNN_FN Dual<T, N> floor(const Dual<T, N>& x) {
+  return Dual<T, N>(floor(x.value));
 }
 
 }  // namespace pararnn

@@ -1,14 +1,16 @@
-// The functions that a cell may use, for plain float and double. The same names exist for batches
-// (cpu/simd.hpp), for dual numbers (core/dual.hpp) and for sparsity patterns (core/pattern.hpp), so
+// The functions that a cell may use. The same names exist for plain numbers (core/number.hpp),
+// batches (cpu/simd.hpp), dual numbers (core/dual.hpp) and sparsity patterns (core/pattern.hpp), so
 // a cell written over T works with all of them.
 //
-//   exp log sqrt tanh sigmoid log_sigmoid softplus abs max min square
+//   exp log sqrt pow sin cos tanh sigmoid log_sigmoid softplus erf relu floor abs max min square
+//   + - * / += -= *= /=   < > <= >= && || !   select
 //
-// A scalar type supplies exp, log, sqrt, tanh, log1p_unit, abs, less, is_nan and select; what can
-// be composed from those is composed here, once, for every type.
+// A scalar type supplies exp, log, log1p_unit, sqrt, tanh, sin, cos, erf, floor, abs, less,
+// less_equal, is_nan and select; what can be composed from those is composed here and in
+// core/scalar.hpp, once, for every type.
 #pragma once
 
-#include "pararnn/core/platform.hpp"
+#include "pararnn/core/scalar.hpp"
 #if defined(__CUDACC__)
 #include "pararnn/core/math_device.hpp"
 #endif
@@ -16,23 +18,28 @@
 namespace pararnn {
 
 #if !defined(__CUDACC__)
-PARARNN_FN float exp(float x) { return __builtin_expf(x); }
-PARARNN_FN float log(float x) { return __builtin_logf(x); }
-PARARNN_FN float sqrt(float x) { return __builtin_sqrtf(x); }
-PARARNN_FN float tanh(float x) { return __builtin_tanhf(x); }
+// The C library's, which are no constants to clang.
+#define PARARNN_LIBRARY_FUNCTION(name, function)                                                   \
+  __attribute__((always_inline)) inline float name(float x) { return __builtin_##function##f(x); } \
+  __attribute__((always_inline)) inline double name(double x) { return __builtin_##function(x); }
+PARARNN_LIBRARY_FUNCTION(exp, exp)
+PARARNN_LIBRARY_FUNCTION(log, log)
+PARARNN_LIBRARY_FUNCTION(sqrt, sqrt)
+PARARNN_LIBRARY_FUNCTION(tanh, tanh)
 /// log(1 + x) for x in [0, 1], accurate relative to the result.
-PARARNN_FN float log1p_unit(float x) { return __builtin_log1pf(x); }
-PARARNN_FN float abs(float x) { return __builtin_fabsf(x); }
-PARARNN_FN double exp(double x) { return __builtin_exp(x); }
-PARARNN_FN double log(double x) { return __builtin_log(x); }
-PARARNN_FN double sqrt(double x) { return __builtin_sqrt(x); }
-PARARNN_FN double tanh(double x) { return __builtin_tanh(x); }
-PARARNN_FN double log1p_unit(double x) { return __builtin_log1p(x); }
-PARARNN_FN double abs(double x) { return __builtin_fabs(x); }
+PARARNN_LIBRARY_FUNCTION(log1p_unit, log1p)
+PARARNN_LIBRARY_FUNCTION(sin, sin)
+PARARNN_LIBRARY_FUNCTION(cos, cos)
+PARARNN_LIBRARY_FUNCTION(erf, erf)
+PARARNN_LIBRARY_FUNCTION(floor, floor)
+PARARNN_LIBRARY_FUNCTION(abs, fabs)
+#undef PARARNN_LIBRARY_FUNCTION
 #endif
 
 PARARNN_FN bool less(float a, float b) { return a < b; }
 PARARNN_FN bool less(double a, double b) { return a < b; }
+PARARNN_FN bool less_equal(float a, float b) { return a <= b; }
+PARARNN_FN bool less_equal(double a, double b) { return a <= b; }
 PARARNN_FN bool is_nan(float x) { return !(x == x); }
 PARARNN_FN bool is_nan(double x) { return !(x == x); }
 PARARNN_FN float select(bool mask, float a, float b) { return mask ? a : b; }
@@ -49,22 +56,16 @@ PARARNN_FN T sigmoid(const T& x) {
   return T(1) / (T(1) + exp(-x));
 }
 
-/// The larger; NaN if either is NaN.
+/// max(x, 0), the rectifier. The derivative at 0 is taken as 1.
 template <class T>
-PARARNN_FN T max(const T& a, const T& b) {
-  return select(less(a, b), b, select(is_nan(b), b, a));
-}
-
-/// The smaller; NaN if either is NaN.
-template <class T>
-PARARNN_FN T min(const T& a, const T& b) {
-  return -max(-a, -b);
+PARARNN_FN T relu(const T& x) {
+  return select(less(x, T(0)), T(0), x);
 }
 
 /// log(1 + exp(x)) without overflow.
 template <class T>
 PARARNN_FN T softplus(const T& x) {
-  return max(x, T(0)) + log1p_unit(exp(-abs(x)));
+  return relu(x) + log1p_unit(exp(-abs(x)));
 }
 
 /// log(sigmoid(x)) without overflow.

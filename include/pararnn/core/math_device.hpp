@@ -11,7 +11,8 @@
 namespace pararnn {
 
 inline constexpr double kDeviceExpUlp = 2, kDeviceTanhUlp = 2, kDeviceSigmoidUlp = 5,
-                        kDeviceLog1pUlp = 1;
+                        kDeviceLog1pUlp = 1, kDeviceLogUlp = 1, kDeviceSinUlp = 2,
+                        kDeviceCosUlp = 2, kDeviceErfUlp = 2;
 
 /// 2^x; subnormal results are 0.
 PARARNN_FN float special_exp2(float x) {
@@ -66,6 +67,12 @@ PARARNN_FN float log(float x) { return ::logf(x); }
 PARARNN_FN float log1p_unit(float x) { return ::log1pf(x); }
 PARARNN_FN float sqrt(float x) { return ::sqrtf(x); }
 PARARNN_FN float abs(float x) { return ::fabsf(x); }
+PARARNN_FN float floor(float x) { return ::floorf(x); }
+PARARNN_FN float erf(float x) { return ::erff(x); }
+/// sin and cos branch at |x| > 105615, where their reduction of the argument takes integers and a
+/// few operations of doubles.
+PARARNN_FN float sin(float x) { return ::sinf(x); }
+PARARNN_FN float cos(float x) { return ::cosf(x); }
 
 PARARNN_FN double exp(double x) { return ::exp(x); }
 PARARNN_FN double log(double x) { return ::log(x); }
@@ -73,5 +80,9 @@ PARARNN_FN double sqrt(double x) { return ::sqrt(x); }
 PARARNN_FN double tanh(double x) { return ::tanh(x); }
 PARARNN_FN double log1p_unit(double x) { return ::log1p(x); }
 PARARNN_FN double abs(double x) { return ::fabs(x); }
+PARARNN_FN double floor(double x) { return ::floor(x); }
+PARARNN_FN double erf(double x) { return ::erf(x); }
+PARARNN_FN double sin(double x) { return ::sin(x); }
+PARARNN_FN double cos(double x) { return ::cos(x); }
 
 }  // namespace pararnn

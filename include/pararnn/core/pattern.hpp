@@ -2,17 +2,22 @@
 // depend on. Evaluating a step with patterns, at compile time, gives the structure of its Jacobian.
 #pragma once
 
-#include "pararnn/core/platform.hpp"
+#include "pararnn/core/math.hpp"
 
 namespace pararnn {
 
-struct Pattern {
+struct Pattern : Scalar<Pattern> {
+  /// Nothing is known of the outcome of a comparison.
+  struct MaskBits {
+    constexpr MaskBits operator&(MaskBits) const { return {}; }
+    constexpr MaskBits operator|(MaskBits) const { return {}; }
+    constexpr MaskBits operator!() const { return {}; }
+  };
   unsigned bits = 0;  // bit i: depends on argument i
 
   constexpr Pattern() = default;
-  constexpr Pattern(int) {}
-  constexpr Pattern(float) {}
-  constexpr Pattern(double) {}
+  template <Literal L>
+  constexpr Pattern(L) {}
   static constexpr Pattern argument(int i) {
     Pattern result;
     result.bits = 1u << i;
@@ -38,9 +43,14 @@ constexpr Pattern log1p_unit(Pattern x) { return x; }
 constexpr Pattern sqrt(Pattern x) { return x; }
 constexpr Pattern tanh(Pattern x) { return x; }
 constexpr Pattern abs(Pattern x) { return x; }
-/// A mask is known only by what it depends on; the choice itself has no derivative.
-constexpr Pattern less(Pattern a, Pattern b) { return either(a, b); }
-constexpr Pattern is_nan(Pattern x) { return x; }
-constexpr Pattern select(Pattern, Pattern a, Pattern b) { return either(a, b); }
+constexpr Pattern sin(Pattern x) { return x; }
+constexpr Pattern cos(Pattern x) { return x; }
+constexpr Pattern erf(Pattern x) { return x; }
+/// Has no derivative, as the choice between two numbers has none.
+constexpr Pattern floor(Pattern) { return {}; }
+constexpr Mask<Pattern> less(Pattern, Pattern) { return Mask<Pattern>({}); }
+constexpr Mask<Pattern> less_equal(Pattern, Pattern) { return Mask<Pattern>({}); }
+constexpr Mask<Pattern> is_nan(Pattern) { return Mask<Pattern>({}); }
+constexpr Pattern select(Pattern::MaskBits, Pattern a, Pattern b) { return either(a, b); }
 
 }  // namespace pararnn

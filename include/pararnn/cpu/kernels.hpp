@@ -55,7 +55,7 @@ struct ForwardKernel {
         if constexpr (kLinearize) {
           next = linearize<C>(h[part], input, weights[part], m[part]);
         } else {
-          next.next = C::step(h[part], input, weights[part]);
+          next.next = next_state<C>(h[part], input, weights[part]);
         }
         if constexpr (kRagged) {
           const auto active = less(Part(T(i)), part_of(Vec<B, 1>{rows}, part)[0]);

@@ -91,7 +91,7 @@ struct Backward {
   PARARNN_FN void take_step(const Inputs& inputs, Columns<T, S, V>& h) const {
     const Columns<T, U, V> u = unpack(inputs);
 #pragma unroll
-    for (int v = 0; v < V; ++v) h[v] = C::step(h[v], u[v], w[v]);
+    for (int v = 0; v < V; ++v) h[v] = next_state<C>(h[v], u[v], w[v]);
   }
 
   /// Whether the next section's inputs wait in registers; numbers of eight bytes leave no room.

@@ -69,7 +69,7 @@ struct Forward {
     Vec<T, V> out{};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      h[v] = C::step(h[v], u[v], w[v]);
+      h[v] = next_state<C>(h[v], u[v], w[v]);
       out[v] = h[v][0];
     }
     return out;

@@ -1,0 +1,238 @@
+// Every scalar type mixes with literals on either side and stays itself; a step that branches on a
+// value is refused with the reason.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <type_traits>
+
+#include "pararnn/cells.hpp"
+#include "pararnn/core/bounded.hpp"
+#include "pararnn/cpu/simd.hpp"
+
+namespace pararnn {
+namespace {
+
+using FloatBatch = cpu::Batch<float, cpu::kNativeLanes<float>>;
+using DoubleBatch = cpu::Batch<double, 2 * cpu::kNativeLanes<double>>;
+
+template <class F>
+double value_of(const Number<F>& x) {
+  return x.value;
+}
+template <class A>
+double value_of(const Bounded<A>& x) {
+  return x.value;
+}
+template <class T, int W>
+double value_of(const cpu::Batch<T, W>& x) {
+  for (int i = 0; i < W; ++i) {
+    const int native = cpu::kNativeLanes<T>;
+    EXPECT_EQ(x.registers[i / native][i % native], x.registers[0][0]);
+  }
+  return x.registers[0][0];
+}
+template <class T, int N>
+double value_of(const Dual<T, N>& x) {
+  return value_of(x.value);
+}
+
+/// The plain number that a scalar type is made of.
+template <class T>
+struct PlainOf;
+template <class F>
+struct PlainOf<Number<F>> {
+  using type = F;
+};
+template <class A>
+struct PlainOf<Bounded<A>> {
+  using type = A;
+};
+template <class F, int W>
+struct PlainOf<cpu::Batch<F, W>> {
+  using type = F;
+};
+template <class T, int N>
+struct PlainOf<Dual<T, N>> : PlainOf<T> {};
+
+/// The gated recurrent unit as it stands in textbooks, with literals of all kinds.
+struct TextbookGru {
+  static constexpr int kState = 1, kInputs = 3, kParams = 3;
+
+  template <class T>
+  PARARNN_FN static Vec<T, 1> step(const Vec<T, 1>& h, const Vec<T, 3>& u, const Vec<T, 3>& w) {
+    T z = 1 / (1 + exp(-(u[0] + w[0] * h[0])));
+    T r = 0.5f * (tanh(0.5 * (u[1] + w[1] * h[0])) + 1.0);
+    T c = tanh(u[2] + w[2] * (r * h[0] * 2 / 2));
+    return {(1 - z) * h[0] + z * c};
+  }
+};
+
+template <class T>
+class EngineScalar : public testing::Test {};
+using Scalars =
+    testing::Types<Number<float>, Number<double>, FloatBatch, DoubleBatch, Bounded<float>,
+                   Bounded<double>, Dual<Number<float>, 2>, Dual<Number<double>, 3>,
+                   Dual<FloatBatch, 2>, Dual<Dual<Number<double>, 1>, 2>,
+                   Dual<Dual<DoubleBatch, 3>, 1>, Dual<Bounded<float>, 2>>;
+TYPED_TEST_SUITE(EngineScalar, Scalars);
+
+/// All functions and operators give T again, whatever stands beside a T.
+template <class T, class L>
+constexpr bool mixes_with() {
+  using M = Mask<T>;
+  T x(1);
+  L l(2);
+  const auto all = [](auto... expressions) {
+    return (std::is_same_v<decltype(expressions), T> && ...);
+  };
+  const auto masks = [](auto... comparisons) {
+    return (std::is_same_v<decltype(comparisons), M> && ...);
+  };
+  return all(x + l, l + x, x - l, l - x, x * l, l * x, x / l, l / x, max(x, l), max(l, x),
+             min(x, l), min(l, x), pow(x, l), pow(l, x), select(x < l, x, l), select(l < x, l, x),
+             select(x < l, l, l)) &&
+         masks(x<l, l<x, x> l, l> x, x <= l, l <= x, x >= l, l >= x, less(x, l), less(l, x),
+               x < l && l < x, x < l || l < x, !(x < l));
+}
+
+template <class T>
+constexpr bool functions_stay() {
+  T x(0.5);
+  x += 1, x -= 0.5, x *= 2.0f, x /= 2;
+  const auto all = [](auto... expressions) {
+    return (std::is_same_v<decltype(expressions), T> && ...);
+  };
+  return all(-x, exp(x), log(x), sqrt(x), sin(x), cos(x), tanh(x), sigmoid(x), log_sigmoid(x),
+             softplus(x), erf(x), relu(x), floor(x), abs(x), square(x), max(x, x), min(x, x),
+             pow(x, x), select(x < x, x, x));
+}
+
+TYPED_TEST(EngineScalar, MixesWithLiterals) {
+  using T = TypeParam;
+  EXPECT_TRUE((mixes_with<T, int>()));
+  EXPECT_TRUE((mixes_with<T, float>()));
+  EXPECT_TRUE((mixes_with<T, double>()));
+  EXPECT_TRUE((mixes_with<T, unsigned>()));
+  EXPECT_TRUE((mixes_with<T, long>()));
+  EXPECT_TRUE(functions_stay<T>());
+}
+
+TEST(EngineScalars, PatternsMixWithLiterals) {
+  EXPECT_TRUE((mixes_with<Pattern, int>() && mixes_with<Pattern, float>()));
+  EXPECT_TRUE((mixes_with<Pattern, double>()));
+  EXPECT_TRUE(functions_stay<Pattern>());
+  constexpr Pattern x = Pattern::argument(0), y = Pattern::argument(3);
+  static_assert(Pattern(x * 2 + pow(1 - y, 3)).bits == 9u);
+  static_assert(select(x < y, y, 0).bits == 8u, "the choice itself has no derivative");
+  static_assert(floor(x).bits == 0u);
+}
+
+TYPED_TEST(EngineScalar, ComputesWithLiteralsInItsOwnArithmetic) {
+  using T = TypeParam;
+  using F = typename PlainOf<T>::type;
+  const T x(3);
+  // A tenth is no float: 0.1 has to become one before it is multiplied.
+  const F tenth = F(0.1), product = tenth * F(3), sum = F(0.1) + F(3), quotient = F(1) / F(3);
+  if (!std::is_same_v<T, Bounded<float>> && !std::is_same_v<T, Dual<Bounded<float>, 2>>) {
+    EXPECT_EQ(value_of(0.1 * x), double(product));
+    EXPECT_EQ(value_of(x * 0.1), double(product));
+    EXPECT_EQ(value_of(0.1 + x), double(sum));
+    EXPECT_EQ(value_of(1 / x), double(quotient));
+  }
+  EXPECT_EQ(value_of(T(0.1)), double(tenth));
+  EXPECT_EQ(value_of(x * 2), 6);
+  EXPECT_EQ(value_of(1 - x), -2);
+  EXPECT_EQ(value_of(relu(-x)), 0);
+  EXPECT_EQ(value_of(max(x, 4)), 4);
+  EXPECT_EQ(value_of(floor(x / 2)), 1);
+  EXPECT_EQ(value_of(select(x > 2 && x < 4, 1, 0)), 1);
+}
+
+TYPED_TEST(EngineScalar, RunsATextbookCell) {
+  using T = TypeParam;
+  const double h = 0.3, u[3] = {0.5, -0.25, 0.75}, w[3] = {0.5, 1, -1.5};
+  const Vec<T, 1> next = next_state<TextbookGru>(Vec<T, 1>{T(h)}, Vec<T, 3>{u[0], u[1], u[2]},
+                                                 Vec<T, 3>{w[0], w[1], w[2]});
+  const double z = 1 / (1 + std::exp(-(u[0] + w[0] * h)));
+  const double r = 1 / (1 + std::exp(-(u[1] + w[1] * h)));
+  const double expected = (1 - z) * h + z * std::tanh(u[2] + w[2] * r * h);
+  const double unit = std::numeric_limits<typename PlainOf<T>::type>::epsilon();
+  EXPECT_NEAR(value_of(next[0]), expected, 8 * unit);
+}
+
+TEST(EngineScalars, TheTextbookCellHasTheDerivativesOfTheBuiltInOne) {
+  const Vec<double, 1> h = {0.3};
+  const Vec<double, 3> u = {0.5, -0.25, 0.75}, w = {0.5, 1, -1.5};
+  const auto textbook = differentiate<TextbookGru, 7>(h, u, w);
+  const auto built_in = differentiate<Gru, 7>(h, u, w);
+  for (int i = 0; i < 7; ++i) {
+    EXPECT_NEAR(textbook.jacobian(0, i), built_in.jacobian(0, i), 1e-15);
+  }
+  EXPECT_EQ(kJacobianPattern<TextbookGru>[0].bits, kJacobianPattern<Gru>[0].bits);
+}
+
+TEST(EngineScalars, BoundsOfMasksAreTheirCertainty) {
+  using B = Bounded<float>;
+  const B low(0, 0.1), high(1, 0.1), near(0.05, 0.1);
+  const auto certain = [](const Mask<B>& mask) { return mask.bits.certain; };
+  EXPECT_TRUE(certain(low < high && low < 2));
+  EXPECT_FALSE(certain(low < near && low < high));
+  EXPECT_TRUE(certain(low < near && high < low)) << "false, whatever the first is";
+  EXPECT_TRUE(certain(low < near || low < high)) << "true, whatever the first is";
+  EXPECT_FALSE(certain(!(low < near)));
+  EXPECT_GE(select(low < near, B(1), B(2)).error, 1);
+}
+
+/// What the compiler says of a file with this text; empty if it compiles.
+std::string compiler_says(const std::string& text) {
+  const std::string command = std::string(PARARNN_CXX) + " -std=c++20 -fsyntax-only -I" +
+                              PARARNN_INCLUDE + " -x c++ - 2>&1 <<'END'\n" + text + "\nEND\n";
+  std::FILE* pipe = popen(command.c_str(), "r");
+  std::string said;
+  std::array<char, 4096> buffer;
+  while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
+    said.append(buffer.data(), size);
+  }
+  const int status = pclose(pipe);
+  EXPECT_EQ(status == 0, said.empty()) << said;
+  return said;
+}
+
+/// A cell whose step is `body`, and the claim that it is one.
+std::string cell_with(const std::string& body) {
+  return R"(#include <algorithm>
+#include "pararnn/cell.hpp"
+using pararnn::Vec;
+struct Leaky {
+  static constexpr int kState = 1, kInputs = 2, kParams = 1;
+  template <class T>
+  PARARNN_FN static Vec<T, 1> step(const Vec<T, 1>& h, const Vec<T, 2>& u, const Vec<T, 1>& w) {
+)" + body +
+         "\n  }\n};\nstatic_assert(pararnn::Cell<Leaky>);\n";
+}
+
+TEST(EngineScalars, AStepWithoutBranchesIsACell) {
+  EXPECT_EQ(compiler_says(cell_with("const T z = sigmoid(u[0]);"
+                                    "return {(1 - z) * h[0] + z * tanh(u[1] + w[0] * h[0])};")),
+            "");
+  EXPECT_EQ(compiler_says(cell_with("return {select(h[0] < 0, u[0], u[1]) * w[0]};")), "");
+}
+
+TEST(EngineScalars, ABranchOnAValueIsRefusedWithTheReason) {
+  for (const char* body : {"if (h[0] < 0) return {u[0]}; return {u[1]};",
+                           "if (less(h[0], u[0])) return {u[0]}; return {u[1]};",
+                           "return {h[0] < u[0] ? u[0] : u[1]};", "return {std::max(h[0], u[0])};",
+                           "T x = u[0]; while (x > 1) x = 0.5 * x; return {x};",
+                           "if (h[0]) return {u[0]}; return {u[1]};",
+                           "if (h[0] < 0 && u[0] >= 1) return {u[0]}; return {u[1]};"}) {
+    const std::string said = compiler_says(cell_with(body));
+    EXPECT_NE(said.find("a step may not branch on a value"), said.npos) << body << "\n" << said;
+    EXPECT_NE(said.find("select(a < b, x, y)"), said.npos) << body << "\n" << said;
+  }
+}
+
+}  // namespace
+}  // namespace pararnn
