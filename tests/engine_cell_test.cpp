@@ -197,7 +197,7 @@ TEST(EngineCells, AnUnknownNameIsToldWithTheNamesThereAre) {
   try {
     find_cell("perceptron");
     FAIL();
-  } catch (const std::invalid_argument& error) {
+  } catch (const Error& error) {
     const std::string sentence = error.what();
     EXPECT_NE(sentence.find("perceptron"), sentence.npos);
     for (const CellInfo& cell : cell_registry()) {

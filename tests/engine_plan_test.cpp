@@ -1,6 +1,7 @@
 // The planner: a table of what it decides, and what holds for every plan.
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 
 #include "pararnn/plan.hpp"
@@ -90,19 +91,38 @@ TEST(EnginePlan, ForcedPlansCutEverySequenceThatCanBeCut) {
   }
 }
 
+TEST(EnginePlan, ChunksAndBurnInsMayBeLongerThanTheSequence) {
+  constexpr std::int64_t kLongest = std::numeric_limits<std::int64_t>::max();
+  for (const std::string_view way : kPlanNames) {
+    EXPECT_EQ(make_plan({2, 1000, 8, 16, 2, way, kLongest}), (Plan{Way::kSequential, 1000, 1, 0}));
+    const Plan plan = make_plan({2, 1000, 8, 16, 2, way, 96, kLongest});
+    if (way == "sequential") continue;
+    EXPECT_EQ(plan.chunk, 96) << way;
+    EXPECT_EQ(plan.burn_in, 96) << way;
+  }
+}
+
+TEST(EnginePlan, ThePlannersChoiceIsTheAutomaticOne) {
+  for (const std::int64_t steps : {1, 100, 4096, 100000}) {
+    EXPECT_EQ(candidate_plans({2, steps, 8, 16, 2, "planner"}),
+              candidate_plans({2, steps, 8, 16, 2, "auto"}));
+  }
+}
+
 TEST(EnginePlan, BadRequestsAreToldByName) {
   const auto sentence = [](const PlanRequest& r) -> std::string {
     try {
       make_plan(r);
-    } catch (const std::invalid_argument& error) {
+    } catch (const Error& error) {
       return error.what();
     }
     return "";
   };
   EXPECT_NE(sentence({1, 100, 1, 16, 1, "fast"}).find("'fast'"), std::string::npos);
   EXPECT_NE(sentence({1, 100, 1, 16, 1, "fast"}).find("speculative"), std::string::npos);
-  EXPECT_NE(sentence({1, 100, 1, 16, 1, "auto", -1}), "");
-  EXPECT_NE(sentence({1, 100, 1, 16, 1, "auto", 0, -2}), "");
+  EXPECT_NE(sentence({1, 100, 1, 16, 1, "auto", -1}).find("chunk is -1"), std::string::npos);
+  EXPECT_NE(sentence({1, 100, 1, 16, 1, "sequential", -1}).find("chunk is -1"), std::string::npos);
+  EXPECT_NE(sentence({1, 100, 1, 16, 1, "auto", 0, -2}).find("burn_in is -2"), std::string::npos);
 }
 
 }  // namespace

@@ -5,16 +5,20 @@
 //   speculative   chunks that start a burn-in early from a zero state; verified, then corrected
 //   newton        the same chunks, whose first pass also computes the Jacobians of a correction
 //
+// Who names none of them says "auto" or "planner": the cheapest by shapes. (On a GPU, "auto" goes
+// on to choose by what calls took: ops/cuda/plan_choice.hpp.)
+//
 // Chunks cost a burn-in each, and a correction where the cell remembers longer than that; they pay
 // when there are too few columns (batch rows times channels) to fill the machine.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "pararnn/error.hpp"
 
 namespace pararnn {
 
@@ -41,6 +45,10 @@ inline std::string_view way_name(Way way) {
       return "newton";
   }
 }
+
+/// What a caller may ask for.
+inline constexpr std::string_view kPlanNames[] = {"auto", "planner", "sequential", "speculative",
+                                                  "newton"};
 
 struct Plan {
   Way way = Way::kSequential;
@@ -94,25 +102,41 @@ inline double plan_cost(const PlanRequest& r, const Plan& plan) {
   return step * double((plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in);
 }
 
-/// All plans for a request that are worth a thought, the cheapest first. At least one. Throws
-/// std::invalid_argument for a way that does not exist or a negative length.
+/// Throws Error unless `way` is one of kPlanNames, `chunk` is 0 (the planner's choice) or steps,
+/// and `burn_in` -1 (the planner's choice) or steps. Any number of steps will do: a chunk has at
+/// most the sequence's, and a burn-in at most a chunk's.
+inline void check_plan_options(std::string_view way, std::int64_t chunk, std::int64_t burn_in) {
+  if (std::find(std::begin(kPlanNames), std::end(kPlanNames), way) == std::end(kPlanNames)) {
+    std::string names;
+    for (const std::string_view name : kPlanNames) {
+      names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    throw Error("there is no plan '" + std::string(way) + "'; the plans are " + names);
+  }
+  if (chunk < 0) {
+    throw Error("chunk is " + std::to_string(chunk) +
+                ", but should be the steps of a chunk, or 0 for the planner's choice");
+  }
+  if (burn_in < -1) {
+    throw Error("burn_in is " + std::to_string(burn_in) +
+                ", but should be the steps of a burn-in, or -1 for the planner's choice");
+  }
+}
+
+/// All plans for a request that are worth a thought, the cheapest first. At least one. Throws as
+/// check_plan_options.
 inline std::vector<Plan> candidate_plans(const PlanRequest& r) {
   using namespace detail;
-  const bool automatic = r.way == "auto";
-  if (!automatic && r.way != "sequential" && r.way != "speculative" && r.way != "newton") {
-    throw std::invalid_argument("there is no plan '" + std::string(r.way) +
-                                "'; the plans are auto, sequential, speculative, newton");
-  }
-  if (r.chunk < 0 || r.burn_in < -1) {
-    throw std::invalid_argument("a chunk and a burn-in cannot have a negative number of steps");
-  }
+  check_plan_options(r.way, r.chunk, r.burn_in);
+  const bool automatic = r.way == "auto" || r.way == "planner";
   const Plan sequential{Way::kSequential, r.steps, 1, 0};
   if (r.way == "sequential" || r.steps <= kCheckpointInterval) return {sequential};
 
-  const std::int64_t burn_in = r.burn_in >= 0 ? whole_checkpoints(r.burn_in) : kDefaultBurnIn;
+  const std::int64_t burn_in =
+      r.burn_in >= 0 ? whole_checkpoints(std::min(r.burn_in, r.steps)) : kDefaultBurnIn;
   std::vector<Plan> plans;
   const auto add = [&](std::int64_t chunk) {
-    chunk = whole_checkpoints(chunk);
+    chunk = whole_checkpoints(std::min(chunk, r.steps));
     if (chunk >= r.steps) return;
     const Plan plan{r.way == "newton" ? Way::kNewton : Way::kSpeculative, chunk,
                     divide_up(r.steps, chunk), std::min(burn_in, chunk)};

@@ -1,19 +1,13 @@
-// Errors of pararnn. Bad input gets one sentence that names the culprit and the mend: whoever finds
-// it throws Error, and the program prints the sentence and exits. Nothing else is ever thrown on
-// purpose.
+// Errors with a formatted sentence. The program prints the sentence and exits.
 #pragma once
 
 #include <fmt/format.h>
 
-#include <stdexcept>
 #include <utility>
 
-namespace pararnn {
+#include "pararnn/error.hpp"
 
-/// What went wrong, in one sentence for the user.
-struct Error : std::runtime_error {
-  using runtime_error::runtime_error;
-};
+namespace pararnn {
 
 /// Throws Error with the formatted sentence unless `ok`.
 template <class... Arguments>

@@ -13,7 +13,7 @@ namespace pararnn::cli {
 
 /// The scalar loop with time outside and channels inside, vectorised over channels by the compiler
 /// with the C library's vector functions and relaxed arithmetic; one thread. Arguments as
-/// reference_forward. Throws std::invalid_argument for a cell that does not exist.
+/// reference_forward. Throws Error for a cell that does not exist.
 void vectorized_loop(const std::string& cell, const Shape& shape, const float* u, const float* w,
                      const float* h0, float* y, float* hT);
 

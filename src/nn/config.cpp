@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
-#include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "nn/mixer.hpp"
 
 namespace pararnn::nn {
