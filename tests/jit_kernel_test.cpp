@@ -179,6 +179,18 @@ TEST_F(KernelTest, WithoutAGpuAskingForAKernelIsAnError) {
   EXPECT_THROW(current_architecture(), Error);
 }
 
+TEST_F(KernelTest, WithoutAGpuLoadingTellsThatAndNothingOfTheLog) {
+  if (has_gpu()) GTEST_SKIP() << "there is a GPU";
+  CompiledKernel compiled = compile_cached(kSource, "sm_90");
+  compiled.log = "an assembler that words its report in another way";
+  try {
+    load_kernel("scale<float>", compiled);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("cannot use a GPU")) << error.what();
+  }
+}
+
 class GpuTest : public KernelTest {
  protected:
   void SetUp() override {
@@ -223,6 +235,15 @@ TEST_F(GpuTest, LaunchesWhatItCompiled) {
       in_, out_, 5.0f, kCount);
   expect_scaled(5);
   EXPECT_GE(blocks_per_multiprocessor(*kernel, 128), 8);
+}
+
+TEST_F(GpuTest, LoadsWhateverTheCompilerSaid) {
+  CompiledKernel compiled = compile_cached(kSource, current_architecture());
+  compiled.log = "an assembler that words its report in another way";
+  const Kernel kernel = load_kernel("scale<float>", compiled);
+  launch(kernel, {.grid = 8, .block = 128, .shared_bytes = 200 << 10, .stream = stream_}, in_, out_,
+         2.0f, kCount);
+  expect_scaled(2);
 }
 
 TEST_F(GpuTest, WrongLaunchesAreErrors) {

@@ -142,6 +142,15 @@ template <int N> __global__ void __launch_bounds__(1024) reverse(const float* in
   EXPECT_GE(large.stack_bytes, large.spill_store_bytes);
 }
 
+TEST(Nvrtc, ResourcesThatTheLogDoesNotTellAreAnError) {
+  CompiledKernel kernel = compile({"__global__ void run() {}", "run"}, {}, "sm_90");
+  EXPECT_NO_THROW(kernel_resources(kernel));
+  for (const char* log : {"", "ptxas: all is well", "Compiling entry function '_Z3runv'"}) {
+    kernel.log = log;
+    EXPECT_THROW(kernel_resources(kernel), Error) << log;
+  }
+}
+
 TEST(Cubin, TellsTheParametersOfAKernel) {
   const std::string text = R"(
 template <int N> struct Bytes { char bytes[N]; };

@@ -103,24 +103,13 @@ class RelaxedCapture {
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
-std::unique_ptr<const Kernel> load(const KernelSource& source, int device) {
-  const CompiledKernel compiled = compile_cached(source, current_architecture());
-  const RelaxedCapture relaxed;
-  const std::string action = fmt::format("load the kernel {}", source.kernel);
-  Kernel kernel{source.kernel, nullptr, kernel_resources(compiled),
-                parameter_bytes(compiled.code, compiled.symbol)};
-  cudaLibrary_t library = nullptr;
-  check_cuda(
-      cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
-      action);
-  check_cuda(cudaLibraryGetKernel(&kernel.handle, library, compiled.symbol.c_str()), action);
-  // All shared memory that the device gives may be asked for at a launch. This also brings the code
-  // to the device now: a capture would not allow that at the first launch.
-  check_cuda(cudaFuncSetAttribute(kernel.handle, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) -
-                                      kernel.resources.shared_bytes),
-             action);
-  return std::make_unique<const Kernel>(std::move(kernel));
+// For the check of launches alone, so what cannot be read is not known.
+std::vector<size_t> known_parameter_bytes(const CompiledKernel& compiled) {
+  try {
+    return parameter_bytes(compiled.code, compiled.symbol);
+  } catch (const Error&) {
+    return {};
+  }
 }
 
 struct SourceHash {
@@ -150,8 +139,32 @@ const Kernel& get_kernel(const KernelSource& source) {
   const int device = current_device();
   Slot& slot = find_slot(source, device);
   const std::lock_guard lock(slot.mutex);
-  if (!slot.kernel) slot.kernel = load(source, device);
+  if (!slot.kernel) {
+    slot.kernel = std::make_unique<const Kernel>(
+        load_kernel(source.kernel, compile_cached(source, current_architecture())));
+  }
   return *slot.kernel;
+}
+
+Kernel load_kernel(const std::string& name, const CompiledKernel& compiled) {
+  const int device = current_device();
+  const RelaxedCapture relaxed;
+  const std::string action = fmt::format("load the kernel {}", name);
+  Kernel kernel{name, nullptr, known_parameter_bytes(compiled)};
+  cudaLibrary_t library = nullptr;
+  check_cuda(
+      cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+      action);
+  check_cuda(cudaLibraryGetKernel(&kernel.handle, library, compiled.symbol.c_str()), action);
+  cudaFuncAttributes taken{};
+  check_cuda(cudaFuncGetAttributes(&taken, kernel.handle), action);
+  // All shared memory that the device gives may be asked for at a launch. This also brings the code
+  // to the device now: a capture would not allow that at the first launch.
+  check_cuda(cudaFuncSetAttribute(kernel.handle, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) -
+                                      static_cast<int>(taken.sharedSizeBytes)),
+             action);
+  return kernel;
 }
 
 CompiledKernel compile_cached(const KernelSource& source, std::string_view architecture) {

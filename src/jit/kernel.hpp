@@ -24,7 +24,6 @@ namespace pararnn::jit {
 struct Kernel {
   std::string name;  // as KernelSource names it
   cudaKernel_t handle;
-  KernelResources resources;
   std::vector<size_t> parameter_bytes;  // empty if not known
 };
 
@@ -32,6 +31,10 @@ struct Kernel {
 /// never, as the code is kept on disk. Any thread may ask, also while a stream is captured. Throws
 /// Error with the compiler's lines if it does not compile, and Error if there is no GPU.
 const Kernel& get_kernel(const KernelSource& source);
+
+/// Loads machine code onto the current device, for as long as the process lives. What the compiler
+/// said of it does not matter. Throws Error if there is no GPU or it is not for this one.
+Kernel load_kernel(const std::string& name, const CompiledKernel& compiled);
 
 /// The machine code of a kernel, from the disk cache or compiled; needs no GPU.
 CompiledKernel compile_cached(const KernelSource& source, std::string_view architecture);

@@ -43,7 +43,9 @@ struct KernelResources {
   int spill_store_bytes = 0, spill_load_bytes = 0;
 };
 
-/// As the assembler reported them in the log. Throws Error if it did not.
+/// As the assembler reported them in the log, spills among them, which a loaded kernel does not
+/// tell. For tables: nothing that is launched depends on the log's wording. Throws Error if it did
+/// not report them.
 KernelResources kernel_resources(const CompiledKernel& kernel);
 
 }  // namespace pararnn::jit
