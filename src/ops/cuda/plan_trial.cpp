@@ -1,34 +1,48 @@
 #include "ops/cuda/plan_trial.hpp"
 
 #include <ATen/Context.h>
+#include <ATen/core/CachingHostAllocator.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 
 #include <cstring>
-#include <map>
-#include <memory>
 #include <mutex>
 
+#include "base/lru_map.hpp"
 #include "jit/kernel.hpp"
 #include "ops/cuda/plan_choice.hpp"
 
 namespace pararnn {
+namespace {
+
+/// A point of a stream. Given up also before the device has come to it.
+struct Event {
+  Event() { jit::check_cuda(cudaEventCreate(&handle), "make an event"); }
+  ~Event() { cudaEventDestroy(handle); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(cudaStream_t stream) const {
+    jit::check_cuda(cudaEventRecord(handle, stream), "time a scan");
+  }
+
+  cudaEvent_t handle = nullptr;
+};
+
+}  // namespace
 
 struct PlanTrial::Entry {
   explicit Entry(const PlanRequest& request)
       : choice(request),
         columns(request.batch * request.channels),
         counters(torch::zeros({int64_t(sizeof(cuda::Counters))},
-                              torch::dtype(torch::kUInt8).pinned_memory(true))) {
-    for (cudaEvent_t* event : {&begin, &end, &copied}) {
-      jit::check_cuda(cudaEventCreate(event), "make an event");
-    }
-  }
+                              torch::dtype(torch::kUInt8).pinned_memory(true))) {}
 
   /// Learns from the call that was timed, if the device is done with it.
   void collect() {
-    if (!pending || cudaEventQuery(copied) != cudaSuccess) return;
+    if (!pending || cudaEventQuery(copied.handle) != cudaSuccess) return;
     float milliseconds = 0;
-    jit::check_cuda(cudaEventElapsedTime(&milliseconds, begin, end), "read the time of a scan");
+    jit::check_cuda(cudaEventElapsedTime(&milliseconds, begin.handle, end.handle),
+                    "read the time of a scan");
     cuda::Counters found;
     std::memcpy(&found, counters.data_ptr(), sizeof found);
     choice.record(milliseconds, double(found.columns_corrected) / double(columns));
@@ -38,25 +52,23 @@ struct PlanTrial::Entry {
   PlanChoice choice;
   int64_t columns;
   torch::Tensor counters;  // in memory that the device writes
-  cudaEvent_t begin = nullptr, end = nullptr, copied = nullptr;
+  Event begin, end, copied;
   bool running = false;  // between begin and end
   bool pending = false;  // since then, until it is collected
 };
 
 namespace {
 
-/// A program that never calls twice alike shall not remember all of its calls.
-constexpr size_t kMostPlaces = 4096;
+/// A model has two for each layer and shape. A program that never calls twice alike shall not
+/// remember all of its calls.
+constexpr size_t kMostPlaces = 512;
 
 std::mutex mutex;
 
-/// Null if there are too many places. Entries live as long as the process.
-PlanTrial::Entry* find_entry(const Place& place, const PlanRequest& request) {
-  static auto& entries = *new std::map<Place, std::unique_ptr<PlanTrial::Entry>>;
-  const auto found = entries.find(place);
-  if (found != entries.end()) return found->second.get();
-  if (entries.size() >= kMostPlaces) return nullptr;
-  return entries.emplace(place, std::make_unique<PlanTrial::Entry>(request)).first->second.get();
+std::shared_ptr<PlanTrial::Entry> find_entry(const Place& place, const PlanRequest& request) {
+  // Never destroyed: other threads may scan until the process ends.
+  static auto& entries = *new LruMap<Place, std::shared_ptr<PlanTrial::Entry>>(kMostPlaces);
+  return entries.find_or_make(place, [&] { return std::make_shared<PlanTrial::Entry>(request); });
 }
 
 bool is_capturing(cudaStream_t stream) {
@@ -67,7 +79,7 @@ bool is_capturing(cudaStream_t stream) {
 
 }  // namespace
 
-PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream)
+PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, c10::cuda::CUDAStream stream)
     : plan_(make_plan(request)), stream_(stream) {
   const bool learns = request.way == "auto" && request.chunk == 0 && request.burn_in < 0 &&
                       plan_.way != Way::kSequential &&
@@ -75,8 +87,7 @@ PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_
   if (!learns) return;
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
   const std::lock_guard lock(mutex);
-  Entry* entry = find_entry(place, request);
-  if (!entry) return;
+  const std::shared_ptr<Entry> entry = find_entry(place, request);
   const bool capturing = is_capturing(stream);
   if (!capturing) entry->collect();
   const bool busy = entry->pending || entry->running;
@@ -85,28 +96,31 @@ PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_
     return;
   }
   plan_ = entry->choice.next();
+  entry->begin.record(stream);
   entry->running = true;
   timed_ = entry;
-  jit::check_cuda(cudaEventRecord(entry->begin, stream), "time a scan");
 }
 
 void PlanTrial::finish(const cuda::Counters* counters) {
   if (!timed_) return;
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
   const std::lock_guard lock(mutex);
-  jit::check_cuda(cudaEventRecord(timed_->end, stream_), "time a scan");
+  timed_->end.record(stream_);
   void* found = timed_->counters.data_ptr();
   if (counters) {
     jit::check_cuda(
         cudaMemcpyAsync(found, counters, sizeof *counters, cudaMemcpyDeviceToHost, stream_),
         "copy what a scan has found");
+    // Should the entry be forgotten now, nobody else gets this memory before the copy is done.
+    at::getHostAllocator(at::kCUDA)->record_event(
+        found, timed_->counters.storage().data_ptr().get_context(), stream_.unwrap());
   } else {
     std::memset(found, 0, sizeof *counters);
   }
-  jit::check_cuda(cudaEventRecord(timed_->copied, stream_), "time a scan");
+  timed_->copied.record(stream_);
   timed_->running = false;
   timed_->pending = true;
-  timed_ = nullptr;
+  timed_.reset();
 }
 
 PlanTrial::~PlanTrial() {

@@ -3,9 +3,10 @@
 // waits for the device, and inside a CUDA graph nothing is timed.
 #pragma once
 
-#include <cuda_runtime_api.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/types.h>
 
+#include <memory>
 #include <string>
 
 #include "pararnn/cuda/problem.hpp"
@@ -13,14 +14,18 @@
 
 namespace pararnn {
 
-/// Calls that will probably take as long as each other: same shapes and cell, same weights.
+/// Calls that will probably take as long as each other: same shapes and cell, same weights. Layers
+/// of a model are alike but for what they remember, so they are told apart by where the caller
+/// keeps their weights. A copy in the arithmetic's dtype would not do: it lies elsewhere at each
+/// call, or where another layer's lay. Memory that is used anew for other weights of the same
+/// shapes brings what was learned of the first: a guess, which the next times put right.
 struct Place {
   int device;
   bool backward;
   std::string cell;
   torch::ScalarType type;
   int64_t batch, steps, channels;
-  const void* w;
+  const void* w;  // as the caller gave it
 
   auto operator<=>(const Place&) const = default;
 };
@@ -29,8 +34,9 @@ class PlanTrial {
  public:
   /// Chooses the plan, and begins to time it on `stream`, a stream of the current device. A request
   /// that is not for the way "auto" is the planner's alone, and so are all under
-  /// torch.use_deterministic_algorithms, as plans differ in the last digits.
-  PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream);
+  /// torch.use_deterministic_algorithms, as plans differ in the last digits. What is learned of a
+  /// place is forgotten once some hundreds of others were called since.
+  PlanTrial(const Place& place, const PlanRequest& request, c10::cuda::CUDAStream stream);
   ~PlanTrial();
   PlanTrial(const PlanTrial&) = delete;
   PlanTrial& operator=(const PlanTrial&) = delete;
@@ -44,8 +50,8 @@ class PlanTrial {
 
  private:
   Plan plan_;
-  cudaStream_t stream_;
-  Entry* timed_ = nullptr;
+  c10::cuda::CUDAStream stream_;
+  std::shared_ptr<Entry> timed_;  // which may be forgotten meanwhile
 };
 
 }  // namespace pararnn
