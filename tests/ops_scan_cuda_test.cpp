@@ -136,6 +136,89 @@ TEST_F(OpsScanCuda, StepsAddUpToTheScan) {
   }
 }
 
+TEST_F(OpsScanCuda, TensorsMayBeginAnywhere) {
+  // Contiguous, but the first number lies between two pairs of channels.
+  const auto moved = [](const Tensor& t, int64_t by) {
+    return torch::cat({torch::zeros({by}, t.options()), t.flatten()})
+        .narrow(0, by, t.numel())
+        .view(t.sizes());
+  };
+  for (const CellInfo& cell : cell_registry()) {
+    const std::string name(cell.name);
+    for (const auto& [B, T, D] : {std::array<int64_t, 3>{3, 100, 34}, {64, 24, 1024}}) {
+      for (const auto type : {torch::kBFloat16, torch::kFloat16, torch::kFloat32}) {
+        SCOPED_TRACE(fmt::format("{} B{} D{} {}", cell.name, B, D, c10::toString(type)));
+        const Arguments a = on_gpu(random_arguments(cell, B, T, D, type, 6));
+        const Tensor dy = torch::randn({B, T, D}, a.u.options()), dhT = torch::randn_like(a.h0);
+        const Results expected = on_cpu(run(cell, a, dy, dhT, {"sequential"}));
+        for (int which = 0; which < 32; which += which < 16 ? 1 : 15) {  // one bit a tensor
+          const auto place = [&](const Tensor& t, int bit) {
+            return which >> bit & 1 ? moved(t, 1) : t;
+          };
+          const Arguments b{place(a.u, 0), place(a.w, 1), place(a.h0, 2)};
+          const Results got = on_cpu(run(cell, b, place(dy, 3), place(dhT, 4), {"sequential"}));
+          const double rounding = type == torch::kFloat32 ? 1e-5 : 1.0 / 128;
+          expect_close(got, expected, rounding);
+          const Tensor first = b.u.select(1, 0);
+          const Tensor out = std::get<0>(step(first, b.w, b.h0, name));
+          expect_close(out.cpu(), expected.y.select(1, 0), rounding, "step");
+        }
+      }
+    }
+  }
+}
+
+TEST_F(OpsScanCuda, WeightsOfTwoBytesHavePlansOfTheirOwn) {
+  // Two layers of one shape: one forgets, the other remembers. What the last calls of each ran must
+  // not change with the other's.
+  const CellInfo& cell = find_cell("gru");
+  std::vector<Arguments> layers;
+  for (const double bias : {0.0, -6.0}) {
+    Arguments a = random_arguments(cell, 1, 32768, 64, torch::kBFloat16, 31);
+    a.u.select(2, 0) += bias;
+    a.w = a.w.to(torch::kBFloat16);
+    layers.push_back(on_gpu(a));
+  }
+  std::vector<std::set<std::string>> plans(2);
+  for (int i = 0; i < 120; ++i) {
+    for (size_t layer = 0; layer < 2; ++layer) {
+      scan(layers[layer].u, layers[layer].w, layers[layer].h0, "gru");
+      const ScanStatistics s = last_scan_statistics().first;
+      if (i >= 100) plans[layer].insert(fmt::format("{} {} {}", s.plan, s.chunk, s.burn_in));
+    }
+  }
+  EXPECT_EQ(plans[0].size(), 1u);
+  EXPECT_NE(*plans[0].begin(), *plans[1].begin());
+}
+
+TEST_F(OpsScanCuda, MorePlacesThanAreRememberedDoNoHarm) {
+  const CellInfo& cell = find_cell("gru");
+  const Arguments a = random_arguments(cell, 1, 4096, 16, torch::kFloat32, 32);
+  const Arguments there = on_gpu(a);
+  for (int64_t i = 0; i < 1500; ++i) {
+    const int64_t T = 4096 - i;
+    const auto [y, hT] = scan(there.u.slice(1, 0, T), there.w, there.h0, "gru");
+    if (i % 100 == 0) {
+      const auto [expected, end] = scan(a.u.slice(1, 0, T), a.w, a.h0, "gru", {"sequential"});
+      expect_close(y.cpu(), expected, 5e-5, "y");
+    }
+  }
+}
+
+TEST_F(OpsScanCuda, ThePlannersPlanIsNeverChanged) {
+  const CellInfo& cell = find_cell("gru");
+  Arguments a = random_arguments(cell, 1, 16384, 32, torch::kFloat32, 33);
+  a.u.select(2, 0) -= 4;
+  const Arguments there = on_gpu(a);
+  std::set<std::string> plans;
+  for (int i = 0; i < 60; ++i) {
+    scan(there.u, there.w, there.h0, "gru", {"planner"});
+    const ScanStatistics s = last_scan_statistics().first;
+    plans.insert(fmt::format("{} {} {}", s.plan, s.chunk, s.burn_in));
+  }
+  EXPECT_EQ(plans.size(), 1u);
+}
+
 TEST_F(OpsScanCuda, EmptySequencesAndBatches) {
   const CellDefinition& cell = find_cell("gru");
   for (const auto& [B, T] : {std::pair<int64_t, int64_t>{2, 0}, {0, 9}}) {

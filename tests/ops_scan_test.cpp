@@ -270,38 +270,5 @@ TEST(OpsScan, NotANumberStaysInItsColumn) {
   }
 }
 
-TEST(OpsScan, WrongArgumentsAreToldByName) {
-  const Arguments a = random_arguments(find_cell("gru"), 2, 5, 4, torch::kFloat32, 24);
-  const auto expect = [](const std::string& sentence, std::initializer_list<const char*> words) {
-    ASSERT_NE(sentence, "");
-    EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
-    for (const char* word : words) {
-      EXPECT_NE(sentence.find(word), std::string::npos) << sentence << "\nlacks " << word;
-    }
-  };
-  const auto told = [&](const Tensor& u, const Tensor& w, const Optional& h0,
-                        const std::string& cell, const ScanOptions& options = {}) {
-    return sentence_of([&] { scan(u, w, h0, cell, options); });
-  };
-  expect(told(a.u, a.w, a.h0, "grue"), {"'grue'", "gru", "lstm"});
-  expect(told(a.u, a.w, a.h0, "lstm"), {"u", "(2,5,3,4)", "U = 4"});
-  expect(told(a.u[0], a.w, a.h0, "gru"), {"u", "(5,3,4)", "(B,T,U,D)"});
-  expect(told(a.u, a.w.slice(1, 0, 3), a.h0, "gru"), {"w", "(3,3)", "(3,4)"});
-  expect(told(a.u, a.w, a.h0.slice(0, 0, 1), "gru"), {"h0", "(1,1,4)", "(2,1,4)"});
-  expect(told(a.u.to(torch::kInt), a.w, a.h0, "gru"), {"u", "Int", "float32"});
-  expect(told(a.u, a.w.to(torch::kLong), a.h0, "gru"), {"w", "Long"});
-  expect(told(a.u, a.w, a.h0.to(torch::kBool), "gru"), {"h0", "Bool"});
-  expect(told(a.u, a.w.to(torch::kMeta), a.h0, "gru"), {"w", "meta", "cpu"});
-  expect(told(a.u, a.w, a.h0, "gru", {"fast"}), {"'fast'", "newton"});
-  expect(told(a.u, a.w, a.h0, "gru", {"newton", -3}), {"chunk"});
-  expect(sentence_of([&] { step(a.u[0][0], a.w, a.h0, "gru"); }), {"step", "u", "(3,4)"});
-  const Tensor w = a.w.detach().requires_grad_();
-  expect(sentence_of([&] {
-           const auto [y, hT] = scan(a.u, w, a.h0, "gru");
-           torch::autograd::grad({y.sum()}, {w}, {}, true, /*create_graph=*/true);
-         }),
-         {"second derivative"});
-}
-
 }  // namespace
 }  // namespace pararnn

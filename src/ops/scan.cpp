@@ -9,6 +9,7 @@
 #include <torch/autograd.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <mutex>
 
 #include "base/error.hpp"
@@ -24,12 +25,46 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-std::string shape_of(const Tensor& t) {
+std::string text_of(torch::IntArrayRef shape) {
   std::string text = "(";
-  for (int64_t i = 0; i < t.dim(); ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : ",", t.size(i));
-  }
+  for (const int64_t size : shape) text += fmt::format("{}{}", text.size() > 1 ? "," : "", size);
   return text + ")";
+}
+std::string shape_of(const Tensor& t) { return text_of(t.sizes()); }
+
+/// More than any memory holds, and few enough that no number of bytes overflows.
+constexpr int64_t kMostNumbers = int64_t{1} << 46;
+
+bool is_countable(const Tensor& t) {
+  int64_t numbers = 1;
+  for (const int64_t size : t.sizes()) {
+    if (__builtin_mul_overflow(numbers, std::max<int64_t>(size, 1), &numbers)) return false;
+  }
+  return numbers <= kMostNumbers;
+}
+
+/// A tensor of numbers that the engine reads, on u's device.
+void check_tensor(const char* name, const Tensor& t, const Tensor& u) {
+  const auto type = t.scalar_type();
+  require(type == torch::kFloat16 || type == torch::kBFloat16 || type == torch::kFloat32 ||
+              type == torch::kFloat64,
+          "scan: {} has dtype {}, but should be float16, bfloat16, float32 or float64", name,
+          c10::toString(type));
+  require(t.layout() == torch::kStrided, "scan: {} is sparse, but should be dense", name);
+  require(t.device() == u.device(), "scan: {} is on {}, but u is on {}; move one of them", name,
+          t.device().str(), u.device().str());
+  // Of forward-mode differentiation; without this its result would be a tangent of zeros.
+  require(!t._fw_grad(/*level=*/0).defined(),
+          "scan: {} has a tangent, but there is no forward-mode derivative; use reverse mode "
+          "(backward, grad, vjp)",
+          name);
+}
+
+void check_shape(const char* name, const Tensor& t, torch::IntArrayRef expected, const Tensor& u,
+                 const CellDefinition& cell) {
+  require(t.sizes() == expected,
+          "scan: {} has shape {}, but for the cell {} and u of shape {} it should be {}", name,
+          shape_of(t), cell.name, shape_of(u), text_of(expected));
 }
 
 std::mutex statistics_mutex;
@@ -65,7 +100,8 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
     const auto [du, dw, dh0] =
         call_scan_backward(saved[0], saved[1], saved[2], gradients[0], gradients[1],
                            data["cell"].toStringRef(), options);
-    return {du, dw, data["has_h0"].toBool() ? dh0 : Tensor(), Tensor(), Tensor()};
+    return {du, dw.to(saved[1].scalar_type()), data["has_h0"].toBool() ? dh0 : Tensor(), Tensor(),
+            Tensor()};
   }
 };
 
@@ -74,20 +110,20 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
                                          const std::string& plan, int64_t chunk, int64_t burn_in,
                                          double tolerance) {
   check_scan_arguments(u, w, h0, cell);
+  check_plan_options(plan, chunk, burn_in);
   const auto type = arithmetic_type(u.scalar_type());
-  const Tensor weights = w.to(type).contiguous();
+  tolerance_for(tolerance, type);
   std::optional<Tensor> state;
   if (h0) state = h0->to(type).contiguous();
   const ScanOptions options{plan, chunk, burn_in, tolerance};
   const bool differentiable =
       torch::GradMode::is_enabled() &&
-      (u.requires_grad() || weights.requires_grad() || (state && state->requires_grad()));
+      (u.requires_grad() || w.requires_grad() || (state && state->requires_grad()));
   if (!differentiable) {
-    const auto [y, hT, checkpoints, remembers] =
-        call_scan_forward(u, weights, state, cell, options, 0);
+    const auto [y, hT, checkpoints, remembers] = call_scan_forward(u, w, state, cell, options, 0);
     return {y, hT};
   }
-  const variable_list results = ScanFunction::apply(u, weights, state, cell, options);
+  const variable_list results = ScanFunction::apply(u, w, state, cell, options);
   return {results[0], results[1]};
 }
 
@@ -103,23 +139,24 @@ std::tuple<Tensor, Tensor> step_operator(const Tensor& u, const Tensor& w, const
 std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_meta(const Tensor& u, const Tensor& w,
                                                            const std::optional<Tensor>& h0,
                                                            const std::string& cell,
-                                                           const std::string&, int64_t, int64_t,
-                                                           double, int64_t checkpoint_interval) {
-  const ScanSizes s = check_scan_arguments(u, w, h0, cell);
-  return {
-      torch::empty({s.batch, s.steps, s.channels}, u.options()),
-      torch::empty({s.batch, s.state, s.channels}, w.options()),
-      torch::empty({s.batch, checkpoint_count(s.steps, checkpoint_interval), s.state, s.channels},
-                   w.options()),
-      false};
+                                                           const std::string& plan, int64_t chunk,
+                                                           int64_t burn_in, double tolerance,
+                                                           int64_t checkpoint_interval) {
+  check_plan_options(plan, chunk, burn_in);
+  tolerance_for(tolerance, arithmetic_type(u.scalar_type()));
+  const ForwardTensors tensors = forward_tensors(u, w, h0, cell, checkpoint_interval);
+  return {tensors.y, tensors.hT, tensors.checkpoints, false};
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan_backward_meta(const Tensor& u, const Tensor& w,
-                                                      const Tensor&, const Tensor&,
-                                                      const Tensor& dhT, const std::string&,
-                                                      const std::string&, int64_t, int64_t,
-                                                      double) {
-  return {torch::empty_like(u), torch::empty_like(w), torch::empty_like(dhT)};
+                                                      const Tensor& checkpoints, const Tensor& dy,
+                                                      const Tensor& dhT, const std::string& cell,
+                                                      const std::string& plan, int64_t chunk,
+                                                      int64_t burn_in, double tolerance) {
+  check_plan_options(plan, chunk, burn_in);
+  tolerance_for(tolerance, arithmetic_type(u.scalar_type()));
+  const BackwardTensors tensors = backward_tensors(u, w, checkpoints, dy, dhT, cell);
+  return {tensors.du, tensors.dw, tensors.dh0};
 }
 
 }  // namespace
@@ -129,6 +166,8 @@ torch::ScalarType arithmetic_type(torch::ScalarType type) {
 }
 
 double tolerance_for(double wanted, torch::ScalarType arithmetic) {
+  require(wanted >= 0 && wanted < 1,
+          "scan: tolerance is {}, but should be above 0 and below 1, or 0 for the default", wanted);
   if (wanted > 0) return wanted;
   return arithmetic == torch::kFloat64 ? kDefaultTolerance<double> : kDefaultTolerance<float>;
 }
@@ -148,46 +187,42 @@ Tensor with_neighbouring_channels(const Tensor& t) {
 ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
                                const std::string& cell_name) {
   const CellDefinition& cell = find_cell(cell_name);
-  const auto is_supported = [](torch::ScalarType t) {
-    return t == torch::kFloat16 || t == torch::kBFloat16 || t == torch::kFloat32 ||
-           t == torch::kFloat64;
-  };
-  for (const auto& [name, tensor] : {std::pair{"u", u}, {"w", w}, {"h0", h0.value_or(w)}}) {
-    require(is_supported(tensor.scalar_type()),
-            "scan: {} has dtype {}, but should be float16, bfloat16, float32 or float64", name,
-            c10::toString(tensor.scalar_type()));
-    require(tensor.device() == u.device(), "scan: {} is on {}, but u is on {}; move one of them",
-            name, tensor.device().str(), u.device().str());
-  }
+  check_tensor("u", u, u);
+  check_tensor("w", w, u);
+  if (h0) check_tensor("h0", *h0, u);
   require(u.dim() == 4 || u.dim() == 5,
           "scan: u has shape {}, but should be (B,T,U,D), or (B,T,H,U,D/H) for H heads",
           shape_of(u));
+  require(is_countable(u), "scan: u has shape {}, more numbers than any memory holds", shape_of(u));
   const int64_t heads = u.dim() == 5 ? u.size(2) : 1;
   const ScanSizes s{u.size(0), u.size(1),  u.size(-2), heads * u.size(-1),
                     heads,     cell.state, cell.params};
   require(s.inputs == cell.inputs,
           "scan: u has shape {}, {} inputs a channel, but the cell {} takes U = {}", shape_of(u),
           s.inputs, cell.name, cell.inputs);
-  require(w.dim() == 2 && w.size(0) == s.params && w.size(1) == s.channels,
-          "scan: w has shape {}, but for the cell {} and {} channels it should be ({},{})",
-          shape_of(w), cell.name, s.channels, s.params, s.channels);
-  if (h0) {
-    require(h0->dim() == 3 && h0->size(0) == s.batch && h0->size(1) == s.state &&
-                h0->size(2) == s.channels,
-            "scan: h0 has shape {}, but for the cell {} it should be ({},{},{})", shape_of(*h0),
-            cell.name, s.batch, s.state, s.channels);
-  }
+  check_shape("w", w, {s.params, s.channels}, u, cell);
+  if (h0) check_shape("h0", *h0, {s.batch, s.state, s.channels}, u, cell);
   return s;
 }
 
 ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
                                const std::string& cell, int64_t checkpoint_interval) {
   const ScanSizes s = check_scan_arguments(u, w, h0, cell);
+  const int64_t of_device = checkpoint_interval_on(u.device());
+  require(checkpoint_interval == 0 || checkpoint_interval == of_device ||
+              (u.is_meta() && checkpoint_interval == cuda::kCheckpointInterval),
+          "scan: checkpoint_interval is {}, but should be {} on {}, or 0 for no checkpoints",
+          checkpoint_interval, of_device, u.device().str());
+  const auto arithmetic = u.options().dtype(arithmetic_type(u.scalar_type()));
   ForwardTensors tensors{
-      s, with_neighbouring_channels(u), torch::empty({s.batch, s.steps, s.channels}, u.options()),
-      torch::empty({s.batch, s.state, s.channels}, w.options()),
+      s,
+      with_neighbouring_channels(u),
+      w.to(arithmetic).contiguous(),
+      h0 ? std::make_optional(h0->to(arithmetic).contiguous()) : std::nullopt,
+      torch::empty({s.batch, s.steps, s.channels}, u.options()),
+      torch::empty({s.batch, s.state, s.channels}, arithmetic),
       torch::empty({s.batch, checkpoint_count(s.steps, checkpoint_interval), s.state, s.channels},
-                   w.options())};
+                   arithmetic)};
   if (tensors.y.numel() == 0) {
     h0 ? tensors.hT.copy_(*h0) : tensors.hT.zero_();
     record_forward_statistics({});
@@ -195,17 +230,39 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
   return tensors;
 }
 
-BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tensor& dy,
-                                 const Tensor& dhT, const std::string& cell) {
-  const ScanSizes sizes = check_scan_arguments(u_in, w, std::nullopt, cell);
+BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tensor& checkpoints,
+                                 const Tensor& dy, const Tensor& dhT, const std::string& cell) {
+  const ScanSizes s = check_scan_arguments(u_in, w, std::nullopt, cell);
+  const CellInfo& info = find_cell(cell);
+  const auto type = arithmetic_type(u_in.scalar_type());
+  check_tensor("checkpoints", checkpoints, u_in);
+  check_tensor("dy", dy, u_in);
+  check_tensor("dhT", dhT, u_in);
+  int64_t count = checkpoint_count(s.steps, checkpoint_interval_on(u_in.device()));
+  // Shapes may be asked for any device.
+  if (u_in.is_meta() && checkpoints.dim() == 4 && checkpoints.size(1) != count) {
+    count = checkpoint_count(s.steps, cuda::kCheckpointInterval);
+  }
+  check_shape("checkpoints", checkpoints, {s.batch, count, s.state, s.channels}, u_in, info);
+  check_shape("dy", dy, {s.batch, s.steps, s.channels}, u_in, info);
+  check_shape("dhT", dhT, {s.batch, s.state, s.channels}, u_in, info);
+  for (const auto& [name, tensor, expected] :
+       {std::tuple{"checkpoints", &checkpoints, type}, {"dy", &dy, u_in.scalar_type()}}) {
+    require(tensor->scalar_type() == expected,
+            "scan: {} has dtype {}, but for u of dtype {} it should be {}", name,
+            c10::toString(tensor->scalar_type()), c10::toString(u_in.scalar_type()),
+            c10::toString(expected));
+  }
   const Tensor u = with_neighbouring_channels(u_in);
-  BackwardTensors tensors{sizes,
+  BackwardTensors tensors{s,
                           u,
+                          w.to(type).contiguous(),
+                          checkpoints.contiguous(),
                           with_neighbouring_channels(dy),
-                          dhT.contiguous(),
+                          dhT.to(type).contiguous(),
                           with_neighbouring_channels(torch::empty_like(u)),
-                          torch::empty_like(w),
-                          torch::empty_like(dhT, torch::MemoryFormat::Contiguous)};
+                          torch::empty(w.sizes(), w.options().dtype(type)),
+                          torch::empty(dhT.sizes(), dhT.options().dtype(type))};
   if (tensors.dy.numel() == 0) {
     tensors.dw.zero_();
     tensors.dh0.copy_(dhT);

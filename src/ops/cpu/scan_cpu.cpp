@@ -71,14 +71,14 @@ Plan plan_for(const ScanSizes& sizes, const cpu::Kernels<T>& kernels, const std:
                     way, chunk, burn_in});
 }
 
-std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, const Tensor& w,
-                                                          const std::optional<Tensor>& h0,
+std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
+                                                          const std::optional<Tensor>& h0_in,
                                                           const std::string& cell,
                                                           const std::string& way, int64_t chunk,
                                                           int64_t burn_in, double tolerance,
                                                           int64_t checkpoint_interval) {
-  const auto [sizes, u, y, hT, checkpoints] =
-      forward_tensors(u_in, w, h0, cell, checkpoint_interval);
+  const auto [sizes, u, w, h0, y, hT, checkpoints] =
+      forward_tensors(u_in, w_in, h0_in, cell, checkpoint_interval);
   if (y.numel() == 0) return {y, hT, checkpoints, false};
   bool remembers = false;
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
@@ -101,12 +101,14 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, co
   return {y, hT, checkpoints, remembers};
 }
 
-std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const Tensor& w,
-                                                     const Tensor& checkpoints, const Tensor& dy_in,
-                                                     const Tensor& dhT_in, const std::string& cell,
+std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
+                                                     const Tensor& checkpoints_in,
+                                                     const Tensor& dy_in, const Tensor& dhT_in,
+                                                     const std::string& cell,
                                                      const std::string& way, int64_t chunk,
                                                      int64_t burn_in, double tolerance) {
-  const auto [sizes, u, dy, dhT, du, dw, dh0] = backward_tensors(u_in, w, dy_in, dhT_in, cell);
+  const auto [sizes, u, w, checkpoints, dy, dhT, du, dw, dh0] =
+      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell);
   if (dy.numel() == 0) return {du, dw, dh0};
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
     const auto& kernels = cpu_kernels<scalar_t>(find_cell(cell));

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "jit/kernel.hpp"
+#include "ops/cuda/channel_pairs.hpp"
 #include "ops/cuda/plan_trial.hpp"
 #include "ops/cuda/scan_launch.hpp"
 #include "ops/scan_kernels.hpp"
@@ -24,17 +25,6 @@ cuda::View view_of(const Tensor& t) {
   if (t.dim() >= 4) view.component_stride = t.stride(-2);
   if (t.dim() == 5) view.head_stride = t.stride(2);
   return view;
-}
-
-/// Whether two neighbouring channels can be read as one, everywhere in the tensor.
-bool comes_in_pairs(const Tensor& t) {
-  if (t.size(-1) % 2 != 0 || reinterpret_cast<uintptr_t>(t.data_ptr()) % (2 * t.element_size())) {
-    return false;
-  }
-  for (int64_t i = 0; i + 1 < t.dim(); ++i) {
-    if (t.stride(i) % 2 != 0) return false;
-  }
-  return true;
 }
 
 /// How the time of a step grows with the blocks on a multiprocessor, measured on an H100: below
@@ -106,23 +96,27 @@ ScanStatistics read_statistics(const Plan& plan, int64_t columns, const cuda::Co
   return result;
 }
 
-std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, const Tensor& w,
-                                                           const std::optional<Tensor>& h0,
+std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
+                                                           const std::optional<Tensor>& h0_in,
                                                            const std::string& cell,
                                                            const std::string& way, int64_t chunk,
                                                            int64_t burn_in, double tolerance,
                                                            int64_t checkpoint_interval) {
   const c10::cuda::CUDAGuard guard(u_in.device());
-  const auto [sizes, u, y, hT, checkpoints] =
-      forward_tensors(u_in, w, h0, cell, checkpoint_interval);
+  auto [sizes, u, w, h0, y, hT, checkpoints] =
+      forward_tensors(u_in, w_in, h0_in, cell, checkpoint_interval);
   if (y.numel() == 0) return {y, hT, checkpoints, false};
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   // Two channels of two bytes make the words that the hardware copies by itself.
-  const int pair = u.element_size() == 2 && comes_in_pairs(u) ? 2 : 1;
+  const bool all_in_pairs =
+      comes_in_pairs(u) && comes_in_pairs(y) && comes_in_pairs(hT) && comes_in_pairs(checkpoints);
+  const int pair = u.element_size() == 2 && all_in_pairs ? 2 : 1;
+  w = aligned_for(pair, w);
+  if (h0) h0 = aligned_for(pair, *h0);
   const PlanRequest request = request_for(sizes, pair, kForwardStep, way, chunk, burn_in);
   PlanTrial trial({u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps,
-                   sizes.channels, w.const_data_ptr()},
+                   sizes.channels, w_in.const_data_ptr()},
                   request, stream);
   const Plan plan = trial.plan();
   const bool chunked = plan.chunks > 1, decodes = sizes.steps == 1 && checkpoint_interval == 0;
@@ -180,19 +174,20 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
   return {y, hT, checkpoints, false};
 }
 
-std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const Tensor& w,
-                                                      const Tensor& checkpoints,
+std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
+                                                      const Tensor& checkpoints_in,
                                                       const Tensor& dy_in, const Tensor& dhT_in,
                                                       const std::string& cell,
                                                       const std::string& way, int64_t chunk,
                                                       int64_t burn_in, double tolerance) {
   const c10::cuda::CUDAGuard guard(u_in.device());
-  const auto [sizes, u, dy, dhT, du, dw, dh0] = backward_tensors(u_in, w, dy_in, dhT_in, cell);
+  const auto [sizes, u, w, checkpoints, dy, dhT, du, dw, dh0] =
+      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell);
   if (dy.numel() == 0) return {du, dw, dh0};
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   PlanTrial trial({u.get_device(), true, cell, u.scalar_type(), sizes.batch, sizes.steps,
-                   sizes.channels, w.const_data_ptr()},
+                   sizes.channels, w_in.const_data_ptr()},
                   request_for(sizes, 1, kBackwardStep, way, chunk, burn_in), stream);
   const Plan plan = trial.plan();
   const bool chunked = plan.chunks > 1;
