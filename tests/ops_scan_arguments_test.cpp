@@ -94,7 +94,7 @@ TEST(ScanArguments, EveryOptionIsChecked) {
 
 TEST(ScanArguments, LengthsMayBeLongerThanTheSequence) {
   constexpr int64_t kLongest = std::numeric_limits<int64_t>::max();
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 2, 200, 4, torch::kFloat64, 26);
   const Tensor dy = torch::randn({2, 200, 4}, torch::kFloat64), dhT = torch::randn_like(a.h0);
   const Results expected = reference(cell, a, dy, dhT);
@@ -194,7 +194,7 @@ TEST(ScanArguments, TheBackwardOperatorRefusesWhatItCannotRead) {
 }
 
 TEST(ScanArguments, WeightsOfEveryDtypeAreConverted) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   Arguments a = random_arguments(cell, 2, 50, 4, torch::kBFloat16, 29);
   a.w = a.w.to(torch::kBFloat16);
   const Tensor dy = torch::randn({2, 50, 4}, torch::kBFloat16), dhT = torch::randn_like(a.h0);

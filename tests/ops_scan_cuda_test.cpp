@@ -143,7 +143,7 @@ TEST_F(OpsScanCuda, TensorsMayBeginAnywhere) {
         .narrow(0, by, t.numel())
         .view(t.sizes());
   };
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     const std::string name(cell.name);
     for (const auto& [B, T, D] : {std::array<int64_t, 3>{3, 100, 34}, {64, 24, 1024}}) {
       for (const auto type : {torch::kBFloat16, torch::kFloat16, torch::kFloat32}) {
@@ -171,7 +171,7 @@ TEST_F(OpsScanCuda, TensorsMayBeginAnywhere) {
 TEST_F(OpsScanCuda, WeightsOfTwoBytesHavePlansOfTheirOwn) {
   // Two layers of one shape: one forgets, the other remembers. What the last calls of each ran must
   // not change with the other's.
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   std::vector<Arguments> layers;
   for (const double bias : {0.0, -6.0}) {
     Arguments a = random_arguments(cell, 1, 32768, 64, torch::kBFloat16, 31);
@@ -192,7 +192,7 @@ TEST_F(OpsScanCuda, WeightsOfTwoBytesHavePlansOfTheirOwn) {
 }
 
 TEST_F(OpsScanCuda, MorePlacesThanAreRememberedDoNoHarm) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 1, 4096, 16, torch::kFloat32, 32);
   const Arguments there = on_gpu(a);
   for (int64_t i = 0; i < 1500; ++i) {
@@ -206,7 +206,7 @@ TEST_F(OpsScanCuda, MorePlacesThanAreRememberedDoNoHarm) {
 }
 
 TEST_F(OpsScanCuda, ThePlannersPlanIsNeverChanged) {
-  const CellInfo& cell = find_cell("gru");
+  const CellDefinition& cell = find_cell("gru");
   Arguments a = random_arguments(cell, 1, 16384, 32, torch::kFloat32, 33);
   a.u.select(2, 0) -= 4;
   const Arguments there = on_gpu(a);

@@ -106,13 +106,15 @@ struct ScanFunction : torch::autograd::Function<ScanFunction> {
 };
 
 std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
-                                         const std::optional<Tensor>& h0, const std::string& cell,
-                                         const std::string& plan, int64_t chunk, int64_t burn_in,
-                                         double tolerance) {
-  check_scan_arguments(u, w, h0, cell);
+                                         const std::optional<Tensor>& h0,
+                                         const std::string& cell_name, const std::string& plan,
+                                         int64_t chunk, int64_t burn_in, double tolerance) {
+  check_scan_arguments(u, w, h0, cell_name);
   check_plan_options(plan, chunk, burn_in);
   const auto type = arithmetic_type(u.scalar_type());
   tolerance_for(tolerance, type);
+  // By its key, which goes on meaning this cell when another is given the name.
+  const std::string cell = find_cell(cell_name).key();
   std::optional<Tensor> state;
   if (h0) state = h0->to(type).contiguous();
   const ScanOptions options{plan, chunk, burn_in, tolerance};
@@ -233,7 +235,7 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
 BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tensor& checkpoints,
                                  const Tensor& dy, const Tensor& dhT, const std::string& cell) {
   const ScanSizes s = check_scan_arguments(u_in, w, std::nullopt, cell);
-  const CellInfo& info = find_cell(cell);
+  const CellDefinition& info = find_cell(cell);
   const auto type = arithmetic_type(u_in.scalar_type());
   check_tensor("checkpoints", checkpoints, u_in);
   check_tensor("dy", dy, u_in);
