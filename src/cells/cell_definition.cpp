@@ -150,6 +150,17 @@ CellDefinition describe_cell(std::string text, std::string type, std::string_vie
   return cell;
 }
 
+CellDefinition tangent_of(const CellDefinition& cell) {
+  CellDefinition tangent = undescribed(cell.text + "#include \"pararnn/core/tangent.hpp\"\n",
+                                       fmt::format("pararnn::Tangent<{}>", cell.type), cell.origin);
+  tangent.name = cell.name + "_tangent";
+  tangent.state = 2 * cell.state;
+  tangent.inputs = 2 * cell.inputs;
+  tangent.params = 2 * cell.params;
+  tangent.summary = "the tangent of " + cell.name;
+  return tangent;
+}
+
 std::vector<jit::Header> headers_of(const CellDefinition& cell) {
   return {{"pararnn_cell.hpp", cell.text}};
 }

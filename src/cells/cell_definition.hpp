@@ -63,6 +63,9 @@ CellDefinition identify_cell(std::string text, std::string_view type = {}, std::
 CellDefinition describe_cell(std::string text, std::string type, std::string_view description,
                              std::string origin = {});
 
+/// The tangent of a cell as a cell of twice the numbers: core/tangent.hpp.
+CellDefinition tangent_of(const CellDefinition& cell);
+
 /// The headers that a program which includes "pararnn_cell.hpp" is compiled with.
 std::vector<jit::Header> headers_of(const CellDefinition& cell);
 

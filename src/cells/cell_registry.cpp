@@ -121,6 +121,18 @@ const CellDefinition& find_stored_cell(const std::string& file, std::string_view
   return all.keep(std::move(cell));
 }
 
+const CellDefinition& find_tangent(const CellDefinition& cell) {
+  require(
+      cell.state + cell.inputs + cell.params <= 16,
+      "the cell {} has {} states, {} inputs and {} parameters: forward-mode derivatives take at "
+      "most 16 together; use reverse mode (backward, grad, vjp)",
+      cell.name, cell.state, cell.inputs, cell.params);
+  CellDefinition tangent = tangent_of(cell);
+  Registry& all = registry();
+  const std::unique_lock lock(all.mutex);
+  return all.keep(std::move(tangent));
+}
+
 std::string spelling_of(const CellDefinition& cell) {
   Registry& all = registry();
   const std::shared_lock lock(all.mutex);

@@ -25,6 +25,10 @@ const CellDefinition& register_cell(CellDefinition cell);
 /// (cells/trusted_cells.hpp), and is not to be trusted.
 const CellDefinition& find_stored_cell(const std::string& file, std::string_view name, bool trust);
 
+/// The tangent of a cell as a cell (core/tangent.hpp), registered by its key alone. Throws Error
+/// for a cell of more than 16 states, inputs and parameters together.
+const CellDefinition& find_tangent(const CellDefinition& cell);
+
 /// The shortest text that find_cell takes for the cell: its name, or its key where the name means
 /// another.
 std::string spelling_of(const CellDefinition& cell);

@@ -54,9 +54,8 @@ void check_tensor(const char* name, const Tensor& t, const Tensor& u) {
   require(t.device() == u.device(), "scan: {} is on {}, but u is on {}; move one of them", name,
           t.device().str(), u.device().str());
   // Of forward-mode differentiation; without this its result would be a tangent of zeros.
-  require(!t._fw_grad(/*level=*/0).defined(),
-          "scan: {} has a tangent, but there is no forward-mode derivative; use reverse mode "
-          "(backward, grad, vjp)",
+  require(!has_tangent(t),
+          "scan: {} has a tangent, which the internal operators do not carry; call scan or step",
           name);
 }
 
@@ -109,6 +108,9 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
                                          const std::optional<Tensor>& h0,
                                          const std::string& cell_name, const std::string& plan,
                                          int64_t chunk, int64_t burn_in, double tolerance) {
+  if (has_tangent(u) || has_tangent(w) || (h0 && has_tangent(*h0))) {
+    return scan_of_duals(u, w, h0, cell_name, {plan, chunk, burn_in, tolerance});
+  }
   check_scan_arguments(u, w, h0, cell_name);
   check_plan_options(plan, chunk, burn_in);
   const auto type = arithmetic_type(u.scalar_type());

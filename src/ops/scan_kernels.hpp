@@ -3,6 +3,7 @@
 //
 //   _scan_forward   y, hT, checkpoints of the state, and whether most columns remembered for longer
 //                   than the burn-in, where that is known at once: not on a GPU
+//   _scan_tangent   dy, dhT along du, dw, dh0; for all devices
 //   _scan_backward  du in u's dtype, dw and dh0 in the arithmetic's, from the checkpoints
 //
 // Python can call them, so they check all that they are given. They take w as the caller keeps it,
@@ -77,6 +78,24 @@ std::tuple<torch::Tensor, torch::Tensor, torch::Tensor> call_scan_backward(
     const torch::Tensor& u, const torch::Tensor& w, const torch::Tensor& checkpoints,
     const torch::Tensor& dy, const torch::Tensor& dhT, const std::string& cell,
     const ScanOptions& options);
+
+/// Whether a tensor has a tangent of forward-mode differentiation.
+bool has_tangent(const torch::Tensor& t);
+
+/// The tangent of scan along (du, dw, dh0), of the shapes of u, w and h0: dy (B,T,D) and dhT
+/// (B,S,D). Throws Error for a cell of more than 16 states, inputs and parameters, whose tangent is
+/// no cell.
+std::tuple<torch::Tensor, torch::Tensor> scan_tangent(
+    const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
+    const torch::Tensor& du, const torch::Tensor& dw, const std::optional<torch::Tensor>& dh0,
+    const std::string& cell, const ScanOptions& options);
+
+/// scan of tensors of which some have a tangent.
+std::tuple<torch::Tensor, torch::Tensor> scan_of_duals(const torch::Tensor& u,
+                                                       const torch::Tensor& w,
+                                                       const std::optional<torch::Tensor>& h0,
+                                                       const std::string& cell,
+                                                       const ScanOptions& options);
 
 /// Reads the statistics of a pass, once it is asked for.
 using ReadStatistics = std::function<ScanStatistics()>;
