@@ -11,7 +11,7 @@ jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 209715
   END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 sources = $(shell find $(wildcard include src tests bench examples) -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help setup build program demo test test-sanitize bench format check-format
+.PHONY: help setup build program demo test test-sanitize test-kernels bench format check-format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ test-sanitize: setup ## the engine's and the data's tests under the address and 
 	$(call configure,build-sanitize) -DPARARNN_SANITIZE=ON
 	$(cmake) --build build-sanitize -j $(jobs)
 	$(ctest) --test-dir build-sanitize
+
+test-kernels: setup ## compile every GPU kernel for every cell, storage and architecture (minutes)
+	$(call configure,build)
+	$(cmake) --build build -j $(jobs) --target jit_scan_kernels_test
+	build/tests/jit_scan_kernels_test --gtest_filter='Every/*'
 
 bench: program ## time the engine against the step-by-step loops
 	build/pararnn bench --device cpu

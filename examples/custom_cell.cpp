@@ -7,9 +7,9 @@
 #include <random>
 #include <vector>
 
-#include "pararnn/cpu/backward.hpp"
-#include "pararnn/cpu/forward.hpp"
 #include "pararnn/cpu/kernels.hpp"
+#include "pararnn/cpu/scan_backward.hpp"
+#include "pararnn/cpu/scan_forward.hpp"
 #include "pararnn/reference.hpp"
 
 namespace example {
@@ -62,7 +62,7 @@ int run() {
   const auto kernels = cpu::make_kernels<Cell, float>();
   const Plan plan = make_plan({kBatch, kSteps, kChannels, kernels.lanes, 2});
   std::vector<float> y(dy.size()), hT(zeros.size()), du(u.size()), dw(w.size()), dh0(zeros.size());
-  std::vector<float> checkpoints(kBatch * (kSteps / kCheckpointInterval) * Cell::kState *
+  std::vector<float> checkpoints(kBatch * (kSteps / cpu::kCheckpointInterval) * Cell::kState *
                                  kChannels);
   const auto view = [&](const std::vector<float>& data, std::int64_t components) {
     return cpu::TensorView{const_cast<float*>(data.data()),
@@ -74,29 +74,28 @@ int run() {
                            kChannels};
   };
   cpu::ForwardProblem<float> problem{};
-  problem.batch = kBatch;
-  problem.steps = kSteps;
-  problem.channels = kChannels;
+  problem.size = {kBatch, kSteps, kChannels, 0, 0, 0};
   problem.u = view(u, Cell::kInputs);
   problem.y = view(y, 1);
   problem.w = w.data();
+  problem.hT = hT.data();
   problem.checkpoints = checkpoints.data();
+  problem.tolerance = kDefaultTolerance<float>;
   const cpu::Executor executor = cpu::serial_executor();
-  const double tolerance = kDefaultTolerance<float>;
-  const cpu::Statistics forward =
-      cpu::forward<float>(kernels, executor, problem, plan, tolerance, nullptr, hT.data());
+  const Statistics forward = cpu::scan_forward(kernels, executor, problem, plan);
 
   cpu::BackwardProblem<float> adjoint{};
-  adjoint.batch = kBatch;
-  adjoint.steps = kSteps;
-  adjoint.channels = kChannels;
+  adjoint.size = {kBatch, kSteps, kChannels, 0, 0, 0};
   adjoint.u = view(u, Cell::kInputs);
   adjoint.dy = view(dy, 1);
   adjoint.du = view(du, Cell::kInputs);
   adjoint.w = w.data();
   adjoint.checkpoints = checkpoints.data();
-  adjoint.final_adjoint = zeros.data();
-  cpu::backward(kernels, executor, adjoint, plan, tolerance, dw.data(), dh0.data());
+  adjoint.dhT = zeros.data();
+  adjoint.dh0 = dh0.data();
+  adjoint.dw = dw.data();
+  adjoint.tolerance = kDefaultTolerance<float>;
+  cpu::scan_backward(kernels, executor, adjoint, plan);
 
   const double y_error = largest_difference(y, y_loop);
   const double du_error = largest_difference(du, du_loop);

@@ -13,8 +13,8 @@
 #include "cells/cpu_kernels.hpp"
 #include "cells/trusted_cells.hpp"
 #include "cells_test_support.hpp"
-#include "pararnn/cpu/backward.hpp"
-#include "pararnn/cpu/forward.hpp"
+#include "pararnn/cpu/scan_backward.hpp"
+#include "pararnn/cpu/scan_forward.hpp"
 
 namespace pararnn {
 namespace {
@@ -65,14 +65,13 @@ double engine_against_loop(const CellDefinition& cell) {
                            D};
   };
   cpu::ForwardProblem<T> problem{};
-  problem.batch = B;
-  problem.steps = steps;
-  problem.channels = D;
+  problem.size = {B, steps, D, 0, 0, 0};
   problem.u = view(u, cell.inputs);
   problem.y = view(y, 1);
   problem.w = w.data();
-  cpu::forward<T>(cpu_kernels<T>(cell), cpu::serial_executor(), problem,
-                  {Way::kSpeculative, 48, 7, 16}, kDefaultTolerance<T>, nullptr, hT.data());
+  problem.hT = hT.data();
+  cpu::scan_forward<T>(cpu_kernels<T>(cell), cpu::serial_executor(), problem,
+                  {Way::kSpeculative, 48, 7, 16}, kDefaultTolerance<T>);
   double largest = 0;
   for (size_t i = 0; i < y.size(); ++i)
     largest = std::max<double>(largest, std::abs(y[i] - y_loop[i]));

@@ -66,9 +66,9 @@ TEST(EnginePlan, EveryPlanCoversTheSequenceInWholeCheckpoints) {
     ASSERT_TRUE(plan.chunks == 1 || plan.chunk * (plan.chunks - 1) < r.steps) << what;
     ASSERT_GE(plan.burn_in, 0) << what;
     ASSERT_LE(plan.burn_in, plan.chunk) << what;
-    ASSERT_EQ(plan.burn_in % kCheckpointInterval, 0) << what;
+    ASSERT_EQ(plan.burn_in % kChunkUnit, 0) << what;
     if (plan.chunks > 1) {
-      ASSERT_EQ(plan.chunk % kCheckpointInterval, 0) << what;
+      ASSERT_EQ(plan.chunk % kChunkUnit, 0) << what;
       ASSERT_NE(plan.way, Way::kSequential) << what;
     } else {
       ASSERT_EQ(plan.way, Way::kSequential) << what;

@@ -42,9 +42,9 @@ void expect_right(const CellUnderTest<T>& cell, const Case& c, unsigned seed) {
     EXPECT_LE(worst(r.dh0, expected.dh0), 1);
     // Where a chunk begins, the state may differ by the tolerance from where the one before ended.
     const auto [batch, steps, channels] = c.shape;
-    const std::int64_t count = (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+    const std::int64_t count = (steps + kChunkUnit - 1) / kChunkUnit;
     for (std::size_t i = 0; i < r.checkpoints.size(); ++i) {
-      const std::int64_t t = std::int64_t(i) / (channels * p.S) % count * kCheckpointInterval;
+      const std::int64_t t = std::int64_t(i) / (channels * p.S) % count * kChunkUnit;
       if (t > 0 && t % r.forward.plan.chunk == 0) {
         expected.states.bound[i] += kDefaultTolerance<T> * (1 + std::abs(expected.states.value[i]));
       }

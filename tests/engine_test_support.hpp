@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "pararnn/cells.hpp"
-#include "pararnn/cpu/backward.hpp"
-#include "pararnn/cpu/forward.hpp"
 #include "pararnn/cpu/kernels.hpp"
+#include "pararnn/cpu/scan_backward.hpp"
+#include "pararnn/cpu/scan_forward.hpp"
 #include "pararnn/reference_bounds.hpp"
 
 namespace pararnn::test {
@@ -199,7 +199,7 @@ struct Running {
 template <class T>
 struct Result {
   std::vector<T> y, hT, du, dw, dh0, checkpoints;
-  cpu::Statistics forward, backward;
+  Statistics forward, backward;
   bool in_bounds_of_memory = true;
 };
 
@@ -219,19 +219,20 @@ Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& h
   const Plan plan = make_plan(
       {batch, steps, channels, cell.lanes, how.executor.threads, how.way, how.chunk, how.burn_in});
   cpu::ForwardProblem<T> forward{};
-  forward.batch = batch, forward.steps = steps, forward.channels = channels;
-  r.checkpoints.resize(batch * forward.checkpoint_count() * p.S * channels);
+  forward.size = {batch, steps, channels, 0, 0, 0};
+  r.checkpoints.resize(batch * forward.size.checkpoint_count() * p.S * channels);
   forward.u = u.view, forward.y = y.view, forward.w = p.w.data();
+  forward.h0 = how.with_h0 ? p.h0.data() : nullptr, forward.hT = r.hT.data();
   forward.checkpoints = r.checkpoints.data();
-  r.forward = cpu::forward(cell, how.executor, forward, plan, kDefaultTolerance<T>,
-                           how.with_h0 ? p.h0.data() : nullptr, r.hT.data());
+  forward.tolerance = kDefaultTolerance<T>;
+  r.forward = cpu::scan_forward(cell, how.executor, forward, plan);
   cpu::BackwardProblem<T> backward{};
-  backward.batch = batch, backward.steps = steps, backward.channels = channels;
+  backward.size = forward.size;
   backward.u = u.view, backward.dy = dy.view, backward.du = du.view, backward.w = p.w.data();
   backward.checkpoints = r.checkpoints.data();
-  backward.final_adjoint = p.dhT.data();
-  r.backward = cpu::backward(cell, how.executor, backward, plan, kDefaultTolerance<T>, r.dw.data(),
-                             r.dh0.data());
+  backward.dhT = p.dhT.data(), backward.dh0 = r.dh0.data(), backward.dw = r.dw.data();
+  backward.tolerance = kDefaultTolerance<T>;
+  r.backward = cpu::scan_backward(cell, how.executor, backward, plan);
   r.y = y.values<T>();
   r.du = du.values<T>();
   r.in_bounds_of_memory = y.surroundings_untouched() && du.surroundings_untouched();

@@ -19,19 +19,9 @@
 #include <vector>
 
 #include "pararnn/error.hpp"
+#include "pararnn/method.hpp"
 
 namespace pararnn {
-
-/// Steps from one checkpoint of the state to the next; chunks are whole numbers of them.
-inline constexpr std::int64_t kCheckpointInterval = 16;
-
-/// Most Newton corrections before the chunks that are still wrong are walked in order.
-inline constexpr int kMaxNewtonIterations = 8;
-
-/// The mismatch that a boundary between chunks may have, relative to 1 + |state| (or to the largest
-/// adjoint), in the arithmetic of T.
-template <class T>
-inline constexpr double kDefaultTolerance = sizeof(T) == 8 ? 1e-12 : 1e-6;
 
 enum class Way { kSequential, kSpeculative, kNewton };
 
@@ -52,9 +42,9 @@ inline constexpr std::string_view kPlanNames[] = {"auto", "planner", "sequential
 
 struct Plan {
   Way way = Way::kSequential;
-  std::int64_t chunk = 0;    // steps a chunk, a multiple of kCheckpointInterval (or all of T)
+  std::int64_t chunk = 0;    // steps a chunk, a multiple of kChunkUnit (or all of T)
   std::int64_t chunks = 1;   // ceil(T / chunk)
-  std::int64_t burn_in = 0;  // steps, a multiple of kCheckpointInterval, at most a chunk
+  std::int64_t burn_in = 0;  // steps, a multiple of kChunkUnit, at most a chunk
 
   bool operator==(const Plan&) const = default;
 };
@@ -86,7 +76,7 @@ namespace detail {
 inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 inline std::int64_t whole_checkpoints(std::int64_t steps) {
-  return divide_up(steps, kCheckpointInterval) * kCheckpointInterval;
+  return divide_up(steps, kChunkUnit) * kChunkUnit;
 }
 
 }  // namespace detail
@@ -130,7 +120,7 @@ inline std::vector<Plan> candidate_plans(const PlanRequest& r) {
   check_plan_options(r.way, r.chunk, r.burn_in);
   const bool automatic = r.way == "auto" || r.way == "planner";
   const Plan sequential{Way::kSequential, r.steps, 1, 0};
-  if (r.way == "sequential" || r.steps <= kCheckpointInterval) return {sequential};
+  if (r.way == "sequential" || r.steps <= kChunkUnit) return {sequential};
 
   const std::int64_t burn_in =
       r.burn_in >= 0 ? whole_checkpoints(std::min(r.burn_in, r.steps)) : kDefaultBurnIn;
@@ -147,7 +137,7 @@ inline std::vector<Plan> candidate_plans(const PlanRequest& r) {
     return plans.empty() ? std::vector<Plan>{sequential} : plans;
   }
   const std::int64_t columns = r.batch * r.channels, machine = std::int64_t(r.lanes) * r.threads;
-  const std::int64_t shortest = !automatic         ? kCheckpointInterval
+  const std::int64_t shortest = !automatic         ? kChunkUnit
                                 : r.step_slope > 0 ? kShortestChunkOnGpu
                                                    : kShortestChunk;
   if (!automatic) add(divide_up(r.steps, 2));

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "pararnn/core/bounded.hpp"
-#include "pararnn/plan.hpp"
+#include "pararnn/method.hpp"
 #include "pararnn/reference.hpp"
 
 namespace pararnn {
@@ -59,7 +59,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams, N = S + U + P;
   constexpr double kUnit = Rounding<Arithmetic>::kUnit, kLargest = Rounding<Arithmetic>::kLargest;
   const auto [batch, steps, channels] = shape;
-  const std::int64_t checkpoints = (steps + kCheckpointInterval - 1) / kCheckpointInterval;
+  const std::int64_t checkpoints = (steps + kChunkUnit - 1) / kChunkUnit;
   BoundedResult result{
       BoundedArray(batch * steps * channels),     BoundedArray(batch * S * channels),
       BoundedArray(batch * steps * U * channels), BoundedArray(P * channels),
@@ -81,8 +81,8 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
       if (h0) h = load_channel<double, S>(h0 + b * S * channels + d, channels);
       for (std::int64_t t = 0; t < steps; ++t) {
         const std::int64_t row = b * steps + t;
-        if (t % kCheckpointInterval == 0) {
-          const std::int64_t at = (b * checkpoints + t / kCheckpointInterval) * S * channels + d;
+        if (t % kChunkUnit == 0) {
+          const std::int64_t at = (b * checkpoints + t / kChunkUnit) * S * channels + d;
           for (int s = 0; s < S; ++s) {
             result.states.value[at + s * channels] = h[s];
             result.states.bound[at + s * channels] = bound(apart[s]);
@@ -122,7 +122,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
         result.y.bound[row * channels + d] = apart[0];
         if (follow) {
           h[0] = follow->y[row * channels + d];
-          if (t + 1 < steps && (t + 1) % kCheckpointInterval != 0) apart[0] = 0;
+          if (t + 1 < steps && (t + 1) % kChunkUnit != 0) apart[0] = 0;
         }
       }
       for (int s = 0; s < S; ++s) {

@@ -162,7 +162,7 @@ CellDefinition tangent_of(const CellDefinition& cell) {
 }
 
 std::vector<jit::Header> headers_of(const CellDefinition& cell) {
-  return {{"pararnn_cell.hpp", cell.text}};
+  return {{kCellHeader, cell.text}};
 }
 
 Error explain(const CellDefinition& cell, const jit::CompileError& error) {

@@ -66,7 +66,8 @@ CellDefinition describe_cell(std::string text, std::string type, std::string_vie
 /// The tangent of a cell as a cell of twice the numbers: core/tangent.hpp.
 CellDefinition tangent_of(const CellDefinition& cell);
 
-/// The headers that a program which includes "pararnn_cell.hpp" is compiled with.
+/// The name under which a program includes a cell, with the headers that it is compiled with.
+inline constexpr const char* kCellHeader = "pararnn_cell.hpp";
 std::vector<jit::Header> headers_of(const CellDefinition& cell);
 
 /// What went wrong in compiling the cell, in one sentence with the user's file and line, and the

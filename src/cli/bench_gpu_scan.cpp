@@ -107,7 +107,7 @@ struct WideRun {
     const auto [du, dw, dh0] = run_backward(c, problem, forced(backward, c.options), kept);
     results = {
         {y, hT, du, dw, dh0},
-        kept.slice(1, 0, kept.size(1), std::max<int64_t>(kCheckpointInterval / interval, 1))};
+        kept.slice(1, 0, kept.size(1), std::max<int64_t>(kChunkUnit / interval, 1))};
     wrong = what_is_wrong(c, problem, results, forward, backward, 1);
   }
 };

@@ -83,7 +83,7 @@ void check_states(const CheckResults& got, const BoundedResult& expected, const 
   const double* value = values.const_data_ptr<double>();
   const int64_t count = values.size(1);
   for (int64_t i = 0; i < values.numel(); ++i) {
-    const int64_t t = i / (shape.channels * state) % count * kCheckpointInterval;
+    const int64_t t = i / (shape.channels * state) % count * kChunkUnit;
     const double error = std::abs(value[i] - expected.states.value[i]);
     const double rounding = expected.states.bound[i];
     if (t == 0) continue;
@@ -160,7 +160,7 @@ CheckResults run_problem(const CheckCase& check, const CheckProblem& a) {
   const Tensor kept =
       std::get<2>(call_scan_forward(a.u, a.w, a.h0, check.cell, check.options, interval));
   // The device may keep more than the bounds look at.
-  const Tensor checkpoints = kept.slice(1, 0, kept.size(1), kCheckpointInterval / interval);
+  const Tensor checkpoints = kept.slice(1, 0, kept.size(1), kChunkUnit / interval);
   return {{y.detach(), hT.detach(), gradients[0], gradients[1], gradients[2]}, checkpoints};
 }
 

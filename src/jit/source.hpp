@@ -29,8 +29,8 @@ struct CompileError : Error {
 
 /// One kernel: `#include`s and templates, and the instantiation wanted.
 struct KernelSource {
-  std::string text;                       // "#include \"pararnn/cuda/forward.hpp\""
-  std::string kernel;                     // "pararnn::cuda::forward_pass<pararnn::Gru, float, 2>"
+  std::string text;                       // "#include \"pararnn/cuda/decode.hpp\""
+  std::string kernel;                     // "pararnn::cuda::decode_step<pararnn::Gru, float, 1>"
   std::vector<Header> headers = {};       // beside the engine's: a user's cell, named by its path
   std::vector<std::string> options = {};  // beside the usual ones: "--use_fast_math"
 

@@ -15,6 +15,7 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "ops/scan_kernels.hpp"
+#include "pararnn/cpu/problem.hpp"
 #include "pararnn/cuda/problem.hpp"
 #include "pararnn/plan.hpp"
 
@@ -177,7 +178,7 @@ double tolerance_for(double wanted, torch::ScalarType arithmetic) {
 }
 
 int64_t checkpoint_interval_on(const torch::Device& device) {
-  return device.is_cuda() ? cuda::kCheckpointInterval : kCheckpointInterval;
+  return device.is_cuda() ? cuda::kCheckpointInterval : cpu::kCheckpointInterval;
 }
 
 int64_t checkpoint_count(int64_t steps, int64_t interval) {

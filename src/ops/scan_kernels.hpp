@@ -14,6 +14,7 @@
 #include <functional>
 
 #include "ops/scan.hpp"
+#include "pararnn/statistics.hpp"
 
 namespace pararnn {
 
@@ -96,6 +97,19 @@ std::tuple<torch::Tensor, torch::Tensor> scan_of_duals(const torch::Tensor& u,
                                                        const std::optional<torch::Tensor>& h0,
                                                        const std::string& cell,
                                                        const ScanOptions& options);
+
+/// The engine's statistics as callers see them.
+inline ScanStatistics public_statistics(const Statistics& s) {
+  return {std::string(way_name(s.plan.way)),
+          s.plan.chunk,
+          s.plan.chunks,
+          s.plan.burn_in,
+          s.largest_mismatch,
+          s.newton_iterations,
+          s.columns,
+          s.columns_corrected,
+          s.columns_repaired};
+}
 
 /// Reads the statistics of a pass, once it is asked for.
 using ReadStatistics = std::function<ScanStatistics()>;

@@ -9,6 +9,11 @@
 namespace pararnn::cpu {
 inline namespace PARARNN_INSTRUCTION_SET {
 
+/// Registers that advance together: two hide the latency of one; with four-component states one
+/// already fills the register file.
+template <class C, class T>
+inline constexpr int kLanesFor = (C::kState >= 4 ? 1 : 2) * kNativeLanes<T>;
+
 /// One register of a batch.
 template <class B>
 using PartOf = Batch<typename B::Scalar, kNativeLanes<typename B::Scalar>>;

@@ -7,9 +7,10 @@
 
 #include <cstdint>
 
-#include "pararnn/plan.hpp"
-
 namespace pararnn::cpu {
+
+/// Steps from one checkpoint of the state to the next.
+inline constexpr std::int64_t kCheckpointInterval = 16;
 
 /// From this size on, a tensor that is written outgrows the caches: storing past them spares the
 /// read of each line before it is written.
@@ -32,7 +33,8 @@ struct TensorView {
   }
 };
 
-/// The cutting of the sequence that both directions use.
+/// Sizes, and the cutting of the sequence: chunk p is steps [p chunk, min((p+1) chunk, steps)).
+/// chunk and burn_in are multiples of kCheckpointInterval unless there is one chunk.
 struct Chunking {
   std::int64_t batch, steps, channels;
   std::int64_t chunk, chunks, burn_in;
@@ -46,44 +48,56 @@ struct Chunking {
   }
 };
 
-/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/16),S,D).
+/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/16),S,D). Those from
+/// `start` on belong to the driver.
 template <class T>
-struct ForwardProblem : Chunking {
+struct ForwardProblem {
+  Chunking size;
   TensorView u, y;
-  const T* w;
-  T* checkpoints;  // state before each kCheckpointInterval-th step; may be null
-  T* start;        // b_p: the state from which chunk p was run
-  T* end;          // F_p(b_p)
-  T* jacobian;     // M_p = dF_p/db_p
+  const T* w;        // (P,D)
+  const T* h0;       // (B,S,D); null for zeros
+  T* hT;             // (B,S,D)
+  T* checkpoints;    // the state before each kCheckpointInterval-th step; null if nobody will go
+                     // backward
+  double tolerance;  // of a boundary's mismatch
+  T* start;          // b_p: the state from which chunk p was run
+  T* end;            // F_p(b_p)
+  T* jacobian;       // M_p = dF_p/db_p
 };
 
+/// How a pass runs its lanes.
 enum class ForwardPass {
-  kGiven,            // from start
-  kGivenLinearized,  // and write the Jacobians
-  kBurnIn,           // find start by a burn-in (chunk 0: start as given)
-  kBurnInLinearized,
+  kGiven,            // from `start`
+  kGivenLinearized,  // and leave the Jacobians
+  kBurnIn,           // find `start` by a burn-in (chunk 0: as given)
+  kMap,              // find `start` by a burn-in; only end and Jacobian, no outputs
 };
 
 /// Adjoints: mu_t = dL/dh_t without the direct part from y_t. Chunk p maps mu at its last step's
-/// end to mu before its first step.
+/// end to mu before its first step. Arrays from `end` on belong to the driver.
 template <class T>
-struct BackwardProblem : Chunking {
+struct BackwardProblem {
+  Chunking size;
   TensorView u, dy, du;
   const T* w;
   const T* checkpoints;
-  const T* final_adjoint;  // (B,S,D): dL/dhT
-  T* end;                  // (B,P,S,D): the adjoint from which chunk p was run
-  T* start;                // (B,P,S,D): the adjoint that it arrived at
-  T* peak;                 // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
-  T* map_matrix;           // (B,P,S,S,D): start = map_matrix end + map_offset
-  T* map_offset;           // (B,P,S,D)
-  T* dw;                   // (B,P,P_w,D): the chunk's part of the parameters' gradient
+  const T* dhT;      // (B,S,D)
+  T* dh0;            // (B,S,D)
+  T* dw;             // (P_w,D): the sum of the parts over rows and chunks
+  double tolerance;  // of a boundary's mismatch
+  T* end;            // (B,P,S,D): the adjoint from which chunk p was run
+  T* start;          // (B,P,S,D): the adjoint at which it arrived
+  T* peak;           // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
+  T* map_matrix;     // (B,P,S,S,D): start = map_matrix end + map_offset
+  T* map_offset;     // (B,P,S,D)
+  T* dw_parts;       // (B,P,P_w,D): the chunk's part of the parameters' gradient
 };
 
+/// How a pass runs its lanes.
 enum class BackwardPass {
-  kGiven,   // gradients, from end
-  kBurnIn,  // gradients; find end by a burn-in beyond the chunk (last chunk: final_adjoint)
-  kMap,     // only the affine map
+  kGiven,   // from `end`
+  kBurnIn,  // find `end` by a burn-in beyond the chunk (last chunk: dhT)
+  kMap,     // only the affine map, no gradients
 };
 
 /// Groups of lanes that one call of a kernel takes at most.

@@ -2,10 +2,6 @@
 // neighbouring channels at a time. Rounding is to nearest, ties to even.
 #pragma once
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "pararnn/cpu/problem.hpp"
 #include "pararnn/cpu/simd.hpp"
 
@@ -85,24 +81,25 @@ PARARNN_FN void store_run(const T* from, int count, void* to, Storage storage, s
   __builtin_unreachable();
 }
 
-/// Copies a register's bytes past the caches; `to` is aligned to it.
+/// Copies a register's bytes past the caches; `to` is aligned to it. The instruction is spelled
+/// out, as the header of the intrinsics takes longer to read than all of the engine's.
 inline void stream_register(const void* from, void* to) {
-#if defined(__AVX512F__)
-  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
-#elif defined(__AVX2__)
-  _mm256_stream_si256(static_cast<__m256i*>(to),
-                      _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+  using Register = char __attribute__((vector_size(PARARNN_VECTOR_BYTES)));
+  Register bytes;
+  __builtin_memcpy(&bytes, from, sizeof bytes);
+#if defined(__AVX__)
+  asm("vmovntdq %1, %0" : "=m"(*static_cast<Register*>(to)) : "v"(bytes));
 #elif defined(__x86_64__)
-  _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
+  asm("movntdq %1, %0" : "=m"(*static_cast<Register*>(to)) : "x"(bytes));
 #else
-  __builtin_memcpy(to, from, PARARNN_VECTOR_BYTES);
+  __builtin_memcpy(to, &bytes, sizeof bytes);
 #endif
 }
 
 /// Streamed stores are seen by other threads only after this.
 inline void finish_streaming() {
 #if defined(__x86_64__)
-  _mm_sfence();
+  asm volatile("sfence" ::: "memory");
 #endif
 }
 

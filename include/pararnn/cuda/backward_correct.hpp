@@ -7,7 +7,7 @@
 //   backward_mismatch  for the statistics, the largest mismatch that is left
 #pragma once
 
-#include "pararnn/cuda/backward.hpp"
+#include "pararnn/cuda/backward_pass.hpp"
 #include "pararnn/cuda/warp_scan.hpp"
 
 namespace pararnn::cuda {

@@ -3,7 +3,7 @@
 // together.
 #pragma once
 
-#include "pararnn/cuda/forward.hpp"
+#include "pararnn/cuda/forward_pass.hpp"
 
 namespace pararnn::cuda {
 

@@ -6,7 +6,7 @@
 //   forward_mismatch  for the statistics, the largest mismatch that is left
 #pragma once
 
-#include "pararnn/cuda/forward.hpp"
+#include "pararnn/cuda/forward_pass.hpp"
 #include "pararnn/cuda/warp_scan.hpp"
 
 namespace pararnn::cuda {

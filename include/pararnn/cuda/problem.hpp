@@ -36,7 +36,7 @@ inline constexpr int kMaxNewtonIterations = 4;
 
 /// A tensor of (batch, step, component, channel), strides in elements; channel d is at
 /// (d / head_width) head_stride + d % head_width. One head is as wide as its stride.
-struct View {
+struct TensorView {
   void* data;
   Int batch_stride, step_stride, component_stride, head_stride, head_width;
 };
@@ -60,43 +60,56 @@ struct Counters {
 };
 
 /// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the
-/// arithmetic's type.
+/// arithmetic's type. The workspace is from `start` to `counters`; `have_jacobians` is the
+/// driver's.
 struct ForwardProblem {
   Chunking size;
-  View u, y;
-  const void* w;           // (P,D)
-  const void* h0;          // (B,S,D); null for zeros
-  void* hT;                // (B,S,D)
-  void* checkpoints;       // null if nobody will go backward
-  void* start;             // b_p
-  void* end;               // F_p(b_p)
-  void* jacobian;          // M_p
-  unsigned char* failing;  // (B,D): the last verification that the column failed
-  Counters* counters;
-  double tolerance;
-  bool have_jacobians;  // of some earlier pass, when the correction begins
+  TensorView u, y;
+  const void* w;                     // (P,D)
+  const void* h0;                    // (B,S,D); null for zeros
+  void* hT;                          // (B,S,D)
+  void* checkpoints;                 // null if nobody will go backward
+  void* start = nullptr;             // b_p: the state from which chunk p was run
+  void* end = nullptr;               // F_p(b_p)
+  void* jacobian = nullptr;          // M_p = dF_p/db_p
+  unsigned char* failing = nullptr;  // (B,D): the last verification that the column failed
+  Counters* counters = nullptr;
+  double tolerance;             // of a boundary's mismatch
+  bool have_jacobians = false;  // of some earlier pass, when the correction begins
 };
 
-/// From given adjoints at the chunks' ends, from a burn-in beyond them, or only the affine maps.
-enum class BackwardMode { kGiven, kBurnIn, kMap };
+/// How a pass runs its lanes.
+enum class ForwardPass {
+  kGiven,   // from `start`
+  kBurnIn,  // find `start` by a burn-in (chunk 0: as given)
+  kMap,     // find `start` by a burn-in; only end and Jacobian, no outputs
+};
 
+/// The workspace is from `end` to `dw_parts`, `failing` and `counters`.
 struct BackwardProblem {
   Chunking size;
-  View u, dy, du;
+  TensorView u, dy, du;
   const void* w;
   const void* checkpoints;
-  const void* dhT;   // (B,S,D)
-  void* dh0;         // (B,S,D)
-  void* end;         // the adjoint from which a chunk was run
-  void* start;       // the adjoint at which it arrived
-  void* peak;        // (B,P,D): largest |lambda| in the chunk
-  void* map_matrix;  // (B,P,S,S,D): start = map_matrix end + map_offset
-  void* map_offset;  // (B,P,S,D)
-  void* dw_parts;    // (B,P,P_w,D)
-  void* dw;          // (P_w,D): their sum
-  unsigned char* failing;
-  Counters* counters;
+  const void* dhT;             // (B,S,D)
+  void* dh0;                   // (B,S,D)
+  void* end = nullptr;         // the adjoint from which a chunk was run
+  void* start = nullptr;       // the adjoint at which it arrived
+  void* peak = nullptr;        // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
+  void* map_matrix = nullptr;  // (B,P,S,S,D): start = map_matrix end + map_offset
+  void* map_offset = nullptr;  // (B,P,S,D)
+  void* dw_parts = nullptr;    // (B,P,P_w,D): the chunk's part of the parameters' gradient
+  void* dw;                    // (P_w,D): their sum over rows and chunks
+  unsigned char* failing = nullptr;
+  Counters* counters = nullptr;
   double tolerance;
+};
+
+/// How a pass runs its lanes.
+enum class BackwardPass {
+  kGiven,   // from `end`
+  kBurnIn,  // find `end` by a burn-in beyond the chunk (last chunk: dhT)
+  kMap,     // only the affine map, no gradients
 };
 
 }  // namespace pararnn::cuda

@@ -2,7 +2,7 @@
 // boundary between chunks, by a cooperative grid; its barrier; and what is counted.
 #pragma once
 
-#include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/lanes.hpp"
 
 namespace pararnn::cuda {
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "pararnn/core/affine.hpp"
-#include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/lanes.hpp"
 
 namespace pararnn::cuda {
 

@@ -7,8 +7,8 @@
 #include "cells/cell_registry.hpp"
 #include "cells/cpu_kernels.hpp"
 #include "ops/scan_kernels.hpp"
-#include "pararnn/cpu/backward.hpp"
-#include "pararnn/cpu/forward.hpp"
+#include "pararnn/cpu/scan_backward.hpp"
+#include "pararnn/cpu/scan_forward.hpp"
 
 namespace pararnn {
 namespace {
@@ -51,17 +51,8 @@ cpu::TensorView view_of(const Tensor& t) {
   return view;
 }
 
-ReadStatistics public_statistics(const cpu::Statistics& s) {
-  const ScanStatistics result{std::string(way_name(s.plan.way)),
-                              s.plan.chunk,
-                              s.plan.chunks,
-                              s.plan.burn_in,
-                              s.largest_mismatch,
-                              s.newton_iterations,
-                              s.columns,
-                              s.columns_corrected,
-                              s.columns_repaired};
-  return [result] { return result; };
+ReadStatistics read_later(const Statistics& statistics) {
+  return [result = public_statistics(statistics)] { return result; };
 }
 
 template <class T>
@@ -84,19 +75,18 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cpu(const Tensor& u_in, co
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
     const auto& kernels = cpu_kernels<scalar_t>(find_cell(cell));
     cpu::ForwardProblem<scalar_t> problem{};
-    problem.batch = sizes.batch;
-    problem.steps = sizes.steps;
-    problem.channels = sizes.channels;
+    problem.size = {sizes.batch, sizes.steps, sizes.channels, 0, 0, 0};
     problem.u = view_of(u);
     problem.y = view_of(y);
     problem.w = w.const_data_ptr<scalar_t>();
+    problem.h0 = h0 ? h0->const_data_ptr<scalar_t>() : nullptr;
+    problem.hT = hT.data_ptr<scalar_t>();
     problem.checkpoints = checkpoint_interval > 0 ? checkpoints.data_ptr<scalar_t>() : nullptr;
+    problem.tolerance = tolerance_for(tolerance, w.scalar_type());
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    const cpu::Statistics statistics = cpu::forward(
-        kernels, torch_executor(), problem, plan, tolerance_for(tolerance, w.scalar_type()),
-        h0 ? h0->const_data_ptr<scalar_t>() : nullptr, hT.data_ptr<scalar_t>());
+    const Statistics statistics = cpu::scan_forward(kernels, torch_executor(), problem, plan);
     remembers = 2 * statistics.columns_corrected > statistics.columns;
-    record_forward_statistics(public_statistics(statistics));
+    record_forward_statistics(read_later(statistics));
   });
   return {y, hT, checkpoints, remembers};
 }
@@ -113,19 +103,19 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cpu(const Tensor& u_in, const T
   AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "scan", [&] {
     const auto& kernels = cpu_kernels<scalar_t>(find_cell(cell));
     cpu::BackwardProblem<scalar_t> problem{};
-    problem.batch = sizes.batch;
-    problem.steps = sizes.steps;
-    problem.channels = sizes.channels;
+    problem.size = {sizes.batch, sizes.steps, sizes.channels, 0, 0, 0};
     problem.u = view_of(u);
     problem.dy = view_of(dy);
     problem.du = view_of(du);
     problem.w = w.const_data_ptr<scalar_t>();
     problem.checkpoints = checkpoints.const_data_ptr<scalar_t>();
-    problem.final_adjoint = dhT.const_data_ptr<scalar_t>();
+    problem.dhT = dhT.const_data_ptr<scalar_t>();
+    problem.dh0 = dh0.data_ptr<scalar_t>();
+    problem.dw = dw.data_ptr<scalar_t>();
+    problem.tolerance = tolerance_for(tolerance, w.scalar_type());
     const Plan plan = plan_for(sizes, kernels, way, chunk, burn_in);
-    record_backward_statistics(public_statistics(cpu::backward(
-        kernels, torch_executor(), problem, plan, tolerance_for(tolerance, w.scalar_type()),
-        dw.data_ptr<scalar_t>(), dh0.data_ptr<scalar_t>())));
+    record_backward_statistics(
+        read_later(cpu::scan_backward(kernels, torch_executor(), problem, plan)));
   });
   return {du, dw, dh0};
 }

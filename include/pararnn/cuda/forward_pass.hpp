@@ -8,7 +8,7 @@
 
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/input_ring.hpp"
-#include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/lanes.hpp"
 #include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
@@ -267,7 +267,7 @@ template <class Storage>
 inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4 : 8;
 
 /// All lanes once.
-template <class C, class Storage, int V, int W, bool kBurnIn, bool kWrite, bool kLinearize>
+template <class C, class Storage, int V, int W, ForwardPass kPass>
 __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
@@ -275,6 +275,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
   const Lane lane = lane_at(problem.size, V, index);
   using F = Forward<C, Storage, V, W>;
   const F forward(problem, lane);
+  constexpr bool kBurnIn = kPass != ForwardPass::kGiven, kMap = kPass == ForwardPass::kMap;
   if (kBurnIn) reset_verification<V>(problem, lane);
   auto m = F::identities();
   typename F::State h{};
@@ -286,9 +287,9 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
   } else {
     h = forward.load_boundary(problem.start);
   }
-  forward.template run<kBurnIn, kWrite, kLinearize>(first, h, m);
+  forward.template run<kBurnIn, !kMap, kMap>(first, h, m);
   forward.store_end(h);
-  if constexpr (kLinearize) forward.store_jacobian(m);
+  if constexpr (kMap) forward.store_jacobian(m);
 }
 
 }  // namespace pararnn::cuda

@@ -11,7 +11,7 @@
 
 #include "pararnn/core/affine.hpp"
 #include "pararnn/core/cell.hpp"
-#include "pararnn/cuda/lane.hpp"
+#include "pararnn/cuda/lanes.hpp"
 #include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
@@ -298,28 +298,28 @@ struct Backward {
 
 /// Blocks on a multiprocessor that a pass leaves registers for. 0 is the compiler's choice, which
 /// spills some of single and double numbers rather than take the registers that there are.
-template <class Storage, BackwardMode kMode>
+template <class Storage, BackwardPass kPass>
 inline constexpr int kLeastBlocks = sizeof(Storage) == 8 ||
-                                            (kMode == BackwardMode::kMap && sizeof(Storage) == 4)
+                                            (kPass == BackwardPass::kMap && sizeof(Storage) == 4)
                                         ? 4
                                         : 0;
 
 /// All lanes once. The last chunk's end is the final adjoint.
-template <class C, class Storage, int V, BackwardMode kMode>
-__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kMode>)
+template <class C, class Storage, int V, BackwardPass kPass>
+__global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kPass>)
     backward_pass(const __grid_constant__ BackwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
   using B = Backward<C, Storage, V>;
   const B backward(problem, lane);
-  if (kMode != BackwardMode::kGiven) reset_verification<V>(problem, lane);
-  if constexpr (kMode == BackwardMode::kMap) {
+  if (kPass != BackwardPass::kGiven) reset_verification<V>(problem, lane);
+  if constexpr (kPass == BackwardPass::kMap) {
     backward.run_map();
     return;
   }
   typename B::Adjoint mu{};
-  if constexpr (kMode == BackwardMode::kBurnIn) {
+  if constexpr (kPass == BackwardPass::kBurnIn) {
     mu = backward.burn_in();
     backward.template store_boundary<C::kState>(mu, problem.end);
   } else if (lane.chunk == problem.size.chunks - 1) {

@@ -43,7 +43,7 @@ PARARNN_FN Lane column_at(const Chunking& size, Int index) {
 PARARNN_FN Int thread_index() { return static_cast<Int>(blockIdx.x) * blockDim.x + threadIdx.x; }
 PARARNN_FN Int thread_count() { return static_cast<Int>(gridDim.x) * blockDim.x; }
 
-PARARNN_FN Int view_offset(const View& view, Int row, Int step, Int channel) {
+PARARNN_FN Int view_offset(const TensorView& view, Int row, Int step, Int channel) {
   const Int offset = row * view.batch_stride + step * view.step_stride + channel;
   const Int between = view.head_stride - view.head_width;
   // A division takes as long as many other operations.

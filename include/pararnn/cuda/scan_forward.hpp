@@ -1,0 +1,72 @@
+// The forward pass on the GPU, as its host sees it: the kernels of each way (docs/method.md).
+//
+//   sequential   one chunk
+//   speculative  b_p by a burn-in that starts early from zero; run all chunks, writing outputs
+//   newton       the same without outputs; correct every b_p; run all chunks, writing outputs
+//
+// and then, where there are several chunks, one kernel that verifies, corrects and repairs.
+#pragma once
+
+#include <vector>
+
+#include "pararnn/cuda/launcher.hpp"
+
+namespace pararnn::cuda {
+
+/// The kernels of a way, in the order of their launches. `decodes`: one step, without checkpoints.
+inline std::vector<Kernel> forward_kernels(Way way, Width width, bool decodes) {
+  const auto pass = [&](ForwardPass how) { return Kernel{Kernel::kForwardPass, width, how}; };
+  switch (way) {
+    case Way::kSequential:
+      if (decodes) return {{Kernel::kDecodeStep, {width.thread}}};
+      return {pass(ForwardPass::kGiven)};
+    case Way::kSpeculative:
+      return {pass(ForwardPass::kBurnIn), {Kernel::kForwardCorrect}};
+    case Way::kNewton:
+      return {pass(ForwardPass::kMap),
+              {Kernel::kForwardScan},
+              pass(ForwardPass::kGiven),
+              {Kernel::kForwardCorrect}};
+  }
+  __builtin_unreachable();
+}
+
+/// Two channels a thread take fewer instructions than one a thread, but are half as many warps to
+/// hide each other's latency: up to so many blocks on a multiprocessor, one a thread is faster.
+inline constexpr int kFewBlocks = 1;
+
+/// How many channels a thread takes, where a load may bring `pair` of them.
+inline Width forward_width(const Chunking& size, int pair, bool decodes, int multiprocessors) {
+  const Int lanes = size.batch * size.channels * size.chunks;
+  const bool few = lanes <= Int(kFewBlocks) * kThreadsPerBlock * pair * multiprocessors;
+  return {few && !decodes ? 1 : pair, pair};
+}
+
+/// Places the arrays of a pass of problem.size in `memory`, aligned to 256 bytes. Returns how many
+/// bytes they take; without memory that is all.
+inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void* memory) {
+  const Chunking& size = problem.size;
+  const Int columns = size.chunks > 1 ? size.batch * size.channels : 0;
+  const Int boundary = columns * size.chunks * cell.state * cell.arithmetic_bytes;
+  Workspace workspace(memory);
+  problem.start = workspace.add(boundary);
+  problem.end = workspace.add(boundary);
+  problem.jacobian = workspace.add(boundary * cell.state);
+  problem.failing = static_cast<unsigned char*>(workspace.add(columns));
+  problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
+  return workspace.size();
+}
+
+/// Runs a cell's recurrence. `problem` names tensors, tolerance, the workspace, and how the plan
+/// cuts the sequence. `pair` is how many neighbouring channels of u and y can be read as one, 1 or
+/// 2 (2 for numbers of two bytes).
+template <Launcher L>
+void scan_forward(const L& launcher, ForwardProblem problem, Way way, int pair) {
+  if (problem.size.chunks == 1) way = Way::kSequential;
+  problem.have_jacobians = way == Way::kNewton;
+  const bool decodes = problem.size.steps == 1 && !problem.checkpoints;
+  const Width width = forward_width(problem.size, pair, decodes, launcher.multiprocessors());
+  launch_all(launcher, forward_kernels(way, width, decodes), problem);
+}
+
+}  // namespace pararnn::cuda
