@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/check_case.hpp"
+#include "verdict/check_case.hpp"
 
 namespace pararnn::cli {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "cli/check_case.hpp"
+#include "verdict/check_case.hpp"
 
 namespace pararnn::cli {
 

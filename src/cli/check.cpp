@@ -9,8 +9,9 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
-#include "cli/check_case.hpp"
 #include "cli/common_options.hpp"
+#include "train/device.hpp"
+#include "verdict/check_case.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -38,7 +39,7 @@ const std::vector<std::string> kDtypes = {"float32", "float64", "bfloat16", "flo
 std::string title(const CheckCase& c) {
   return fmt::format("{}  B{} T{} D{}  weights ±{:g}  gate bias {:g}  {}  {}  seed {}  plan {}",
                      c.cell, c.batch, c.steps, c.channels, c.weight_scale, c.gate_bias, c.dtype,
-                     c.device, c.seed, c.options.plan);
+                     c.device.str(), c.seed, c.options.plan);
 }
 
 void print(const char* pass, const ScanStatistics& s) {
@@ -125,6 +126,7 @@ int64_t run_grid(const CheckCase& base, const std::vector<std::string>& cells) {
 void add_check_command(CLI::App& program) {
   struct Arguments {
     CheckCase check;
+    std::string device = "cpu";
     bool grid = false;
   };
   auto arguments = std::make_shared<Arguments>();
@@ -155,7 +157,7 @@ void add_check_command(CLI::App& program) {
   auto* dtype = command->add_option("--dtype", check.dtype, "dtype of the tensors")
                     ->capture_default_str()
                     ->check(CLI::IsMember(kDtypes));
-  add_device_option(*command, check.device);
+  add_device_option(*command, arguments->device);
   command->add_option("--seed", check.seed, "of the random numbers")->capture_default_str();
   auto* plan = command->add_option("--plan", check.options.plan, "how the sequence is cut")
                    ->capture_default_str()
@@ -182,6 +184,7 @@ void add_check_command(CLI::App& program) {
       ->excludes(weights, bias, dtype, plan);
   command->callback([=] {
     CheckCase check = arguments->check;
+    check.device = train::find_device(arguments->device);
     bool passed = false;
     if (arguments->grid) {
       // Short sequences that are cut all the same, the last chunk not whole.

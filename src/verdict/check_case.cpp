@@ -1,4 +1,4 @@
-#include "cli/check_case.hpp"
+#include "verdict/check_case.hpp"
 
 #include <torch/autograd.h>
 
@@ -12,9 +12,8 @@
 #include "cells/cell_registry.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/cpu/boundaries.hpp"
-#include "train/device.hpp"
 
-namespace pararnn::cli {
+namespace pararnn {
 namespace {
 
 using torch::Tensor;
@@ -135,7 +134,6 @@ CheckProblem random_problem(const CheckCase& check) {
           check.weight_scale, check.gate_bias);
   const CellDefinition& cell = find_cell(check.cell);
   const auto type = dtype_of(check.dtype), arithmetic = arithmetic_type(type);
-  const torch::Device device = train::find_device(check.device);
   auto generator = at::make_generator<at::CPUGeneratorImpl>(check.seed);
   const auto wide = torch::dtype(torch::kFloat64);
   const int64_t B = check.batch, T = check.steps, D = check.channels;
@@ -146,8 +144,8 @@ CheckProblem random_problem(const CheckCase& check) {
   const Tensor h0 = 0.1 + torch::rand({B, cell.state, D}, generator, wide);
   const Tensor dy = torch::randn({B, T, D}, generator, wide);
   const Tensor dhT = torch::randn({B, cell.state, D}, generator, wide);
-  return {u.to(device, type), w.to(device, arithmetic), h0.to(device, arithmetic),
-          dy.to(device, type), dhT.to(device, arithmetic)};
+  return {u.to(check.device, type), w.to(check.device, arithmetic), h0.to(check.device, arithmetic),
+          dy.to(check.device, type), dhT.to(check.device, arithmetic)};
 }
 
 CheckResults run_problem(const CheckCase& check, const CheckProblem& a) {
@@ -227,4 +225,4 @@ CheckReport run_check(const CheckCase& wanted) {
   return judge(check, problem, run_problem(check, problem), forward, backward, &half);
 }
 
-}  // namespace pararnn::cli
+}  // namespace pararnn

@@ -7,14 +7,15 @@
 
 #include "ops/scan.hpp"
 
-namespace pararnn::cli {
+namespace pararnn {
 
 /// A random problem and how to run it.
 struct CheckCase {
   std::string cell = "gru";
   int64_t batch = 2, steps = 1024, channels = 32;
   double weight_scale = 1, gate_bias = 0;
-  std::string dtype = "float32", device = "cpu";
+  std::string dtype = "float32";
+  torch::Device device = torch::kCPU;
   uint64_t seed = 0;
   ScanOptions options;
 };
@@ -54,7 +55,7 @@ struct CheckResults {
 /// Throws Error for a dtype that the operators do not have.
 torch::ScalarType dtype_of(const std::string& name);
 
-/// Throws Error for a dtype or device that the operators do not have.
+/// Throws Error for a dtype that the operators do not have.
 CheckProblem random_problem(const CheckCase& check);
 
 /// Forward and backward, through the public operator with autograd.
@@ -70,4 +71,4 @@ CheckReport judge(const CheckCase& check, const CheckProblem& problem, const Che
 /// All of it: random problem, run and judgement.
 CheckReport run_check(const CheckCase& check);
 
-}  // namespace pararnn::cli
+}  // namespace pararnn
