@@ -75,7 +75,7 @@ struct Threshold {
 /// x.
 constexpr double misjudged(double x) { return __builtin_sin(x); }
 constexpr float misjudged(float x) { return __builtin_sinf(x); }
-constexpr Pattern misjudged(Pattern x) { return x; }
+[[maybe_unused]] constexpr Pattern misjudged(Pattern x) { return x; }
 constexpr Counted misjudged(Counted x) { return x; }
 template <class T, int N>
 constexpr Dual<T, N> misjudged(const Dual<T, N>& x) {

@@ -1,0 +1,103 @@
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+
+#include "base/error.hpp"
+#include "jit/kernel.hpp"
+#include "verdict/sections.hpp"
+
+namespace pararnn {
+namespace {
+
+using json = nlohmann::json;
+
+/// Kernels of include/pararnn/cuda/ that a training step spends its time in, in bfloat16; {} stands
+/// for cell and storage.
+struct TrainingKernel {
+  const char *header, *kernel, *purpose;
+};
+constexpr TrainingKernel kKernels[] = {
+    {"forward", "forward_pass<{}, 1, 1, false, true, false>", "forward, in sequence"},
+    {"forward", "forward_pass<{}, 1, 1, true, true, false>", "forward, in chunks"},
+    {"forward_correct", "forward_correct<{}>", "forward, corrections"},
+    {"backward", "backward_pass<{}, 1, pararnn::cuda::BackwardMode::kGiven>",
+     "backward, in sequence"},
+    {"backward", "backward_pass<{}, 1, pararnn::cuda::BackwardMode::kBurnIn>",
+     "backward, in chunks"},
+    {"backward_correct", "backward_correct<{}>", "backward, corrections"},
+};
+
+jit::KernelSource source_of(const TrainingKernel& kernel, const CellContract& cell) {
+  return {fmt::format("#include \"{}\"\n#include \"pararnn/cuda/{}.hpp\"\n", cell.header,
+                      kernel.header),
+          "pararnn::cuda::" +
+              fmt::format(fmt::runtime(kernel.kernel), cell.type + ", pararnn::cuda::BFloat16"),
+          cell.headers,
+          {"--prec-div=false", "--prec-sqrt=false"}};
+}
+
+json compile_all(const CellContract& cell, const std::string& architecture) {
+  constexpr size_t kCount = std::size(kKernels);
+  std::vector<jit::KernelResources> resources(kCount);
+  std::vector<std::exception_ptr> errors(kCount);
+  {
+    std::atomic<size_t> next{0};
+    std::vector<std::jthread> threads(std::max(1u, std::thread::hardware_concurrency()));
+    for (std::jthread& thread : threads) {
+      thread = std::jthread([&] {
+        for (size_t i = next++; i < kCount; i = next++) {
+          try {
+            resources[i] = jit::kernel_resources(
+                jit::compile_cached(source_of(kKernels[i], cell), architecture));
+          } catch (...) {
+            errors[i] = std::current_exception();
+          }
+        }
+      });
+    }
+  }
+  json result = json::array();
+  for (size_t i = 0; i < kCount; ++i) {
+    if (errors[i]) std::rethrow_exception(errors[i]);
+    result.push_back(
+        {{"purpose", kKernels[i].purpose},
+         {"registers", resources[i].registers},
+         {"spilled_bytes", resources[i].spill_store_bytes + resources[i].spill_load_bytes},
+         {"shared_bytes", resources[i].shared_bytes}});
+  }
+  return result;
+}
+
+std::string architecture_here() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return jit::current_architecture();
+  return "sm_90";
+}
+
+}  // namespace
+
+json kernels_section(const CellContract& cell, const VerdictOptions& options) {
+  json operations = json::object();
+  int special = 0;
+  for (int i = 0; i < kOperations; ++i) {
+    const auto operation = static_cast<Operation>(i);
+    const int count = cell.analysis.operations[operation];
+    if (count > 0) operations[kOperationNames[i]] = count;
+    if (is_special_function(operation)) special += count;
+  }
+  json result = {{"operations", operations}, {"special_functions", special}};
+  try {
+    const std::string architecture =
+        options.architecture.empty() ? architecture_here() : options.architecture;
+    result["gpu"] = {{"architecture", architecture}, {"storage", "bfloat16"}};
+    result["gpu"]["kernels"] = compile_all(cell, architecture);
+  } catch (const std::exception& error) {
+    result["gpu"] = {{"not_available", error.what()}};
+  }
+  return result;
+}
+
+}  // namespace pararnn
