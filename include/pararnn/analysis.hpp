@@ -43,7 +43,7 @@ constexpr Vec<T, N> gathered(const T* values) {
 template <Cell C, class T>
 void analysed_step(const T* h, const T* u, const T* w, T* next) {
   const Vec<T, C::kState> result =
-      C::step(gathered<C::kState>(h), gathered<C::kInputs>(u), gathered<C::kParams>(w));
+      next_state<C>(gathered<C::kState>(h), gathered<C::kInputs>(u), gathered<C::kParams>(w));
   for (int s = 0; s < C::kState; ++s) next[s] = result[s];
 }
 

@@ -14,7 +14,6 @@
 #include "cli/bench_validate.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/plan.hpp"
-#include "verdict/cell_reference.hpp"
 
 namespace pararnn::cli {
 namespace {

@@ -33,16 +33,17 @@ json steps_or_null(int64_t steps) { return steps < 0 ? json(nullptr) : json(step
 json contract_section(const CellContract& cell) {
   json side = json::array();
   for (const int input : cell.roles.side_inputs) side.push_back(cell.inputs[size_t(input)]);
-  json result = {{"summary", cell.summary},
+  json result = {{"summary", cell.definition.summary},
+                 {"source", cell.definition.origin},
                  {"state", cell.state},
                  {"inputs", cell.inputs},
                  {"params", cell.params},
                  {"side_inputs", side},
                  {"memory_input", nullptr},
                  {"biased_input", cell.inputs[size_t(cell.roles.memory_input)]}};
-  if (cell.has_memory_input) {
-    result["memory_input"] = cell.inputs[size_t(cell.roles.memory_input)];
-    result["memory_direction"] = cell.roles.memory_direction;
+  if (cell.definition.memory_input >= 0) {
+    result["memory_input"] = cell.inputs[size_t(cell.definition.memory_input)];
+    result["memory_direction"] = cell.definition.memory_direction;
   }
   return result;
 }

@@ -57,7 +57,7 @@ void time_once(const CheckCase& c, const CheckProblem& problem, Times& times) {
 
 json cost_on(const torch::Device& device, const CellContract& cell) {
   constexpr int kRepeats = 9;
-  const CheckCase own = timed_case(cell.name, device), gru = timed_case("gru", device);
+  const CheckCase own = timed_case(cell.definition.key(), device), gru = timed_case("gru", device);
   const CheckProblem own_problem = random_problem(own), gru_problem = random_problem(gru);
   Times own_times, gru_times, discarded;
   time_once(own, own_problem, discarded);

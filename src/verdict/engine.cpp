@@ -21,7 +21,7 @@ json check_on(const torch::Device& device, const CellContract& cell) {
       for (const char* dtype : {"float32", "float64"}) {
         for (const char* plan : {"sequential", "speculative", "newton"}) {
           CheckCase check;
-          check.cell = cell.name;
+          check.cell = cell.definition.key();
           check.batch = 1;
           check.steps = 300;  // the last chunk is not whole
           check.channels = 8;

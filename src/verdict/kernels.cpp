@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "jit/kernel.hpp"
+#include "jit/scan_kernels.hpp"
 #include "verdict/sections.hpp"
 
 namespace pararnn {
@@ -14,32 +15,32 @@ namespace {
 
 using json = nlohmann::json;
 
-/// Kernels of include/pararnn/cuda/ that a training step spends its time in, in bfloat16; {} stands
-/// for cell and storage.
+/// The kernels that a training step spends its time in, in bfloat16.
 struct TrainingKernel {
-  const char *header, *kernel, *purpose;
+  cuda::Kernel kernel;
+  const char* purpose;
 };
 constexpr TrainingKernel kKernels[] = {
-    {"forward", "forward_pass<{}, 1, 1, false, true, false>", "forward, in sequence"},
-    {"forward", "forward_pass<{}, 1, 1, true, true, false>", "forward, in chunks"},
-    {"forward_correct", "forward_correct<{}>", "forward, corrections"},
-    {"backward", "backward_pass<{}, 1, pararnn::cuda::BackwardMode::kGiven>",
+    {{.name = cuda::Kernel::kForwardPass, .forward = cuda::ForwardPass::kGiven},
+     "forward, in sequence"},
+    {{.name = cuda::Kernel::kForwardPass, .forward = cuda::ForwardPass::kBurnIn},
+     "forward, in chunks"},
+    {{.name = cuda::Kernel::kForwardCorrect}, "forward, corrections"},
+    {{.name = cuda::Kernel::kBackwardPass, .backward = cuda::BackwardPass::kGiven},
      "backward, in sequence"},
-    {"backward", "backward_pass<{}, 1, pararnn::cuda::BackwardMode::kBurnIn>",
+    {{.name = cuda::Kernel::kBackwardPass, .backward = cuda::BackwardPass::kBurnIn},
      "backward, in chunks"},
-    {"backward_correct", "backward_correct<{}>", "backward, corrections"},
+    {{.name = cuda::Kernel::kBackwardCorrect}, "backward, corrections"},
 };
 
-jit::KernelSource source_of(const TrainingKernel& kernel, const CellContract& cell) {
-  return {fmt::format("#include \"{}\"\n#include \"pararnn/cuda/{}.hpp\"\n", cell.header,
-                      kernel.header),
-          "pararnn::cuda::" +
-              fmt::format(fmt::runtime(kernel.kernel), cell.type + ", pararnn::cuda::BFloat16"),
-          cell.headers,
-          {"--prec-div=false", "--prec-sqrt=false"}};
+jit::KernelSource source_of(const TrainingKernel& kernel, const CellDefinition& cell) {
+  jit::KernelSource source =
+      jit::scan_kernel_source(kernel.kernel, kCellHeader, cell.type, "pararnn::cuda::BFloat16");
+  source.headers = headers_of(cell);
+  return source;
 }
 
-json compile_all(const CellContract& cell, const std::string& architecture) {
+json compile_all(const CellDefinition& cell, const std::string& architecture) {
   constexpr size_t kCount = std::size(kKernels);
   std::vector<jit::KernelResources> resources(kCount);
   std::vector<std::exception_ptr> errors(kCount);
@@ -93,7 +94,7 @@ json kernels_section(const CellContract& cell, const VerdictOptions& options) {
     const std::string architecture =
         options.architecture.empty() ? architecture_here() : options.architecture;
     result["gpu"] = {{"architecture", architecture}, {"storage", "bfloat16"}};
-    result["gpu"]["kernels"] = compile_all(cell, architecture);
+    result["gpu"]["kernels"] = compile_all(cell.definition, architecture);
   } catch (const std::exception& error) {
     result["gpu"] = {{"not_available", error.what()}};
   }

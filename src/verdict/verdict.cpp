@@ -8,7 +8,7 @@ namespace pararnn {
 nlohmann::json verdict(const std::string& cell, const VerdictOptions& options) {
   using json = nlohmann::json;
   const CellContract contract = cell_contract(cell);
-  json result = {{"cell", cell}, {"version", version()}};
+  json result = {{"cell", contract.definition.name}, {"version", version()}};
   const auto section = [&](const char* name, const auto& work) {
     options.progress(name);
     try {

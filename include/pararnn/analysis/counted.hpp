@@ -20,10 +20,13 @@ enum class Operation {
   kTanh,
   kSigmoid,
   kSoftplus,
+  kSin,
+  kCos,
+  kErf,
 };
 inline constexpr const char* kOperationNames[] = {
-    "addition", "multiplication", "division", "comparison", "exp",
-    "log",      "sqrt",           "tanh",     "sigmoid",    "softplus"};
+    "addition", "multiplication", "division", "comparison", "exp", "log", "sqrt",
+    "tanh",     "sigmoid",        "softplus", "sin",        "cos", "erf"};
 inline constexpr int kOperations = static_cast<int>(sizeof(kOperationNames) / sizeof(char*));
 
 /// Whether an operation is a function of its own rather than arithmetic: what a step's time is
@@ -36,13 +39,20 @@ struct OperationCounts {
   constexpr int operator[](Operation operation) const { return of[static_cast<int>(operation)]; }
 };
 
-class Counted {
+class Counted : public Scalar<Counted> {
  public:
+  /// A comparison is known only by who counts what it chooses.
+  struct MaskBits {
+    OperationCounts* counts = nullptr;
+    constexpr MaskBits operator&(MaskBits other) const { return counts ? *this : other; }
+    constexpr MaskBits operator|(MaskBits other) const { return counts ? *this : other; }
+    constexpr MaskBits operator!() const { return *this; }
+  };
+
   constexpr Counted() = default;
   /// Constants.
-  constexpr Counted(int) {}
-  constexpr Counted(float) {}
-  constexpr Counted(double) {}
+  template <Literal L>
+  constexpr Counted(L) {}
   /// A variable, whose operations are added to `counts`.
   constexpr explicit Counted(OperationCounts* counts) : counts_(counts) {}
 
@@ -61,11 +71,13 @@ class Counted {
   /// A change of sign costs nothing: it goes into the operation that follows.
   friend constexpr Counted operator-(Counted a) { return a; }
 
-  /// A mask is known only by who counts what it chooses.
-  friend constexpr Counted less(Counted a, Counted b) { return a.with(b, Operation::kComparison); }
-  friend constexpr Counted is_nan(Counted x) { return x; }
-  friend constexpr Counted select(Counted mask, Counted a, Counted b) {
-    return Counted(mask.counts_ ? mask.counts_ : a.counts_ ? a.counts_ : b.counts_);
+  friend constexpr Mask<Counted> less(Counted a, Counted b) {
+    return Mask<Counted>({a.with(b, Operation::kComparison).counts_});
+  }
+  friend constexpr Mask<Counted> less_equal(Counted a, Counted b) { return less(a, b); }
+  friend constexpr Mask<Counted> is_nan(Counted x) { return Mask<Counted>({x.counts_}); }
+  friend constexpr Counted select(MaskBits mask, Counted a, Counted b) {
+    return Counted(mask.counts ? mask.counts : a.counts_ ? a.counts_ : b.counts_);
   }
 
   friend constexpr Counted exp(Counted x) { return x.with({}, Operation::kExp); }
@@ -75,6 +87,10 @@ class Counted {
   friend constexpr Counted tanh(Counted x) { return x.with({}, Operation::kTanh); }
   friend constexpr Counted sigmoid(Counted x) { return x.with({}, Operation::kSigmoid); }
   friend constexpr Counted softplus(Counted x) { return x.with({}, Operation::kSoftplus); }
+  friend constexpr Counted sin(Counted x) { return x.with({}, Operation::kSin); }
+  friend constexpr Counted cos(Counted x) { return x.with({}, Operation::kCos); }
+  friend constexpr Counted erf(Counted x) { return x.with({}, Operation::kErf); }
+  friend constexpr Counted floor(Counted x) { return x; }
   friend constexpr Counted abs(Counted x) { return x; }
 
  private:
