@@ -1,10 +1,12 @@
-// Every cell of the registry: derivatives are those of the step, and structure is structure.
+// Every cell of the registry and of examples/cells: derivatives are those of the step, and
+// structure is structure.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 #include <set>
 
+#include "catalogue.hpp"
 #include "pararnn/cells.hpp"
 #include "pararnn/core/bounded.hpp"
 
@@ -73,8 +75,8 @@ struct WithoutEnd<testing::Types<Done...>, End> {
 template <class... Done, class First, class... Rest>
 struct WithoutEnd<testing::Types<Done...>, First, Rest...>
     : WithoutEnd<testing::Types<Done..., First>, Rest...> {};
-#define PARARNN_TYPE(name, Type, summary) Type,
-using Registry = WithoutEnd<testing::Types<>, PARARNN_CELLS(PARARNN_TYPE) End>::type;
+#define PARARNN_TYPE(name, Type) Type,
+using Registry = WithoutEnd<testing::Types<>, PARARNN_ALL_CELLS(PARARNN_TYPE) End>::type;
 #undef PARARNN_TYPE
 TYPED_TEST_SUITE(EngineCell, Registry);
 

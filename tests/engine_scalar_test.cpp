@@ -2,14 +2,14 @@
 // value is refused with the reason.
 #include <gtest/gtest.h>
 
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <type_traits>
 
+#include "engine_compiler.hpp"
 #include "pararnn/cells.hpp"
 #include "pararnn/core/bounded.hpp"
+#include "pararnn/core/constant.hpp"
 #include "pararnn/cpu/simd.hpp"
 
 namespace pararnn {
@@ -26,6 +26,7 @@ template <class A>
 double value_of(const Bounded<A>& x) {
   return x.value;
 }
+double value_of(Constant x) { return x.value; }
 template <class T, int W>
 double value_of(const cpu::Batch<T, W>& x) {
   for (int i = 0; i < W; ++i) {
@@ -54,6 +55,10 @@ template <class F, int W>
 struct PlainOf<cpu::Batch<F, W>> {
   using type = F;
 };
+template <>
+struct PlainOf<Constant> {
+  using type = double;
+};
 template <class T, int N>
 struct PlainOf<Dual<T, N>> : PlainOf<T> {};
 
@@ -74,7 +79,7 @@ template <class T>
 class EngineScalar : public testing::Test {};
 using Scalars =
     testing::Types<Number<float>, Number<double>, FloatBatch, DoubleBatch, Bounded<float>,
-                   Bounded<double>, Dual<Number<float>, 2>, Dual<Number<double>, 3>,
+                   Bounded<double>, Constant, Dual<Number<float>, 2>, Dual<Number<double>, 3>,
                    Dual<FloatBatch, 2>, Dual<Dual<Number<double>, 1>, 2>,
                    Dual<Dual<DoubleBatch, 3>, 1>, Dual<Bounded<float>, 2>>;
 TYPED_TEST_SUITE(EngineScalar, Scalars);
@@ -186,19 +191,36 @@ TEST(EngineScalars, BoundsOfMasksAreTheirCertainty) {
   EXPECT_GE(select(low < near, B(1), B(2)).error, 1);
 }
 
-/// What the compiler says of a file with this text; empty if it compiles.
-std::string compiler_says(const std::string& text) {
-  const std::string command = std::string(PARARNN_CXX) + " -std=c++20 -fsyntax-only -I" +
-                              PARARNN_INCLUDE + " -x c++ - 2>&1 <<'END'\n" + text + "\nEND\n";
-  std::FILE* pipe = popen(command.c_str(), "r");
-  std::string said;
-  std::array<char, 4096> buffer;
-  while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
-    said.append(buffer.data(), size);
-  }
-  const int status = pclose(pipe);
-  EXPECT_EQ(status == 0, said.empty()) << said;
-  return said;
+TEST(EngineScalars, ConstantsAreWhatTheCLibraryComputes) {
+  const auto expect = [](const char* name, auto&& constant, auto&& right, double low, double high) {
+    for (int i = 0; i <= 1000; ++i) {
+      const double x = low + (high - low) * i / 1000, expected = right(x);
+      EXPECT_NEAR(constant(Constant(x)).value, expected, 4e-14 * (1 + std::abs(expected)))
+          << name << " of " << x;
+    }
+  };
+#define EXPECT_LIKE_STD(f, low, high) \
+  expect(                             \
+      #f, [](Constant x) { return f(x); }, [](double x) { return std::f(x); }, low, high)
+  EXPECT_LIKE_STD(exp, -40, 40);
+  EXPECT_LIKE_STD(log, 1e-3, 1e6);
+  EXPECT_LIKE_STD(sqrt, 0, 1e6);
+  EXPECT_LIKE_STD(tanh, -30, 30);
+  EXPECT_LIKE_STD(sin, -100, 100);
+  EXPECT_LIKE_STD(cos, -100, 100);
+  EXPECT_LIKE_STD(erf, -7, 7);
+  EXPECT_LIKE_STD(floor, -10, 10);
+  EXPECT_LIKE_STD(abs, -10, 10);
+#undef EXPECT_LIKE_STD
+  // No step of it leaves the constants, whatever it meets.
+  constexpr Constant zero = 0, most = exp(Constant(1000)), undefined = zero / zero;
+  constexpr Constant more = most * most + most, least = -most / zero, tiny = exp(-most) * 1e-300;
+  EXPECT_EQ(undefined.value, 0);
+  EXPECT_EQ(most.value, 1e100);
+  EXPECT_EQ(more.value, 1e100);
+  EXPECT_EQ(least.value, -1e100);
+  EXPECT_EQ(tiny.value, 0);
+  EXPECT_EQ(log(zero).value, -1e100);
 }
 
 /// A cell whose step is `body`, and the claim that it is one.

@@ -3,19 +3,39 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <pararnn/cells.hpp>
+#include <fstream>
+#include <pararnn/core/description.hpp>
 #include <sstream>
 
+#include "catalogue.hpp"
 #include "jit_ptx.hpp"
 
 namespace pararnn::jit {
 namespace {
 
-constexpr std::pair<const char*, const char*> kCells[] = {
-#define CELL(name, Type, summary) {#name, #Type},
-    PARARNN_CELLS(CELL)
-#undef CELL
+struct CellText {
+  std::string type;
+  Header header;
+  std::string description;
 };
+
+/// The built-in cells and those of examples/cells, each as a file of a user's.
+std::vector<CellText> all_cells() {
+  const auto read = [](const std::string& path) {
+    std::ifstream file(PARARNN_SOURCE "/" + path);
+    require(file.good(), "cannot read {}", path);
+    return Header{path, {std::istreambuf_iterator<char>(file), {}}};
+  };
+  return {
+#define PARARNN_BUILT_IN(name, Type) \
+  {#Type, read("include/pararnn/cells/" #name ".hpp"), kDescription<Type>.data},
+#define PARARNN_OF_CATALOGUE(name, Type) \
+  {#Type, read("examples/cells/" #name ".hpp"), kDescription<Type>.data},
+      PARARNN_CELLS(PARARNN_BUILT_IN) PARARNN_CATALOGUE(PARARNN_OF_CATALOGUE)
+#undef PARARNN_OF_CATALOGUE
+#undef PARARNN_BUILT_IN
+  };
+}
 
 /// The step, its linearization and its derivatives, in floats.
 std::string derivatives_of(const std::string& header, const std::string& type) {
@@ -49,10 +69,34 @@ std::string double_instructions(const std::string& ptx) {
 }
 
 TEST(JitCell, SinglePrecisionStaysSingle) {
-  for (const auto& [name, type] : kCells) {
-    const std::string ptx = ptx_of(derivatives_of(fmt::format("pararnn/cells/{}.hpp", name), type));
-    EXPECT_NE(ptx.find(".f32"), ptx.npos) << name;
-    EXPECT_EQ(double_instructions(ptx), "") << name;
+  for (const CellText& cell : all_cells()) {
+    const std::string ptx = ptx_of(derivatives_of(cell.header.name, cell.type), {cell.header});
+    EXPECT_NE(ptx.find(".f32"), ptx.npos) << cell.type;
+    EXPECT_EQ(double_instructions(ptx), "") << cell.type;
+  }
+}
+
+TEST(JitCell, DescriptionsAreThoseOfTheCompilerForTheHost) {
+  for (const CellText& cell : all_cells()) {
+    const std::string ptx = ptx_of(fmt::format(R"(
+#include "{}"
+#include "pararnn/core/description.hpp"
+using namespace pararnn;
+extern "C" __device__ decltype(kDescription<{}>) description = kDescription<{}>;
+)",
+                                               cell.header.name, cell.type, cell.type),
+                                   {cell.header});
+    // .global .align 1 .b8 description[159] = {115, 116, ...};
+    const size_t at = ptx.find(" description[");
+    ASSERT_NE(at, ptx.npos) << ptx;
+    const size_t begin = ptx.find('{', at), end = ptx.find('}', at);
+    std::istringstream numbers(ptx.substr(begin + 1, end - begin - 1));
+    std::string text;
+    for (std::string number; std::getline(numbers, number, ',');) {
+      text += static_cast<char>(std::stoi(number));
+    }
+    // PTX leaves zeros at the end of an array out.
+    EXPECT_EQ(text.substr(0, text.find('\0')), cell.description);
   }
 }
 

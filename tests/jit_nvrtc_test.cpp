@@ -65,7 +65,7 @@ TEST_P(CellOnGpu, CompilesWithoutSpills) {
 }
 
 constexpr std::pair<const char*, const char*> kCells[] = {
-#define CELL(name, Type, summary) {#name, #Type},
+#define CELL(name, Type) {#name, #Type},
     PARARNN_CELLS(CELL)
 #undef CELL
 };

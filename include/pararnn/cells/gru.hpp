@@ -9,6 +9,10 @@ namespace pararnn {
 /// Inputs and parameters in the order z, r, c. A negative bias of u_z gives long memory.
 struct Gru {
   static constexpr int kState = 1, kInputs = 3, kParams = 3;
+  static constexpr const char* kSummary = "gated recurrent unit";
+  static constexpr const char* kStateNames[] = {"h"};
+  static constexpr const char* kInputNames[] = {"z", "r", "c"};
+  static constexpr const char* kParamNames[] = {"w_z", "w_r", "w_c"};
 
   template <class T>
   PARARNN_FN static Vec<T, 1> step(const Vec<T, 1>& h, const Vec<T, 3>& u, const Vec<T, 3>& w) {

@@ -9,6 +9,10 @@ namespace pararnn {
 ///   f, i, o = σ(u + w h),  g = tanh(u_g + w_g h),  c ← f c + i g,  h ← o tanh(c).
 struct Lstm {
   static constexpr int kState = 2, kInputs = 4, kParams = 4;
+  static constexpr const char* kSummary = "long short-term memory";
+  static constexpr const char* kStateNames[] = {"h", "c"};
+  static constexpr const char* kInputNames[] = {"f", "i", "o", "g"};
+  static constexpr const char* kParamNames[] = {"w_f", "w_i", "w_o", "w_g"};
 
   template <class T>
   PARARNN_FN static Vec<T, 2> step(const Vec<T, 2>& state, const Vec<T, 4>& u, const Vec<T, 4>& w) {

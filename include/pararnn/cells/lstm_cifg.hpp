@@ -10,6 +10,10 @@ namespace pararnn {
 ///   o = σ(u_o + w_o h + p_o c) with the new c,  h ← o tanh(c).
 struct LstmCifg {
   static constexpr int kState = 2, kInputs = 3, kParams = 5;
+  static constexpr const char* kSummary = "LSTM with coupled gates and peepholes";
+  static constexpr const char* kStateNames[] = {"h", "c"};
+  static constexpr const char* kInputNames[] = {"f", "z", "o"};
+  static constexpr const char* kParamNames[] = {"w_f", "w_z", "w_o", "p_f", "p_o"};
 
   template <class T>
   PARARNN_FN static Vec<T, 2> step(const Vec<T, 2>& state, const Vec<T, 3>& u, const Vec<T, 5>& w) {

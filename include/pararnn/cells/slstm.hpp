@@ -13,6 +13,10 @@ namespace pararnn {
 /// kSmallest keeps the quotient defined when the first input gate underflows.
 struct Slstm {
   static constexpr int kState = 4, kInputs = 4, kParams = 4;
+  static constexpr const char* kSummary = "LSTM with exponential gating, normaliser and stabiliser";
+  static constexpr const char* kStateNames[] = {"h", "c", "n", "m"};
+  static constexpr const char* kInputNames[] = {"f", "i", "z", "o"};
+  static constexpr const char* kParamNames[] = {"w_f", "w_i", "w_z", "w_o"};
   static constexpr float kSmallest = 1e-30f;
 
   template <class T>
@@ -26,7 +30,7 @@ struct Slstm {
     const T c = forget * state[1] + input * tanh(u[2] + w[2] * h);
     const T n = forget * state[2] + input;
     const T o = sigmoid(u[3] + w[3] * h);
-    return {o * (c / max(n, T(kSmallest))), c, n, m};
+    return {o * (c / max(n, kSmallest)), c, n, m};
   }
 };
 
