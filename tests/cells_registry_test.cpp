@@ -72,7 +72,7 @@ double engine_against_loop(const CellDefinition& cell) {
   problem.hT = hT.data();
   problem.tolerance = kDefaultTolerance<T>;
   cpu::scan_forward<T>(cpu_kernels<T>(cell), cpu::serial_executor(), problem,
-                  {Way::kSpeculative, 48, 7, 16});
+                       {Way::kSpeculative, 48, 7, 16});
   double largest = 0;
   for (size_t i = 0; i < y.size(); ++i)
     largest = std::max<double>(largest, std::abs(y[i] - y_loop[i]));

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <random>
-#include <set>
 
 #include "catalogue.hpp"
 #include "pararnn/cells.hpp"
@@ -182,30 +181,6 @@ TYPED_TEST(EngineCell, BoundsEncloseTheRoundingOfSinglePrecision) {
     }
   }
   EXPECT_GT(closest, 0.02) << "the bounds are too wide to tell anything";
-}
-
-TEST(EngineCells, TheRegistryHasTheSizesOfTheCells) {
-  EXPECT_GE(cell_registry().size(), 5u);
-  EXPECT_EQ(find_cell("gru").inputs, Gru::kInputs);
-  EXPECT_EQ(find_cell("slstm").state, Slstm::kState);
-  std::set<std::string_view> names;
-  for (const CellInfo& cell : cell_registry()) {
-    EXPECT_TRUE(names.insert(cell.name).second) << cell.name;
-    EXPECT_FALSE(cell.summary.empty());
-  }
-}
-
-TEST(EngineCells, AnUnknownNameIsToldWithTheNamesThereAre) {
-  try {
-    find_cell("perceptron");
-    FAIL();
-  } catch (const Error& error) {
-    const std::string sentence = error.what();
-    EXPECT_NE(sentence.find("perceptron"), sentence.npos);
-    for (const CellInfo& cell : cell_registry()) {
-      EXPECT_NE(sentence.find(std::string(cell.name)), sentence.npos);
-    }
-  }
 }
 
 }  // namespace

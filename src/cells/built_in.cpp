@@ -23,7 +23,7 @@ std::string embedded_text(const std::string& name) {
 const std::vector<CellDefinition>& built_in_cells() {
 #define PARARNN_DEFINITION(name, Type)                                                        \
   describe_cell("#line 1 \"" #name ".hpp\"\n" + embedded_text("pararnn/cells/" #name ".hpp"), \
-                "pararnn::" #Type, kDescription<Type>.text),
+                "pararnn::" #Type, kDescription<Type>.data),
   static const auto& cells = *new std::vector<CellDefinition>{PARARNN_CELLS(PARARNN_DEFINITION)};
 #undef PARARNN_DEFINITION
   return cells;

@@ -17,7 +17,7 @@ std::string by_host_compiler(const CellDefinition& cell) {
       "#include \"pararnn/core/description.hpp\"\n"
       "static_assert(pararnn::check_contract<{}>());\n"
       "extern \"C\" __attribute__((visibility(\"default\"))) const char* {}() {{\n"
-      "  return pararnn::kDescription<{}>.text;\n}}\n",
+      "  return pararnn::kDescription<{}>.data;\n}}\n",
       cell.type, kSymbol, cell.type);
   void* function = jit::load_function({.text = text,
                                        .function = kSymbol,

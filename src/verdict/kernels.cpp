@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "base/error.hpp"
+#include "cells/cuda_kernels.hpp"
 #include "jit/kernel.hpp"
-#include "jit/scan_kernels.hpp"
 #include "verdict/sections.hpp"
 
 namespace pararnn {
@@ -33,13 +33,6 @@ constexpr TrainingKernel kKernels[] = {
     {{.name = cuda::Kernel::kBackwardCorrect}, "backward, corrections"},
 };
 
-jit::KernelSource source_of(const TrainingKernel& kernel, const CellDefinition& cell) {
-  jit::KernelSource source =
-      jit::scan_kernel_source(kernel.kernel, kCellHeader, cell.type, "pararnn::cuda::BFloat16");
-  source.headers = headers_of(cell);
-  return source;
-}
-
 json compile_all(const CellDefinition& cell, const std::string& architecture) {
   constexpr size_t kCount = std::size(kKernels);
   std::vector<jit::KernelResources> resources(kCount);
@@ -51,8 +44,8 @@ json compile_all(const CellDefinition& cell, const std::string& architecture) {
       thread = std::jthread([&] {
         for (size_t i = next++; i < kCount; i = next++) {
           try {
-            resources[i] = jit::kernel_resources(
-                jit::compile_cached(source_of(kKernels[i], cell), architecture));
+            resources[i] = jit::kernel_resources(jit::compile_cached(
+                cuda_kernel(kKernels[i].kernel, cell, "pararnn::cuda::BFloat16"), architecture));
           } catch (...) {
             errors[i] = std::current_exception();
           }

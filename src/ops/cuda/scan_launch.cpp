@@ -8,8 +8,8 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "cells/cuda_kernels.hpp"
 #include "jit/kernel.hpp"
-#include "jit/scan_kernels.hpp"
 
 namespace pararnn::cuda {
 namespace {
@@ -34,7 +34,8 @@ struct Slot {
   int blocks_per_multiprocessor = 0;  // written before `kernel`
 };
 
-Slot& find_slot(int device, const Kernel& kernel, const CellDefinition& cell, torch::ScalarType type) {
+Slot& find_slot(int device, const Kernel& kernel, const CellDefinition& cell,
+                torch::ScalarType type) {
   // Never destroyed: other threads may launch until the process ends.
   using Key = std::tuple<int, Kernel, const CellDefinition*, torch::ScalarType>;
   static auto& slots = *new std::map<Key, Slot>;
@@ -48,10 +49,7 @@ void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, torch::S
   if (slot.kernel) return;
   const std::lock_guard lock(slot.mutex);
   if (slot.kernel) return;
-  jit::KernelSource source =
-      jit::scan_kernel_source(kernel, kCellHeader, cell.type, storage_name(type));
-  source.headers = headers_of(cell);
-  const jit::Kernel& loaded = jit::get_kernel(source);
+  const jit::Kernel& loaded = jit::get_kernel(cuda_kernel(kernel, cell, storage_name(type)));
   slot.blocks_per_multiprocessor = jit::blocks_per_multiprocessor(loaded, kThreadsPerBlock);
   slot.kernel = &loaded;
 }

@@ -5,19 +5,20 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <pararnn/cells.hpp>
 #include <thread>
 
+#include "cells/cell_registry.hpp"
+#include "cells/cuda_kernels.hpp"
 #include "jit/cubin.hpp"
 #include "jit/kernel.hpp"
-#include "jit/scan_kernels.hpp"
 #include "scan_kernel_list.hpp"
 
-namespace pararnn::jit {
+namespace pararnn {
 namespace {
 
 struct Case {
-  std::string_view cell, type, storage, architecture;
+  const CellDefinition* cell;
+  std::string_view storage, architecture;
 };
 
 constexpr std::string_view kStorages[] = {"pararnn::cuda::BFloat16", "pararnn::cuda::Float16",
@@ -26,18 +27,18 @@ constexpr std::string_view kStorages[] = {"pararnn::cuda::BFloat16", "pararnn::c
 std::vector<Case> some_cases() {
   std::vector<Case> cases;
   for (const std::string_view storage : kStorages) {
-    const CellInfo& cell = cell_registry()[(cases.size() + 1) % cell_registry().size()];
-    cases.push_back({cell.name, cell.type, storage, "sm_90"});
+    const auto& cells = built_in_cells();
+    cases.push_back({&cells[(cases.size() + 1) % cells.size()], storage, "sm_90"});
   }
   return cases;
 }
 
 std::vector<Case> every_case() {
   std::vector<Case> cases;
-  for (const CellInfo& cell : cell_registry()) {
+  for (const CellDefinition& cell : built_in_cells()) {
     for (const std::string_view storage : kStorages) {
       for (const char* architecture : {"sm_80", "sm_90", "sm_100"}) {
-        cases.push_back({cell.name, cell.type, storage, architecture});
+        cases.push_back({&cell, storage, architecture});
       }
     }
   }
@@ -59,34 +60,33 @@ void in_parallel(size_t count, const F& f) {
 }
 
 TEST_P(ScanKernels, Compile) {
-  const auto& [cell, type, storage, architecture] = GetParam();
-  std::vector<KernelSource> sources;
+  const auto& [cell, storage, architecture] = GetParam();
+  std::vector<jit::KernelSource> sources;
   for (const cuda::Kernel& kernel : cuda::every_kernel(storage.ends_with("Float16"))) {
-    sources.push_back(scan_kernel_source(kernel, fmt::format("pararnn/cells/{}.hpp", cell),
-                                         fmt::format("pararnn::{}", type), storage));
+    sources.push_back(cuda_kernel(kernel, *cell, storage));
   }
-  std::vector<CompiledKernel> compiled(sources.size());
+  std::vector<jit::CompiledKernel> compiled(sources.size());
   in_parallel(sources.size(),
-              [&](size_t i) { compiled[i] = compile_cached(sources[i], architecture); });
+              [&](size_t i) { compiled[i] = jit::compile_cached(sources[i], architecture); });
   for (size_t i = 0; i < sources.size(); ++i) {
     const std::string& name = sources[i].kernel;
-    const KernelResources resources = kernel_resources(compiled[i]);
+    const jit::KernelResources resources = jit::kernel_resources(compiled[i]);
     fmt::print("{:6} {:3} registers {:5} bytes spilled  {}\n", architecture, resources.registers,
                resources.spill_store_bytes, name);
     if (architecture == "sm_90") {
       EXPECT_EQ(resources.spill_store_bytes + resources.spill_load_bytes, 0) << name;
     }
-    EXPECT_EQ(parameter_bytes(compiled[i].code, compiled[i].symbol).size(), 1u) << name;
+    EXPECT_EQ(jit::parameter_bytes(compiled[i].code, compiled[i].symbol).size(), 1u) << name;
   }
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
-  const auto& [cell, type, storage, architecture] = info.param;
-  return fmt::format("{}_{}_{}", cell, storage.substr(storage.rfind(':') + 1), architecture);
+  const auto& [cell, storage, architecture] = info.param;
+  return fmt::format("{}_{}_{}", cell->name, storage.substr(storage.rfind(':') + 1), architecture);
 }
 
 INSTANTIATE_TEST_SUITE_P(Some, ScanKernels, testing::ValuesIn(some_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Every, ScanKernels, testing::ValuesIn(every_case()), case_name);
 
 }  // namespace
-}  // namespace pararnn::jit
+}  // namespace pararnn
