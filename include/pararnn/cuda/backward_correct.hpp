@@ -57,28 +57,18 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
 }
 
-/// Whether the adjoint from which a chunk was run is the one at which the next arrived, to the
-/// tolerance relative to the largest adjoint in the chunk.
-template <class T>
-PARARNN_FN bool adjoint_passes(T from, T arrived, T peak, double tolerance) {
-  const T least = abs(from) < abs(arrived) ? abs(from) : abs(arrived);
-  return mismatch(from, arrived) <= T(tolerance) * (peak > least ? peak : least);
-}
-
-template <class C, class T>
-__device__ bool boundary_passes(const BackwardProblem& problem, const Lane& lane) {
+/// f(mismatch) for the components of the boundary behind a lane: between the adjoint from which its
+/// chunk was run and the one at which the next arrived.
+template <class C, class T, class F>
+__device__ void each_mismatch(const BackwardProblem& problem, const Lane& lane, F&& f) {
   constexpr int S = C::kState;
   const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
   const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
-  bool passes = true;
   static_for<S>([&](auto s) {
-    passes = passes &&
-             adjoint_passes(
-                 static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
-                 static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)],
-                 peak, problem.tolerance);
+    f(adjoint_mismatch(
+        static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
+        static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)], peak));
   });
-  return passes;
 }
 
 /// Marks the columns whose chunks were not run from the adjoint at which the next arrived.
@@ -86,12 +76,11 @@ template <class C, class T>
 __device__ bool verify(const BackwardProblem& problem, unsigned round) {
   constexpr int S = C::kState;
   return mark_failing<S, T>(
-      problem.size, problem.end, problem.start, problem.failing, round,
+      problem.size, problem.end, problem.start, problem.failing, round, problem.tolerance,
       [&](Int i, T from, T arrived) {
         const Int channels = problem.size.channels;
         const Int at = S == 1 ? i : i / (S * channels) * channels + i % channels;
-        return adjoint_passes(from, arrived, static_cast<const T*>(problem.peak)[at],
-                              problem.tolerance);
+        return adjoint_mismatch(from, arrived, static_cast<const T*>(problem.peak)[at]);
       });
 }
 
@@ -108,7 +97,11 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
   using B = Backward<C, Storage, 1>;
   for (Int p = problem.size.chunks - 2; p >= 0; --p) {
     const Lane lane = lane_of_chunk(problem.size, column, p);
-    if (boundary_passes<C, Arithmetic<Storage>>(problem, lane)) continue;
+    bool passes = true;
+    each_mismatch<C, Arithmetic<Storage>>(problem, lane, [&](const auto& mismatch) {
+      passes = passes && mismatch.passes(problem.tolerance);
+    });
+    if (passes) continue;
     const Lane after = lane_of_chunk(problem.size, column, p + 1);
     const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
     B(problem, lane).template store_boundary<C::kState>(mu, problem.end);
@@ -162,22 +155,15 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
   sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 
-/// The largest mismatch that is left, relative to the chunk's peak.
+/// The largest mismatch that is left, for the statistics; run only when they are asked for.
 template <class C, class Storage>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     backward_mismatch(const __grid_constant__ BackwardProblem problem) {
-  using T = Arithmetic<Storage>;
-  constexpr int S = C::kState;
   for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
     const Lane lane = lane_at(problem.size, 1, i);
     if (lane.chunk == problem.size.chunks - 1) continue;
-    const Lane after = lane_of_chunk(problem.size, lane, lane.chunk + 1);
-    const T peak = static_cast<const T*>(problem.peak)[boundary_offset(problem.size, lane, 1, 0)];
-    static_for<S>([&](auto s) {
-      const T m = mismatch(
-          static_cast<const T*>(problem.end)[boundary_offset(problem.size, lane, S, s)],
-          static_cast<const T*>(problem.start)[boundary_offset(problem.size, after, S, s)]);
-      record_mismatch(problem.counters, m == T(0) ? T(0) : m / peak);
+    each_mismatch<C, Arithmetic<Storage>>(problem, lane, [&](const auto& mismatch) {
+      record_mismatch(problem.counters, mismatch.value());
     });
   }
 }

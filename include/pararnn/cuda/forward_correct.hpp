@@ -11,13 +11,6 @@
 
 namespace pararnn::cuda {
 
-/// How a boundary that is verified compares.
-template <class T>
-PARARNN_FN bool boundary_passes(T arrived, T from, double tolerance) {
-  const T size = abs(arrived) < abs(from) ? abs(arrived) : abs(from);
-  return mismatch(arrived, from) <= T(tolerance) * (T(1) + size);
-}
-
 /// Newton's correction of the starts of one column, by a warp:
 /// delta_{p+1} = M_p delta_p + F_p(b_p) - b_{p+1}.
 template <class C, class T>
@@ -39,7 +32,9 @@ __device__ void correct_column(const ForwardProblem& problem, const Lane& column
       const T jump = c.arrived[r] - start[boundary_offset(problem.size, next, S, r)];
       c.map.offset[r] = is_finite(jump) ? jump : T(0);
       static_for<S>([&](auto i) {
-        c.map.matrix(r, i) = jacobian[boundary_offset(problem.size, lane, S * S, r * S + i)];
+        // The first chunk's start is given: nobody needs its Jacobian, and it may not be there.
+        const T entry = jacobian[boundary_offset(problem.size, lane, S * S, r * S + i)];
+        c.map.matrix(r, i) = p > 0 ? entry : T(0);
       });
     });
     return c;
@@ -70,8 +65,8 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
 template <class C, class T>
 __device__ bool verify(const ForwardProblem& problem, unsigned round) {
   return mark_failing<C::kState, T>(
-      problem.size, problem.end, problem.start, problem.failing, round,
-      [&](Int, T arrived, T from) { return boundary_passes(arrived, from, problem.tolerance); });
+      problem.size, problem.end, problem.start, problem.failing, round, problem.tolerance,
+      [&](Int, T arrived, T from) { return state_mismatch(arrived, from); });
 }
 
 /// Runs a lane again from the start that is kept for it.
@@ -98,7 +93,7 @@ __device__ void repair_column(const ForwardProblem& problem, const Lane& column)
     if (p > 0) {
       const auto from = forward.load_boundary(problem.start);
       static_for<C::kState>([&](auto s) {
-        passes = passes && boundary_passes(arrived[0][s], from[0][s], problem.tolerance);
+        passes = passes && state_mismatch(arrived[0][s], from[0][s]).passes(problem.tolerance);
       });
     }
     if (!passes) {
@@ -166,8 +161,9 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
     const auto from = F(problem, lane).load_boundary(problem.start);
     const auto arrived =
         F(problem, lane_of_chunk(problem.size, lane, lane.chunk - 1)).load_boundary(problem.end);
-    static_for<C::kState>(
-        [&](auto s) { record_mismatch(problem.counters, mismatch(arrived[0][s], from[0][s])); });
+    static_for<C::kState>([&](auto s) {
+      record_mismatch(problem.counters, state_mismatch(arrived[0][s], from[0][s]).value());
+    });
   }
 }
 

@@ -5,6 +5,8 @@
 // then rows, so a warp reads neighbouring channels.
 #pragma once
 
+#include "pararnn/method.hpp"
+
 namespace pararnn::cuda {
 
 using Int = long long;
@@ -30,9 +32,6 @@ constexpr int sum_rows(Int parts) {
   while (rows < kThreadsPerBlock && 8 * rows < parts) rows *= 2;
   return rows;
 }
-
-/// Most Newton corrections before the columns that still fail are walked in order.
-inline constexpr int kMaxNewtonIterations = 4;
 
 /// A tensor of (batch, step, component, channel), strides in elements; channel d is at
 /// (d / head_width) head_stride + d % head_width. One head is as wide as its stride.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pararnn/cuda/lanes.hpp"
+#include "pararnn/mismatch.hpp"
 
 namespace pararnn::cuda {
 
@@ -29,11 +30,12 @@ inline constexpr int kPairsTogether = 4;
 
 /// Verification number `round`, by a grid: compares the numbers i of one array (B,P,S,D) with the
 /// numbers i + S D of another, which lie on the two sides of a boundary between chunks, and marks
-/// the columns where they differ by more than passes(i, before, behind) grants. Returns whether the
-/// thread found one.
-template <int S, class T, class Passes>
+/// the columns whose mismatch(i, before, behind) does not pass. Returns whether the thread found
+/// one.
+template <int S, class T, class MismatchAt>
 __device__ bool mark_failing(const Chunking& size, const void* before, const void* behind,
-                             unsigned char* failing, unsigned round, const Passes& passes) {
+                             unsigned char* failing, unsigned round, double tolerance,
+                             const MismatchAt& mismatch) {
   const Int row = S * size.channels, count = size.batch * size.chunks * row - row;
   const Int threads = thread_count();
   bool found = false;
@@ -48,7 +50,7 @@ __device__ bool mark_failing(const Chunking& size, const void* before, const voi
 #pragma unroll
     for (int k = 0; k < kPairsTogether; ++k) {
       const Int i = first + k * threads;
-      if (i >= count || passes(i, left[k], right[k])) continue;
+      if (i >= count || mismatch(i, left[k], right[k]).passes(tolerance)) continue;
       const Int chunk = i / row;
       if (chunk % size.chunks == size.chunks - 1) continue;  // two rows of the batch
       failing[chunk / size.chunks * size.channels + i % size.channels] = round;
@@ -70,12 +72,6 @@ PARARNN_FN void reset_verification(const Problem& problem, const Lane& lane) {
 template <class T>
 PARARNN_FN bool is_finite(T x) {
   return x - x == T(0);
-}
-
-/// |a - b|; 0 for two infinities of a sign or two NaN.
-template <class T>
-PARARNN_FN T mismatch(T a, T b) {
-  return a == b || (is_nan(a) && is_nan(b)) ? T(0) : abs(a - b);
 }
 
 /// Keeps the largest mismatch; NaN counts as the largest of all.
