@@ -15,4 +15,7 @@ inline constexpr int kMaxNewtonIterations = 8;
 template <class T>
 inline constexpr double kDefaultTolerance = sizeof(T) == 8 ? 1e-12 : 1e-6;
 
+/// The largest that may be asked for: what is more would verify nothing.
+inline constexpr double kLargestTolerance = 0.1;
+
 }  // namespace pararnn

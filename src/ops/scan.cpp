@@ -7,6 +7,7 @@
 #include "ops/scan.hpp"
 
 #include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -125,6 +126,7 @@ std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w,
       torch::GradMode::is_enabled() &&
       (u.requires_grad() || w.requires_grad() || (state && state->requires_grad()));
   if (!differentiable) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [y, hT, checkpoints, remembers] = call_scan_forward(u, w, state, cell, options, 0);
     return {y, hT};
   }
@@ -171,8 +173,9 @@ torch::ScalarType arithmetic_type(torch::ScalarType type) {
 }
 
 double tolerance_for(double wanted, torch::ScalarType arithmetic) {
-  require(wanted >= 0 && wanted < 1,
-          "scan: tolerance is {}, but should be above 0 and below 1, or 0 for the default", wanted);
+  require(wanted >= 0 && wanted <= kLargestTolerance,
+          "scan: tolerance is {}, but should be above 0, up to {}, or 0 for the default", wanted,
+          kLargestTolerance);
   if (wanted > 0) return wanted;
   return arithmetic == torch::kFloat64 ? kDefaultTolerance<double> : kDefaultTolerance<float>;
 }
@@ -343,6 +346,12 @@ TORCH_LIBRARY(pararnn, m) {
   m.def(
       "_scan_backward(Tensor u, Tensor w, Tensor checkpoints, Tensor dy, Tensor dhT, str cell, "
       "str plan, int chunk, int burn_in, float tolerance) -> (Tensor du, Tensor dw, Tensor dh0)");
+}
+
+// Called directly they have no derivative of either mode, and say so.
+TORCH_LIBRARY_IMPL(pararnn, Autograd, m) {
+  m.impl("_scan_forward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("_scan_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
 TORCH_LIBRARY_IMPL(pararnn, Meta, m) {

@@ -19,14 +19,15 @@
 
 namespace pararnn {
 
-/// How to run a scan. The defaults let the planner decide; forcing a plan changes time, not
-/// results.
+/// How to run a scan: the time it takes, and its results within the tolerance. With the defaults
+/// the planner decides, and on a GPU what earlier calls took; "planner" is the planner alone, so
+/// that equal calls have equal plans.
 struct ScanOptions {
-  std::string plan = "auto";  // auto | sequential | speculative | newton
+  std::string plan = "auto";  // auto | planner | sequential | speculative | newton
   int64_t chunk = 0;          // steps a chunk; 0: the planner's choice
   int64_t burn_in = -1;       // steps a chunk starts early; -1: the planner's choice
   double tolerance = 0;       // mismatch allowed at a chunk boundary, absolute and relative to the
-                              // state; 0: 1e-6 for fp32 arithmetic, 1e-12 for fp64
+                              // state, up to 0.1; 0: 1e-6 for fp32 arithmetic, 1e-12 for fp64
 };
 
 /// What one pass did. A column is one channel of one batch row.

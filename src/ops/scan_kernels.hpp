@@ -34,7 +34,7 @@ ScanSizes check_scan_arguments(const torch::Tensor& u, const torch::Tensor& w,
 torch::ScalarType arithmetic_type(torch::ScalarType type);
 
 /// `wanted` if it is positive, or for 0 the default of the arithmetic. Throws Error unless
-/// 0 <= wanted < 1: from 1 on, anything would pass.
+/// 0 <= wanted <= kLargestTolerance.
 double tolerance_for(double wanted, torch::ScalarType arithmetic);
 
 /// Steps from one checkpoint of the state to the next, on a device.
