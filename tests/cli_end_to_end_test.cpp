@@ -168,6 +168,45 @@ TEST_F(Program, AResumedRunEndsWhereAnUninterruptedOneDoes) {
   EXPECT_EQ(losses("parts"), losses("whole"));
 }
 
+TEST_F(Program, ScansAreRunAsTheOptionsSay) {
+  write("text", sentences(20'000));
+  const std::string train = std::string("train --data text --steps 4") + kSmall + "--length 300 ";
+  const auto losses_with = [&](const std::string& name, const std::string& options) {
+    succeed(train + "--out " + name + " " + options);
+    return losses(name);
+  };
+  const std::vector<double> loop = losses_with("loop", "--plan sequential");
+  const std::vector<double> newton = losses_with("newton", "--plan newton --tolerance 1e-7");
+  const std::vector<double> loose = losses_with("loose", "--plan newton --tolerance 0.1");
+  ASSERT_EQ(newton.size(), loop.size());
+  for (size_t i = 0; i < loop.size(); ++i) EXPECT_NEAR(newton[i], loop[i], 1e-4);
+  EXPECT_NE(newton, loop);
+  EXPECT_NE(newton, loose);
+  EXPECT_EQ(losses_with("once", "--deterministic"), losses_with("twice", "--deterministic"));
+  // A run that goes on keeps its plan.
+  succeed("train --resume --device cpu --threads 1 --out newton --steps 6");
+  EXPECT_EQ(losses_with("longer", "--plan newton --tolerance 1e-7 --steps 6"), losses("newton"));
+
+  const std::string of_run = " --model loop --device cpu --threads 1 ";
+  const std::string eval = "eval --length 300 --deterministic" + of_run;
+  EXPECT_NEAR(bits_per_byte(succeed(eval + "--plan newton").out),
+              bits_per_byte(succeed(eval + "--plan sequential").out), 1e-3);
+  const std::string generate = "generate --tokens 20 --temperature 0 --prompt '" +
+                               sentences(500).substr(0, 500) + "' --deterministic" + of_run;
+  EXPECT_EQ(succeed(generate + "--plan newton").out, succeed(generate + "--plan sequential").out);
+  for (const std::string command : {"train", "eval", "generate", "check", "bench"}) {
+    const std::string needed = command == "train" ? " --data text --steps 3"
+                               : command == "eval" || command == "generate" ? " --model loop"
+                                                                            : "";
+    fail(command + needed + " --plan fast", 2, {"--plan", "fast", "newton"});
+    fail(command + needed + " --tolerance -1", 2, {"--tolerance", "-1"});
+    fail(command + needed + " --tolerance 1", 2, {"--tolerance", "0.1"});
+    fail(command + needed + " --tolerance inf", 2, {"--tolerance", "inf"});
+    const int status = command == "train" ? 1 : 2;  // CLI11's ranges let it through
+    fail(command + needed + " --tolerance nan", status, {"--tolerance", "nan"});
+  }
+}
+
 TEST_F(Program, TokenizedTextTrainsToo) {
   write("texts/one", sentences(60'000));
   write("texts/two", sentences(30'000));

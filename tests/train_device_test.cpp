@@ -2,6 +2,7 @@
 // needs a GPU is skipped on a machine without one.
 #include "train/device.hpp"
 
+#include <ATen/Context.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <torch/cuda.h>
 #include <torch/utils.h>
@@ -48,6 +49,16 @@ TEST(Device, AGpuThatIsNotThereIsNamedWithTheMend) {
       expect_error([&] { find_device(name); }, {"--device " + name, "GPU", "--device cpu"});
     }
   }
+}
+
+TEST(Device, DeterministicAlgorithmsAreTheProcesss) {
+  use_deterministic_algorithms();
+  const bool only = at::globalContext().deterministicAlgorithms();
+  const bool warns = at::globalContext().deterministicAlgorithmsWarnOnly();
+  at::globalContext().setDeterministicAlgorithms(false, false);
+  EXPECT_TRUE(only);
+  EXPECT_FALSE(warns);
+  EXPECT_FALSE(at::globalContext().deterministicFillUninitializedMemory());
 }
 
 TEST(Device, OtherNamesAreRefused) {

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "ops/scan.hpp"
 #include "train/checkpoint.hpp"
 #include "train_test_support.hpp"
 
@@ -127,6 +128,20 @@ TEST_F(TrainerTest, AccumulatedBatchesMakeTheStepOfOneLargeBatch) {
     EXPECT_NEAR(one.loss, other.loss, 1e-5);
     EXPECT_NEAR(one.gradient_norm, other.gradient_norm, 1e-4);
     EXPECT_EQ(one.tokens, other.tokens);
+  }
+}
+
+TEST_F(TrainerTest, PlansDifferInTheLastDigitsAlone) {
+  config_.length = 300;
+  std::map<std::string, double> losses;
+  for (const std::string plan : {"sequential", "speculative", "newton"}) {
+    config_.plan = plan;
+    Trainer trainer = make(folder_ / plan);
+    for (int i = 0; i < 5; ++i) losses[plan] = trainer.train_step().loss;
+    const auto [forward, backward] = last_scan_statistics();
+    EXPECT_EQ(forward.plan, plan);
+    EXPECT_EQ(backward.plan, plan);
+    EXPECT_NEAR(losses[plan], losses["sequential"], 1e-4) << plan;
   }
 }
 

@@ -99,9 +99,7 @@ void add_bench_command(CLI::App& program) {
   command->add_option("--dtype", options.dtype, "dtype of the tensors; on a GPU bfloat16")
       ->default_str("float32")
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
-  command->add_option("--plan", options.plan, "how the sequence is cut")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "sequential", "speculative", "newton"}));
+  add_scan_options(*command, options.scan);
   command->add_option("--part", options.parts, "what to measure on a GPU")
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))

@@ -181,7 +181,7 @@ json bench_on_cpu(const BenchOptions& options) {
   for (const std::string& cell : options.cells) {
     for (const BenchShape& shape : options.shapes) {
       for (const std::string& regime : options.regimes) {
-        const CheckCase c = case_of(cell, shape, regime, options.dtype, "cpu", options.plan);
+        const CheckCase c = case_of(cell, shape, regime, options.dtype, "cpu", options.scan);
         report["results"].push_back(measure(c, regime, report["copy_gigabytes_per_second"],
                                             torch_loops, options.baselines));
         print(cpu_table_row(report["results"].back()));

@@ -38,7 +38,7 @@ std::vector<NamedCase> cases_of(const BenchOptions& options) {
   std::vector<NamedCase> result;
   const auto add = [&](const char* part, const std::string& cell, const BenchShape& shape,
                        const std::string& regime, const std::string& dtype) {
-    result.push_back({part, regime, case_of(cell, shape, regime, dtype, "cuda", options.plan)});
+    result.push_back({part, regime, case_of(cell, shape, regime, dtype, "cuda", options.scan)});
   };
   const auto asked_for = [&](const char* part) {
     return std::ranges::find(options.parts, part) != options.parts.end();

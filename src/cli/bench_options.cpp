@@ -5,7 +5,7 @@
 namespace pararnn::cli {
 
 CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::string& regime,
-                  const std::string& dtype, const std::string& device, const std::string& plan) {
+                  const std::string& dtype, const std::string& device, const ScanOptions& scan) {
   for (const Regime& known : kRegimes) {
     if (known.name != regime) continue;
     CheckCase result;
@@ -17,7 +17,7 @@ CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::s
     result.gate_bias = known.gate_bias;
     result.dtype = dtype;
     result.device = device;
-    result.options.plan = plan;
+    result.options = scan;
     return result;
   }
   throw Error(

@@ -25,14 +25,16 @@ inline constexpr Regime kRegimes[] = {{"forgetting", 1, 0}, {"memory", 1, -4}, {
 struct BenchOptions {
   std::vector<std::string> cells, regimes, parts;
   std::vector<BenchShape> shapes;
-  std::string dtype, plan = "auto";
+  std::string dtype;
+  ScanOptions scan;
   bool baselines = true;
   std::string json_file;  // written after each measurement, unless empty
 };
 
 /// The random problem of one measurement. Throws Error for a regime that does not exist.
 CheckCase case_of(const std::string& cell, const BenchShape& shape, const std::string& regime,
-                  const std::string& dtype, const std::string& device, const std::string& plan);
+                  const std::string& dtype, const std::string& device,
+                  const ScanOptions& scan = {});
 
 /// What a report says of the problem that it measured.
 nlohmann::json describe_case(const CheckCase& problem, const std::string& regime);

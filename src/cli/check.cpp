@@ -159,9 +159,8 @@ void add_check_command(CLI::App& program) {
                     ->check(CLI::IsMember(kDtypes));
   add_device_option(*command, arguments->device);
   command->add_option("--seed", check.seed, "of the random numbers")->capture_default_str();
-  auto* plan = command->add_option("--plan", check.options.plan, "how the sequence is cut")
-                   ->capture_default_str()
-                   ->check(CLI::IsMember(kPlans));
+  add_scan_options(*command, check.options);
+  auto* plan = command->get_option("--plan");
   auto* chunk =
       command->add_option("--chunk", check.options.chunk, "steps a chunk; 0: the planner's choice")
           ->capture_default_str()
@@ -171,11 +170,6 @@ void add_check_command(CLI::App& program) {
                                    "steps a chunk starts early; -1: the planner's choice")
                       ->capture_default_str()
                       ->check(CLI::Range(int64_t(-1), int64_t(1) << 24));
-  command
-      ->add_option("--tolerance", check.options.tolerance,
-                   "mismatch allowed at a chunk boundary; 0: 1e-6, in float64 1e-12")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
   add_threads_option(*command);
   command
       ->add_flag("--grid", arguments->grid,

@@ -1,12 +1,15 @@
 #include "cli/common_options.hpp"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <cmath>
 #include <thread>
 
 #include "cells/cell_registry.hpp"
+#include "pararnn/plan.hpp"
 #include "train/device.hpp"
 
 namespace pararnn::cli {
@@ -60,6 +63,43 @@ void add_precision_option(CLI::App& command, std::string& precision) {
           "arithmetic of the matrix products; bfloat16 is faster where the processor has it")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+}
+
+void add_plan_option(CLI::App& command, std::string& plan) {
+  const std::vector<std::string> names(std::begin(kPlanNames), std::end(kPlanNames));
+  command
+      .add_option("--plan", plan,
+                  "how a sequence is cut to run in parallel; planner: by its sizes alone; auto: on "
+                  "a GPU also by what earlier calls took")
+      ->capture_default_str()
+      ->check(CLI::IsMember(names));
+}
+
+void add_deterministic_option(CLI::App& command) {
+  command.add_flag_callback(
+      "--deterministic", train::use_deterministic_algorithms,
+      "repeat a run bit for bit on a GPU too, by slower operations where need be; a resumed run "
+      "needs it again");
+}
+
+void add_scan_options(CLI::App& command, ScanOptions& options) {
+  add_plan_option(command, options.plan);
+  // CLI11's ranges let NaN through.
+  const CLI::Validator in_range(
+      [](const std::string& text) -> std::string {
+        double value = NAN;
+        const bool good =
+            CLI::detail::lexical_cast(text, value) && value >= 0 && value <= kLargestTolerance;
+        return good ? "" : fmt::format("{} is not from 0 to {}", text, kLargestTolerance);
+      },
+      "");
+  command
+      .add_option("--tolerance", options.tolerance,
+                  "mismatch allowed where a sequence is cut, relative to 1 + |state|; 0: 1e-6, in "
+                  "float64 1e-12")
+      ->capture_default_str()
+      ->check(in_range);
+  add_deterministic_option(command);
 }
 
 void add_model_option(CLI::App& command, ModelOption& model) {

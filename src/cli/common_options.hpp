@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "ops/scan.hpp"
+
 namespace pararnn::cli {
 
 /// Computes with that many threads; 0: one for each core that this process may use.
@@ -18,6 +20,15 @@ void add_device_option(CLI::App& command, std::string& device);
 
 /// --precision: the name of a dtype, for train::precision_dtype.
 void add_precision_option(CLI::App& command, std::string& precision);
+
+/// --plan, as plan.hpp names them.
+void add_plan_option(CLI::App& command, std::string& plan);
+
+/// --deterministic: train::use_deterministic_algorithms.
+void add_deterministic_option(CLI::App& command);
+
+/// --plan, --tolerance and --deterministic: how scans are run.
+void add_scan_options(CLI::App& command, ScanOptions& options);
 
 /// A model to load.
 struct ModelOption {

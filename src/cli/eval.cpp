@@ -26,6 +26,7 @@ struct Arguments {
   ModelOption model;
   std::string data, device = "auto", precision = "float32";
   bool baselines = false;
+  ScanOptions scan;
   train::EvaluationOptions options;
 };
 
@@ -83,6 +84,7 @@ void evaluate(const Arguments& arguments) {
       train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
   trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
+  trained.model->set_scan_options(arguments.scan);
   const data::Tokenizer& tokenizer = *trained.tokenizer;
   const data::Dataset dataset = open_data(arguments);
   std::shared_ptr<const data::TokenSource> text = dataset.held_out;
@@ -139,6 +141,7 @@ void add_eval_command(CLI::App& program) {
                  "training text")
       ->excludes("--data");
   add_precision_option(*command, arguments->precision);
+  add_scan_options(*command, arguments->scan);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([arguments] { evaluate(*arguments); });

@@ -22,6 +22,7 @@ struct Arguments {
   ModelOption model;
   std::string prompt, device = "auto", precision = "float32";
   int64_t tokens = 500;
+  ScanOptions scan;
   nn::SamplingOptions sampling{.temperature = 0.8, .top_p = 0.95};
 };
 
@@ -35,6 +36,7 @@ void generate(const Arguments& arguments) {
       train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
   trained.model->to(device);
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
+  trained.model->set_scan_options(arguments.scan);
   const data::Tokenizer& tokenizer = *trained.tokenizer;
 
   // The model has learned that a text begins after the end of another.
@@ -92,6 +94,7 @@ void add_generate_command(CLI::App& program) {
       ->check(CLI::Range(1e-9, 1.0));
   command->add_option("--seed", sampling.seed, "of the drawing")->capture_default_str();
   add_precision_option(*command, arguments->precision);
+  add_scan_options(*command, arguments->scan);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([arguments] { generate(*arguments); });

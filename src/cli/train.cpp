@@ -136,6 +136,8 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
           ->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
     } else if (name == "precision") {
       add_precision_option(command, value);
+    } else if (name == "plan") {
+      add_plan_option(command, value);
     } else {
       add(name, value, field);
     }
@@ -177,6 +179,7 @@ void add_train_command(CLI::App& program) {
       ->needs("--resume");
   add_training_options(*command, arguments->train);
   add_model_options(*command, arguments->model);
+  add_deterministic_option(*command);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([command, arguments] {

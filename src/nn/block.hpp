@@ -17,6 +17,7 @@ struct Block : torch::nn::Module {
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
                                                torch::ScalarType dtype);
   void clip_weights() { mixer_->clip_weights(); }
+  void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
 
  private:
   std::shared_ptr<RmsNorm> mixer_norm_, mlp_norm_;

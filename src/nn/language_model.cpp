@@ -63,6 +63,10 @@ void LanguageModelImpl::clip_weights() {
   for (const auto& block : blocks_) block->clip_weights();
 }
 
+void LanguageModelImpl::set_scan_options(const ScanOptions& options) {
+  for (const auto& block : blocks_) block->set_scan_options(options);
+}
+
 torch::ScalarType LanguageModelImpl::compute_dtype() const {
   return compute_dtype_.value_or(embedding_.scalar_type());
 }

@@ -54,6 +54,9 @@ struct LanguageModelImpl : torch::nn::Module {
   torch::ScalarType compute_dtype() const;
   void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
 
+  /// How the scans along the sequence are run from now on. Not part of the config either.
+  void set_scan_options(const ScanOptions& options);
+
  private:
   ModelConfig config_;
   std::optional<torch::ScalarType> compute_dtype_;

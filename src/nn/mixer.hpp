@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "nn/config.hpp"
+#include "ops/scan.hpp"
 
 namespace pararnn::nn {
 
@@ -28,6 +29,9 @@ struct Mixer : torch::nn::Module {
 
   /// Brings the weights back into the bounds that the config sets. Call after every update.
   virtual void clip_weights() {}
+
+  /// How its scans are run from now on, where it has any.
+  virtual void set_scan_options(const ScanOptions&) {}
 };
 
 /// The names a config may give.

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include "cells/cell_registry.hpp"
 
-#include "ops/scan.hpp"
+#include "cells/cell_registry.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -68,7 +67,8 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const auto [convolved, tail] = convolution_->forward(branch, state.empty() ? Tensor() : state[0]);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
   const auto [y, hT] =
-      scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_, h0, cell_);
+      scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_, h0, cell_,
+           scan_options_);
   return {output_->forward(norm_->forward(y, y.scalar_type(), gate)), {tail, hT}};
 }
 

@@ -25,6 +25,7 @@ struct RnnMixer : Mixer {
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x,
                                                const MixerState& state) override;
   void clip_weights() override;
+  void set_scan_options(const ScanOptions& options) override { scan_options_ = options; }
 
  private:
   /// u with a row of ones for each input of the cell that is given rather than projected.
@@ -34,6 +35,7 @@ struct RnnMixer : Mixer {
   std::vector<int64_t> learned_;  // for each input of the cell: which row of the projection, or -1
   int64_t learned_inputs_ = 0;
   double weight_bound_;
+  ScanOptions scan_options_;
   std::shared_ptr<Linear> input_;
   std::shared_ptr<CausalConvolution> convolution_;
   std::shared_ptr<HeadProjection> projection_;

@@ -35,7 +35,7 @@ TrainConfig train_config_from_json(const nlohmann::json& json) {
   for_each_field(config, [&](std::string_view name, auto& value, const Field&) {
     known.emplace(name);
     const auto found = json.find(name);
-    require(found != json.end(), "the training options lack \"{}\"", name);
+    if (found == json.end()) return;
     using Value = std::remove_reference_t<decltype(value)>;
     const bool right_type = std::is_same_v<Value, std::string> ? found->is_string()
                             : std::is_integral_v<Value>        ? found->is_number_integer()
@@ -62,6 +62,7 @@ void require_valid(const TrainConfig& config) {
   require(config.steps > 0 || config.minutes > 0,
           "nothing says how long to train: give --steps or --minutes");
   precision_dtype(config.precision);
+  check_plan_options(config.plan, /*chunk=*/0, /*burn_in=*/-1);
 }
 
 void require_resumable(const TrainConfig& stored, const TrainConfig& wanted) {

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "data/dataset.hpp"
+#include "pararnn/plan.hpp"
 
 namespace pararnn::train {
 
@@ -31,6 +32,8 @@ struct TrainConfig {
   double clip = 1.0;
   double z_loss = 0;
   std::string precision = "float32";
+  std::string plan = "auto";
+  double tolerance = 0;
   int64_t seed = 0;
   int64_t validate_every = 500;
   int64_t validation_tokens = 200'000;
@@ -87,6 +90,12 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("precision", config.precision,
         Field{"arithmetic of the matrix products: float32, or bfloat16 (faster where the processor "
               "has it)"});
+  visit("plan", config.plan,
+        Field{"how a sequence is cut to run in parallel: auto, planner, sequential, speculative or "
+              "newton"});
+  visit("tolerance", config.tolerance,
+        Field{"mismatch allowed where a sequence is cut, relative to 1 + |state|; 0: 1e-6", 0,
+              kLargestTolerance});
   visit("seed", config.seed,
         Field{"seed of the initial weights and the order of the data", 0, kAny, kFixed});
   visit("validate_every", config.validate_every,
@@ -106,8 +115,8 @@ std::string option_name(std::string_view key);
 torch::ScalarType precision_dtype(const std::string& precision);
 
 nlohmann::json to_json(const TrainConfig& config);
-/// Throws Error that names the option for an unknown or missing key, a wrong type or a value out of
-/// range.
+/// A missing key has its default: a run may be older than an option. Throws Error that names the
+/// option for an unknown key, a wrong type or a value out of range.
 TrainConfig train_config_from_json(const nlohmann::json& json);
 /// Throws Error that names the option for a value out of range, and when nothing bounds the run.
 void require_valid(const TrainConfig& config);

@@ -1,10 +1,12 @@
 #include "train/device.hpp"
 
+#include <ATen/Context.h>
 #include <cuda_runtime_api.h>
 #include <torch/cuda.h>
 #include <torch/utils.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/error.hpp"
 
@@ -56,6 +58,16 @@ torch::Device find_device(const std::string& name) {
           "--device {}: the {} has compute capability {}.{}, but {}.0 is needed; give --device cpu",
           name, properties.name, properties.major, properties.minor, kLeastMajor);
   return {torch::kCUDA, static_cast<torch::DeviceIndex>(gpu)};
+}
+
+void use_deterministic_algorithms() {
+  // cuBLAS sums in a fixed order only with workspaces of fixed sizes; it looks once, when it
+  // begins.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // LibTorch would also fill new memory with NaN, to show what reads it too early. Nothing here
+  // does, and a write more of all memory costs time.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 std::string describe(const torch::Device& device) {

@@ -16,6 +16,11 @@ bool is_device_name(std::string_view name);
 /// the CPU. Throws Error on another name, and on a GPU that is not there or cannot be used.
 torch::Device find_device(const std::string& name);
 
+/// From now on this process computes by deterministic algorithms alone: what runs twice gives the
+/// same bits on a GPU too, and an operation that has no such algorithm is an error. Plans of scans
+/// are the planner's.
+void use_deterministic_algorithms();
+
 /// "cpu, 2 threads" or "cuda:0, NVIDIA H100 80GB HBM3".
 std::string describe(const torch::Device& device);
 

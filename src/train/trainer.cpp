@@ -36,6 +36,7 @@ nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_co
   model_config.vocabulary = vocabulary;
   nn::LanguageModel model(model_config);
   model->set_compute_dtype(precision_dtype(config.precision));
+  model->set_scan_options({.plan = config.plan, .tolerance = config.tolerance});
   model->to(device);
   return model;
 }
