@@ -2,6 +2,7 @@
 #include <torch/cuda.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "verdict/check_case.hpp"
@@ -56,7 +57,7 @@ void time_once(const CheckCase& c, const CheckProblem& problem, Times& times) {
 }
 
 json cost_on(const torch::Device& device, const CellContract& cell) {
-  constexpr int kRepeats = 9;
+  constexpr int kRepeats = 11;
   const CheckCase own = timed_case(cell.definition.key(), device), gru = timed_case("gru", device);
   const CheckProblem own_problem = random_problem(own), gru_problem = random_problem(gru);
   Times own_times, gru_times, discarded;
@@ -69,7 +70,8 @@ json cost_on(const torch::Device& device, const CellContract& cell) {
   }
   const double columns = double(own.batch * own.channels * own.steps);
   const auto pass = [&](const std::vector<double>& of_own, const std::vector<double>& of_gru) {
-    const double seconds = median_of(of_own), of_the_gru = median_of(of_gru);
+    // The fastest: what else the machine does only ever adds.
+    const double seconds = std::ranges::min(of_own), of_the_gru = std::ranges::min(of_gru);
     return json{{"microseconds", 1e6 * seconds},
                 {"gru_microseconds", 1e6 * of_the_gru},
                 {"nanoseconds_a_step_and_channel", 1e9 * seconds / columns},

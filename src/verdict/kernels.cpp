@@ -22,15 +22,15 @@ struct TrainingKernel {
 };
 constexpr TrainingKernel kKernels[] = {
     {{.name = cuda::Kernel::kForwardPass, .forward = cuda::ForwardPass::kGiven},
-     "forward, in sequence"},
+     "forward in sequence"},
     {{.name = cuda::Kernel::kForwardPass, .forward = cuda::ForwardPass::kBurnIn},
-     "forward, in chunks"},
-    {{.name = cuda::Kernel::kForwardCorrect}, "forward, corrections"},
+     "forward in chunks"},
+    {{.name = cuda::Kernel::kForwardCorrect}, "forward corrections"},
     {{.name = cuda::Kernel::kBackwardPass, .backward = cuda::BackwardPass::kGiven},
-     "backward, in sequence"},
+     "backward in sequence"},
     {{.name = cuda::Kernel::kBackwardPass, .backward = cuda::BackwardPass::kBurnIn},
-     "backward, in chunks"},
-    {{.name = cuda::Kernel::kBackwardCorrect}, "backward, corrections"},
+     "backward in chunks"},
+    {{.name = cuda::Kernel::kBackwardCorrect}, "backward corrections"},
 };
 
 json compile_all(const CellDefinition& cell, const std::string& architecture) {
