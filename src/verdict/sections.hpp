@@ -15,6 +15,10 @@ inline constexpr double kGateBiases[] = {-8, -4, 0, 4, 8};
 /// Weights up to 1 and no gate bias: what the conclusion is drawn from.
 inline constexpr Regime kModerate = {1, 0};
 
+/// All of it; see verdict(). The sections that need the operators fail for a cell that they do not
+/// have.
+nlohmann::json verdict_on(const CellContract& cell, const VerdictOptions& options);
+
 nlohmann::json contract_section(const CellContract& cell);
 nlohmann::json derivatives_section(const CellContract& cell);
 nlohmann::json forgetting_section(const CellContract& cell);

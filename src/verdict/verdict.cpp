@@ -6,9 +6,12 @@
 namespace pararnn {
 
 nlohmann::json verdict(const std::string& cell, const VerdictOptions& options) {
+  return verdict_on(cell_contract(cell), options);
+}
+
+nlohmann::json verdict_on(const CellContract& cell, const VerdictOptions& options) {
   using json = nlohmann::json;
-  const CellContract contract = cell_contract(cell);
-  json result = {{"cell", contract.definition.name}, {"version", version()}};
+  json result = {{"cell", cell.definition.name}, {"version", version()}};
   const auto section = [&](const char* name, const auto& work) {
     options.progress(name);
     try {
@@ -17,14 +20,14 @@ nlohmann::json verdict(const std::string& cell, const VerdictOptions& options) {
       result[name] = {{"not_available", error.what()}};
     }
   };
-  section("contract", [&] { return contract_section(contract); });
-  section("derivatives", [&] { return derivatives_section(contract); });
-  section("engine_against_loop", [&] { return engine_section(contract, options); });
-  section("forgetting", [&] { return forgetting_section(contract); });
-  section("newton", [&] { return newton_section(contract); });
-  section("lyapunov", [&] { return lyapunov_section(contract); });
-  section("kernels", [&] { return kernels_section(contract, options); });
-  section("cost", [&] { return cost_section(contract, options); });
+  section("contract", [&] { return contract_section(cell); });
+  section("derivatives", [&] { return derivatives_section(cell); });
+  section("engine_against_loop", [&] { return engine_section(cell, options); });
+  section("forgetting", [&] { return forgetting_section(cell); });
+  section("newton", [&] { return newton_section(cell); });
+  section("lyapunov", [&] { return lyapunov_section(cell); });
+  section("kernels", [&] { return kernels_section(cell, options); });
+  section("cost", [&] { return cost_section(cell, options); });
   section("conclusion", [&] { return conclusion_section(result); });
   return result;
 }

@@ -66,7 +66,8 @@ constexpr const char* kCriteria =
     "otherwise, if Newton’s method makes chunks as long as the planner’s agree within the "
     "corrections that the engine allows. The results are right in all three; what differs is time.";
 
-std::string figure(const char* title, const char* words, const json& section, const auto& draw) {
+std::string figure(const std::string& title, const std::string& words, const json& section,
+                   const auto& draw) {
   std::string result =
       fmt::format("<figure>\n<h2>{}</h2>\n<p class=\"note\">{}</p>\n", title, words);
   if (const std::string why = why_not_available(section); !why.empty()) {

@@ -15,7 +15,7 @@ namespace {
 using json = nlohmann::json;
 
 constexpr double kWidth = 440, kHeight = 300;
-constexpr double kLeft = 52, kRight = 428, kTop = 14, kBottom = 252;  // of the area of the lines
+constexpr double kLeft = 52, kRight = 420, kTop = 14, kBottom = 252;  // of the area of the lines
 constexpr const char* kGrid = "class=\"grid\"";
 constexpr const char* kMark = "class=\"mark\"";
 
@@ -50,7 +50,7 @@ std::string heat_map(const std::string& label, const json& section, const json& 
                      const std::function<double(double)>& strength) {
   const json &scales = section.at("weight_scales"), &biases = section.at("gate_biases");
   constexpr double kFirst = 66, kRow = 40, kTopRow = 8;
-  const double width = (kRight + 8 - kFirst) / double(biases.size());
+  const double width = (kRight + 14 - kFirst) / double(biases.size());
   std::string content;
   for (size_t i = 0; i < scales.size(); ++i) {
     const double y = kTopRow + kRow * double(i);
@@ -67,11 +67,12 @@ std::string heat_map(const std::string& label, const json& section, const json& 
   }
   const double below = kTopRow + kRow * double(scales.size());
   for (size_t j = 0; j < biases.size(); ++j) {
-    content += svg::text(kFirst + width * (double(j) + 0.5), below + 18, "middle",
-                         fmt::format("{:g}", biases[j].get<double>()));
+    content += svg::text(
+        kFirst + width * (double(j) + 0.5), below + 18, "middle",
+        fmt::format("{}{:g}", biases[j] < 0 ? "−" : "", std::abs(biases[j].get<double>())));
   }
   content +=
-      svg::text((kFirst + kRight + 8) / 2, below + 40, "middle", "gate bias", "class=\"title\"");
+      svg::text((kFirst + kRight + 14) / 2, below + 40, "middle", "gate bias", "class=\"title\"");
   const double middle = (kTopRow + below) / 2;
   content += svg::text(12, middle, "middle", "recurrent weights",
                        fmt::format("class=\"title\" transform=\"rotate(-90 12 {:.1f})\"", middle));
@@ -96,7 +97,9 @@ VerdictPlot forgetting_plot(const json& forgetting) {
   for (int power = -10; power <= 2; power += 2) {
     const double at = y(std::pow(10.0, power));
     content += svg::line(kLeft, at, kRight, at, kGrid);
-    content += svg::text(kLeft - 6, at + 4, "end", power == 0 ? "1" : fmt::format("1e{}", power));
+    content +=
+        svg::text(kLeft - 6, at + 4, "end",
+                  power == 0 ? "1" : fmt::format("1e{}{}", power < 0 ? "−" : "", std::abs(power)));
   }
   const double burn_in = x(forgetting.at("default_burn_in").get<double>());
   content += svg::line(burn_in, kTop, burn_in, kBottom, kMark);
@@ -153,7 +156,7 @@ VerdictPlot newton_plot(const json& newton) {
   }
   if (in_order.size() > 1) {
     content += polyline(in_order, "var(--faint)", "stroke-width=\"1.5\" stroke-dasharray=\"2 3\"");
-    content += svg::text(in_order.back().first + 16, in_order.back().second - 8, "end",
+    content += svg::text(in_order.front().first - 6, in_order.front().second - 2, "end",
                          "as many as boundaries");
   }
   content += x_title(kBottom + 42, "chunk length, steps") + y_title("corrections");
@@ -194,8 +197,9 @@ VerdictPlot lyapunov_plot(const json& lyapunov) {
   };
   const auto format = [](double exponent) {
     if (std::abs(exponent) < 5e-4) return std::string("0");
-    if (exponent < -9e2 || exponent > 9e2) return std::string(exponent < 0 ? "-∞" : "∞");
-    return fmt::format("{:+.{}f}", exponent, std::abs(exponent) < 9.995 ? 3 : 1);
+    if (exponent < -9e2 || exponent > 9e2) return std::string(exponent < 0 ? "−∞" : "∞");
+    return fmt::format("{}{:.{}f}", exponent < 0 ? "−" : "+", std::abs(exponent),
+                       std::abs(exponent) < 9.995 ? 3 : 1);
   };
   return {
       heat_map("Largest Lyapunov exponents", lyapunov, lyapunov.at("largest"), format, strength),
@@ -240,12 +244,11 @@ VerdictPlot cost_plot(const json& cost) {
         kBarLeft, y + 6, std::max(unit * bar.of_gru, 1.0), kBar, svg::kColors[1]);
     content += svg::text(kBarLeft + unit * std::max(bar.of_gru, 1.0) + 8, y + 6 + kBar / 2 + 4,
                          "start", fmt::format("{:.2f} × gru, {:.3g} ns", bar.of_gru, bar.own));
+    content += svg::line(kBarLeft + unit, y + 3, kBarLeft + unit, y + 9 + kBar, kMark);
     y += kGap;
   }
-  const double at_gru = kBarLeft + unit;
-  content += svg::line(at_gru, 20, at_gru, y - 12, kMark);
-  content += svg::text(at_gru, y + 4, "middle", "gru");
-  return {drawing(y + 12, "Time of a step beside gru", content), {}};
+  content += svg::text(kBarLeft + unit, y - 8, "middle", "gru");
+  return {drawing(y + 4, "Time of a step beside gru", content), {}};
 }
 
 }  // namespace pararnn

@@ -26,7 +26,8 @@ std::string wrapped(const std::string& text, size_t indent, size_t already = 0) 
     const size_t to = std::min(text.find(' ', from), text.size());
     const std::string_view word = std::string_view(text).substr(from, to - from);
     if (at > indent && at + 1 + columns(word) > kWidth) {
-      result += "\n" + std::string(indent, ' ');
+      result += '\n';
+      result.append(indent, ' ');
       at = indent;
     } else if (from > 0) {
       result += " ";
