@@ -1,6 +1,7 @@
 #include "cli/cells.hpp"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <memory>
@@ -8,7 +9,12 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "cells/cell_skeleton.hpp"
+#include "cli/common_options.hpp"
 #include "data/output_file.hpp"
+#include "train/device.hpp"
+#include "verdict/verdict.hpp"
+#include "verdict/verdict_page.hpp"
+#include "verdict/verdict_text.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -54,6 +60,43 @@ void add_new_command(CLI::App& cells) {
   });
 }
 
+void add_check_command(CLI::App& cells) {
+  struct Arguments {
+    std::string cell, device = "auto", json, html;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = cells.add_subcommand("check", "the verdict on a cell: does it parallelise?");
+  command->footer(
+      "Compiles the cell, compares it with its loop and with finite differences, and measures how "
+      "it forgets, how\nNewton's method converges, its Lyapunov exponents and its cost. The "
+      "verdict "
+      "is one of: parallelises well,\nparallelises with corrections, runs in sequence.\n\n"
+      "Example: pararnn cells check my_cell.hpp --html my_cell.html\n");
+  command
+      ->add_option("cell", arguments->cell, "a file, a struct in it (cells.hpp:Struct), or a name")
+      ->required();
+  command->add_option("--json", arguments->json, "a file for all the figures");
+  command->add_option("--html", arguments->html, "a file for a page with plots");
+  add_device_option(*command, arguments->device);
+  add_threads_option(*command);
+  command->callback([arguments] {
+    VerdictOptions options;
+    const torch::Device device = train::find_device(arguments->device);
+    if (device.is_cuda()) options.devices.push_back(device);
+    const bool terminal = ::isatty(STDERR_FILENO) != 0;
+    if (terminal) {
+      options.progress = [](std::string_view section) {
+        fmt::print(stderr, "\r\33[K{} ...", section);
+      };
+    }
+    const nlohmann::json found = verdict(find_cell(arguments->cell).key(), options);
+    if (terminal) fmt::print(stderr, "\r\33[K");
+    fmt::print("{}", verdict_text(found));
+    if (!arguments->json.empty()) data::write_file(arguments->json, found.dump(1) + "\n");
+    if (!arguments->html.empty()) data::write_file(arguments->html, verdict_page(found));
+  });
+}
+
 }  // namespace
 
 void add_cells_command(CLI::App& program) {
@@ -61,6 +104,7 @@ void add_cells_command(CLI::App& program) {
       "cells", "list the cells, start a new one, or judge one: does it parallelise?");
   command->require_subcommand(0, 1);
   add_new_command(*command);
+  add_check_command(*command);
   command->callback([command] {
     if (command->get_subcommands().empty()) list_cells();
   });

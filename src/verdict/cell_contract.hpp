@@ -11,7 +11,7 @@
 namespace pararnn {
 
 struct CellContract {
-  const CellDefinition& definition;
+  CellDefinition definition;
   std::vector<std::string> state, inputs, params;  // names
   InputRoles roles;
   CellAnalysis analysis;
