@@ -1,0 +1,111 @@
+// The cells of examples/cells through the operators, each from its file as a user gives it, on the
+// CPU and on a GPU where there is one: equal to their loops for every plan, forward and backward.
+#include <gtest/gtest.h>
+#include <torch/cuda.h>
+
+#include <filesystem>
+#include <future>
+
+#include "cells/cpu_kernels.hpp"
+#include "ops_test_support.hpp"
+
+namespace pararnn {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> catalogue_files() {
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(PARARNN_SOURCE "/examples/cells")) {
+    files.push_back(entry.path().string());
+  }
+  std::ranges::sort(files);
+  return files;
+}
+
+class Catalogue : public testing::TestWithParam<torch::DeviceType> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == torch::kCUDA && !torch::cuda::is_available()) GTEST_SKIP() << "no GPU here";
+  }
+};
+
+/// Compiles what the test will ask for, on all cores.
+void compile_all(const std::vector<std::string>& files) {
+  static const bool done = [&] {
+    std::vector<std::future<void>> compiling;
+    for (const std::string& file : files) {
+      compiling.push_back(std::async(std::launch::async, [file] {
+        const CellDefinition& cell = find_cell(file);
+        cpu_kernels<float>(cell);
+        cell_reference(cell);
+      }));
+    }
+    for (auto& each : compiling) each.get();
+    return true;
+  }();
+  (void)done;
+}
+
+Arguments to(const Arguments& a, const torch::Device& device) {
+  return {a.u.to(device), a.w.to(device), a.h0.to(device)};
+}
+
+TEST_P(Catalogue, EqualsTheLoop) {
+  const std::vector<std::string> files = catalogue_files();
+  ASSERT_GE(files.size(), 11u);
+  compile_all(files);
+  const torch::Device device(GetParam());
+  uint64_t seed = 100;
+  for (const std::string& file : files) {
+    const CellDefinition& cell = find_cell(file);
+    EXPECT_EQ(cell.name, fs::path(file).stem().string());
+    EXPECT_FALSE(cell.summary.empty()) << file;
+    // Its trajectory is right step by step, and far from any other rounding's; the engine's tests
+    // look at that.
+    if (cell.name == "logistic_map") continue;
+    const Arguments a = random_arguments(cell, 2, 200, 6, torch::kFloat32, ++seed, 0.5);
+    const Tensor dy = torch::randn({2, 200, 6}), dhT = torch::randn_like(a.h0);
+    const Results expected = reference(cell, a, dy, dhT);
+    for (const char* plan : kPlans) {
+      SCOPED_TRACE(fmt::format("{} {} {}", cell.name, device.str(), plan));
+      Results got = run(cell, to(a, device), dy.to(device), dhT.to(device), ScanOptions{plan, 48});
+      for (Tensor* t : {&got.y, &got.hT, &got.du, &got.dw, &got.dh0}) *t = t->cpu();
+      expect_close(got, expected, 2e-5);
+    }
+  }
+}
+
+TEST_P(Catalogue, ALinearRecurrenceNeedsOneCorrection) {
+  const CellDefinition& cell = find_cell(PARARNN_SOURCE "/examples/cells/min_gru.hpp");
+  const torch::Device device(GetParam());
+  Arguments a = random_arguments(cell, 1, 512, 8, torch::kFloat32, 7);
+  a.u.select(2, cell.memory_input) += 6 * cell.memory_direction;  // remembers beyond a burn-in
+  a = to(a, device);
+  scan(a.u, a.w, a.h0, cell.key(), ScanOptions{"newton", 64, 0});
+  const ScanStatistics found = last_scan_statistics().first;
+  EXPECT_EQ(found.plan, "newton");
+  EXPECT_EQ(found.newton_iterations, 1);
+  EXPECT_EQ(found.columns_repaired, 0);
+  EXPECT_LE(found.largest_mismatch, 1e-6);
+}
+
+TEST_P(Catalogue, AChaoticCellRunsInSequence) {
+  const CellDefinition& cell = find_cell(PARARNN_SOURCE "/examples/cells/logistic_map.hpp");
+  const torch::Device device(GetParam());
+  const Arguments a = to(random_arguments(cell, 1, 2048, 4, torch::kFloat32, 8), device);
+  const auto [y, hT] = scan(a.u, a.w, a.h0, cell.key(), ScanOptions{"speculative", 64});
+  const ScanStatistics found = last_scan_statistics().first;
+  EXPECT_EQ(found.columns_repaired, 4);
+  const auto [in_order, last] = scan(a.u, a.w, a.h0, cell.key(), ScanOptions{"sequential"});
+  EXPECT_LE(found.largest_mismatch, 1e-6);
+}
+
+std::string device_name(const testing::TestParamInfo<torch::DeviceType>& info) {
+  return info.param == torch::kCUDA ? "cuda" : "cpu";
+}
+INSTANTIATE_TEST_SUITE_P(Devices, Catalogue, testing::Values(torch::kCPU, torch::kCUDA),
+                         device_name);
+
+}  // namespace
+}  // namespace pararnn
