@@ -76,6 +76,15 @@ TEST(JitCell, SinglePrecisionStaysSingle) {
   }
 }
 
+TEST(JitCell, TangentsAreCellsInSinglePrecisionToo) {
+  for (const char* cell : {"Gru", "Lstm"}) {
+    const std::string ptx =
+        ptx_of("#include \"pararnn/core/tangent.hpp\"\n" +
+               derivatives_of("pararnn/cells.hpp", fmt::format("Tangent<{}>", cell)));
+    EXPECT_EQ(double_instructions(ptx), "") << cell;
+  }
+}
+
 TEST(JitCell, DescriptionsAreThoseOfTheCompilerForTheHost) {
   for (const CellText& cell : all_cells()) {
     const std::string ptx = ptx_of(fmt::format(R"(
