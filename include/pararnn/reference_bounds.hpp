@@ -25,7 +25,8 @@
 namespace pararnn {
 
 /// Values and the largest error that each may have; shapes as in reference.hpp. A bound is NaN
-/// where a gradient may have overflowed: then anything is right, also what is not finite.
+/// where a number may have overflowed, or come from one that has: then anything is right, also what
+/// is not finite.
 struct BoundedArray {
   std::vector<double> value, bound;
   explicit BoundedArray(std::int64_t size = 0) : value(size), bound(size) {}
@@ -66,7 +67,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
       BoundedArray(batch * S * channels),         BoundedArray(batch * checkpoints * S * channels)};
   // A bound that overflowed, or is not a number, is no bound.
   const auto bound = [](double x) { return x == x ? x : __builtin_inf(); };
-  constexpr double kMost = 1e9;  // errors of states beyond this have nothing more to say
+  constexpr double kMost = 1e9;  // relative errors beyond this have nothing more to say
 
   std::vector<Mat<Number, S, N>> jacobians(steps);
   std::vector<Vec<double, S>> lambdas(steps);
@@ -77,7 +78,9 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
       Vec<Number, P> weights{};
       for (int i = 0; i < P; ++i) weights[i] = Number(w[i * channels + d], 0);
       Vec<double, S> h{}, apart{},
-          drift{};  // state; errors since the given state; since checkpoint
+          drift{};        // state; errors since the given state; since checkpoint
+      bool lost = false;  // a state may have overflowed
+      const auto state_bound = [&](double x) { return lost ? __builtin_nan("") : bound(x); };
       if (h0) h = load_channel<double, S>(h0 + b * S * channels + d, channels);
       for (std::int64_t t = 0; t < steps; ++t) {
         const std::int64_t row = b * steps + t;
@@ -85,7 +88,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
           const std::int64_t at = (b * checkpoints + t / kChunkUnit) * S * channels + d;
           for (int s = 0; s < S; ++s) {
             result.states.value[at + s * channels] = h[s];
-            result.states.bound[at + s * channels] = bound(apart[s]);
+            result.states.bound[at + s * channels] = state_bound(apart[s]);
             if (follow) {
               h[s] = follow->checkpoints[at + s * channels];
               apart[s] = drift[s] = 0;
@@ -111,15 +114,19 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
               const Number& j = jacobians[t](s, i);
               if (error[i] > 0) carried[s] += (std::abs(j.value) + j.error) * error[i];
             }
-            carried[s] = std::min(carried[s] == carried[s] ? carried[s] : kMost, kMost);
+            const double most = kMost * (1 + bound(std::abs(next[s].value)));
+            carried[s] = carried[s] < most ? carried[s] : most;
           }
           return carried;
         };
         apart = carry(apart);
         drift = follow ? carry(drift) : apart;
-        for (int s = 0; s < S; ++s) h[s] = next[s].value;
+        for (int s = 0; s < S; ++s) {
+          h[s] = next[s].value;
+          lost = lost || !(std::abs(h[s]) + apart[s] < kLargest);
+        }
         result.y.value[row * channels + d] = h[0];
-        result.y.bound[row * channels + d] = apart[0];
+        result.y.bound[row * channels + d] = state_bound(apart[0]);
         if (follow) {
           h[0] = follow->y[row * channels + d];
           if (t + 1 < steps && (t + 1) % kChunkUnit != 0) apart[0] = 0;
@@ -128,7 +135,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
       for (int s = 0; s < S; ++s) {
         const std::int64_t at = (b * S + s) * channels + d;
         result.hT.value[at] = h[s];
-        result.hT.bound[at] = apart[s];
+        result.hT.bound[at] = state_bound(apart[s]);
       }
 
       Vec<double, S> mu = load_channel<double, S>(dhT + b * S * channels + d, channels);
@@ -147,7 +154,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
 
       Vec<double, S> error{};
       Vec<double, P> sum{};
-      bool overflows = false;
+      bool overflows = lost;
       // Along given states only a gradient that is itself too large has overflowed; elsewhere also
       // one of which nothing is known.
       const auto may_overflow = [&](double value, double off) {
