@@ -20,10 +20,10 @@
   X(mgu, Mgu)                    \
   X(ugrnn, Ugrnn)                \
   X(janet, Janet)                \
-  X(indrnn, IndRnn)              \
-  X(indrnn_relu, IndRnnRelu)     \
+  X(indrnn, Indrnn)              \
+  X(indrnn_relu, IndrnnRelu)     \
   X(peephole_lstm, PeepholeLstm) \
-  X(cornn, CoRnn)                \
+  X(cornn, Cornn)                \
   X(cfc, Cfc)                    \
   X(gru_d, GruD)                 \
   X(multiscale, Multiscale)      \

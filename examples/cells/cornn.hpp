@@ -8,7 +8,7 @@
 
 using pararnn::Vec;
 
-struct CoRnn {
+struct Cornn {
   static constexpr int kState = 2, kInputs = 1, kParams = 2;
   static constexpr const char* kSummary = "coupled oscillatory RNN";
   static constexpr const char* kStateNames[] = {"y", "z"};

@@ -8,7 +8,7 @@
 
 using pararnn::Vec;
 
-struct IndRnn {
+struct Indrnn {
   static constexpr int kState = 1, kInputs = 1, kParams = 1;
   static constexpr const char* kSummary = "independently recurrent network, tanh";
   static constexpr const char* kStateNames[] = {"h"};
