@@ -26,6 +26,16 @@ struct Linear {
   }
 };
 
+/// h ← 1.5 h + u: grows beyond all bounds.
+struct Growing {
+  static constexpr int kState = 1, kInputs = 1, kParams = 0;
+
+  template <class T>
+  static constexpr Vec<T, 1> step(const Vec<T, 1>& h, const Vec<T, 1>& u, const Vec<T, 0>&) {
+    return {T(1.5) * h[0] + u[0]};
+  }
+};
+
 /// Two states, of which the first is turned and shrunk with the second: both eigenvalues have the
 /// absolute value kRate.
 struct Spiral {
@@ -105,6 +115,15 @@ TEST(Lyapunov, OfTheLogisticMapIsTheLogarithmOfTwo) {
   const LyapunovExponents found = exponents<Logistic>();
   EXPECT_NEAR(found.mean, std::numbers::ln2, 0.02 * std::numbers::ln2);
   EXPECT_EQ(found.chaotic, 1);
+}
+
+TEST(Lyapunov, OfAStateThatGrowsBeyondAllBoundsIsItsRateUntilThen) {
+  const LyapunovExponents found = exponents<Growing>();
+  EXPECT_NEAR(found.mean, std::log(1.5), 1e-6);
+  EXPECT_EQ(found.unbounded, 1);
+  EXPECT_EQ(exponents<Logistic>().unbounded, 0);
+  // Differences of large numbers are off by rounding, which is no error of the derivative.
+  EXPECT_TRUE(check_derivatives(make_analysis<Growing>(), {}).irregularities.empty());
 }
 
 TEST(Lyapunov, GatedCellsAtModerateWeightsForget) {

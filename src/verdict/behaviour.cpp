@@ -122,15 +122,18 @@ json lyapunov_section(const CellContract& cell) {
   json result = {{"weight_scales", kWeightScales}, {"gate_biases", kGateBiases}};
   for (const double scale : kWeightScales) {
     json mean = json::array(), largest = json::array(), chaotic = json::array();
+    json unbounded = json::array();
     for (const double bias : kGateBiases) {
       const LyapunovExponents found = measure_lyapunov(cell.analysis, cell.roles, {scale, bias});
       mean.push_back(finite(found.mean));
       largest.push_back(finite(found.largest));
       chaotic.push_back(found.chaotic);
+      unbounded.push_back(found.unbounded);
     }
     result["mean"].push_back(mean);
     result["largest"].push_back(largest);
     result["chaotic"].push_back(chaotic);
+    result["unbounded"].push_back(unbounded);
   }
   return result;
 }

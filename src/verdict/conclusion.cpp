@@ -24,15 +24,15 @@ bool is_moderate(const json& regime) {
          regime.at("gate_bias") == kModerate.gate_bias;
 }
 
-/// The largest exponent at moderate weights.
-double largest_exponent(const json& lyapunov) {
+/// The largest number of a table of the section `lyapunov` at moderate weights.
+double largest_of(const json& lyapunov, const char* table) {
   double largest = -1e300;
   for (size_t i = 0; i < lyapunov.at("weight_scales").size(); ++i) {
     for (size_t j = 0; j < lyapunov.at("gate_biases").size(); ++j) {
       const json regime = {{"weight_scale", lyapunov["weight_scales"][i]},
                            {"gate_bias", lyapunov["gate_biases"][j]}};
       if (is_moderate(regime)) {
-        largest = std::max(largest, lyapunov.at("largest")[i][j].get<double>());
+        largest = std::max(largest, lyapunov.at(table)[i][j].get<double>());
       }
     }
   }
@@ -138,11 +138,18 @@ std::string in_long_memory(const json& verdict) {
 }  // namespace
 
 json conclusion_section(const json& verdict) {
-  const double exponent = largest_exponent(available(verdict, "lyapunov"));
+  const json& lyapunov = available(verdict, "lyapunov");
+  const double exponent = largest_of(lyapunov, "largest");
   const int64_t forgets = steps_to_forget(available(verdict, "forgetting"));
   const int64_t needed = corrections(newton_run(available(verdict, "newton"), kModerate));
   json result = {{"warnings", warnings_of(verdict)}, {"in_long_memory", in_long_memory(verdict)}};
-  if (exponent > kPositiveExponent) {
+  if (const double unbounded = largest_of(lyapunov, "unbounded"); unbounded > 0) {
+    result["verdict"] = kSequence;
+    result["why"] = fmt::format(
+        "At weights up to 1 the state of {:.0f} % of its channels grows beyond all bounds, and "
+        "nothing can be told ahead of it.",
+        100 * unbounded);
+  } else if (exponent > kPositiveExponent) {
     result["verdict"] = kSequence;
     result["why"] = fmt::format(
         "At weights up to 1 its largest Lyapunov exponent is {:+.3f} a step: neighbouring "

@@ -5,9 +5,9 @@
 // recurrent weights up to 1, standard normal inputs, and no bias on the gate that drives the
 // memory.
 //
-//   runs in sequence              any channel has a positive Lyapunov exponent at moderate weights:
-//                                 its trajectory cannot be predicted, and the engine walks it in
-//                                 order
+//   runs in sequence              any channel has a positive Lyapunov exponent at moderate weights,
+//                                 or a state that grows beyond all bounds: its trajectory cannot be
+//                                 predicted, and the engine walks it in order
 //   parallelises well             every channel forgets its start, to a mismatch of 1e-6, within
 //   the
 //                                 default burn-in: chunks run at once, and their boundaries agree

@@ -42,6 +42,7 @@ figure { margin: 0; padding: 1rem; background: var(--card); border: 1px solid va
 figure svg { display: block; width: 100%; max-width: 36rem; height: auto; margin: .4rem auto 0; }
 svg text { fill: var(--ink); font-size: 12px; font-family: inherit; }
 svg .title { fill: var(--faint); }
+svg .label { paint-order: stroke; stroke: var(--card); stroke-width: 4px; }
 svg .grid { stroke: var(--edge); stroke-width: 1; }
 svg .mark { stroke: var(--faint); stroke-width: 1.2; stroke-dasharray: 5 4; }
 svg .median { stroke-width: 1.4; stroke-dasharray: 4 3; stroke-opacity: .8; }
@@ -54,17 +55,18 @@ dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; } dd p { max-width: none;
   margin: 0 0 .15rem; }
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: .1rem; }
-  dd { margin-bottom: .8rem; } figure { padding: .7rem; } }
+  dd { margin-bottom: .8rem; } figure { padding: .7rem; } svg text { font-size: 14px; } }
 footer { margin-top: 2rem; }
 @media print { figure { break-inside: avoid; } }
 )";
 
 constexpr const char* kCriteria =
     "<b>Runs in sequence</b>: at weights up to 1, with no gate bias, some channel has a positive "
-    "Lyapunov exponent. <b>Parallelises well</b>: otherwise, if there every channel forgets its "
-    "start to a millionth within the default burn-in. <b>Parallelises with corrections</b>: "
-    "otherwise, if Newton’s method makes chunks as long as the planner’s agree within the "
-    "corrections that the engine allows. The results are right in all three; what differs is time.";
+    "Lyapunov exponent, or a state that grows beyond all bounds. <b>Parallelises well</b>: "
+    "otherwise, if there every channel forgets its start to a millionth within the default "
+    "burn-in. <b>Parallelises with corrections</b>: otherwise, if Newton’s method makes chunks as "
+    "long as the planner’s agree within the corrections that the engine allows. The results are "
+    "right in all three; what differs is time.";
 
 std::string figure(const std::string& title, const std::string& words, const json& section,
                    const auto& draw) {
@@ -96,7 +98,7 @@ std::string figures(const json& verdict) {
                    "Solid: the worst of the channels; dashed: the median.",
                    forgetting, [&] { return forgetting_plot(forgetting); });
   result +=
-      figure("Newton corrections until all boundaries agree",
+      figure("Newton corrections until boundaries agree",
              "The worst of the channels, over a sequence of 4096 steps; hollow: more than were "
              "tried.",
              newton, [&] { return newton_plot(newton); });

@@ -15,7 +15,7 @@ namespace {
 using json = nlohmann::json;
 
 constexpr double kWidth = 440, kHeight = 300;
-constexpr double kLeft = 52, kRight = 420, kTop = 14, kBottom = 252;  // of the area of the lines
+constexpr double kLeft = 58, kRight = 420, kTop = 14, kBottom = 252;  // of the area of the lines
 constexpr const char* kGrid = "class=\"grid\"";
 constexpr const char* kMark = "class=\"mark\"";
 
@@ -32,6 +32,11 @@ std::string y_title(const std::string& words) {
   const double middle = (kTop + kBottom) / 2;
   return svg::text(12, middle, "middle", words,
                    fmt::format("class=\"title\" transform=\"rotate(-90 12 {:.1f})\"", middle));
+}
+
+/// Words among the lines, set off from them; to be drawn last.
+std::string label(double x, double y, const char* anchor, const char* words) {
+  return svg::text(x, y, anchor, words, "class=\"label\"");
 }
 
 std::string polyline(const std::vector<std::pair<double, double>>& points, const char* color,
@@ -103,9 +108,7 @@ VerdictPlot forgetting_plot(const json& forgetting) {
   }
   const double burn_in = x(forgetting.at("default_burn_in").get<double>());
   content += svg::line(burn_in, kTop, burn_in, kBottom, kMark);
-  content += svg::text(burn_in + 4, kTop + 12, "start", "default burn-in");
   content += svg::line(kLeft, y(kTolerance), kRight, y(kTolerance), kMark);
-  content += svg::text(kLeft + 4, y(kTolerance) - 5, "start", "tolerance");
   content += x_title(kBottom + 42, "burn-in, steps") + y_title("mismatch");
   VerdictPlot plot;
   content += "<g clip-path=\"url(#area)\">\n";
@@ -122,7 +125,9 @@ VerdictPlot forgetting_plot(const json& forgetting) {
     }
     plot.legend.push_back(regime_words(regime));
   }
-  plot.svg = drawing(kHeight, "Mismatch against burn-in", content + "</g>\n");
+  content += "</g>\n" + label(burn_in + 4, kTop + 12, "start", "default burn-in") +
+             label(kLeft + 4, y(kTolerance) - 5, "start", "tolerance");
+  plot.svg = drawing(kHeight, "Mismatch against burn-in", content);
   return plot;
 }
 
@@ -147,7 +152,7 @@ VerdictPlot newton_plot(const json& newton) {
   }
   content += svg::text(kLeft - 6, y_at(more) + 4, "end", "more");
   content += svg::line(kLeft, y(in_engine), kRight, y(in_engine), kMark);
-  content += svg::text(kRight - 4, y(in_engine) - 5, "end", "most in the engine");
+  std::string labels = label(kLeft + 4, y(in_engine) - 5, "start", "most in the engine");
   // As many corrections as boundaries: the chunks have been walked in order.
   std::vector<std::pair<double, double>> in_order;
   for (const json& chunk : chunks) {
@@ -156,8 +161,8 @@ VerdictPlot newton_plot(const json& newton) {
   }
   if (in_order.size() > 1) {
     content += polyline(in_order, "var(--faint)", "stroke-width=\"1.5\" stroke-dasharray=\"2 3\"");
-    content += svg::text(in_order.front().first - 6, in_order.front().second - 2, "end",
-                         "as many as boundaries");
+    labels += label(in_order.front().first - 6, in_order.front().second - 2, "end",
+                    "as many as boundaries");
   }
   content += x_title(kBottom + 42, "chunk length, steps") + y_title("corrections");
   // Equal numbers are common: the lines stand a little apart.
@@ -185,7 +190,7 @@ VerdictPlot newton_plot(const json& newton) {
     plot.legend.push_back(
         fmt::format("{}, burn-in {}", regime_words(*run), run->at("burn_in").get<int64_t>()));
   }
-  plot.svg = drawing(kHeight, "Newton corrections against chunk length", content);
+  plot.svg = drawing(kHeight, "Newton corrections against chunk length", content + labels);
   return plot;
 }
 
@@ -244,7 +249,8 @@ VerdictPlot cost_plot(const json& cost) {
         kBarLeft, y + 6, std::max(unit * bar.of_gru, 1.0), kBar, svg::kColors[1]);
     content += svg::text(kBarLeft + unit * std::max(bar.of_gru, 1.0) + 8, y + 6 + kBar / 2 + 4,
                          "start", fmt::format("{:.2f} × gru, {:.3g} ns", bar.of_gru, bar.own));
-    content += svg::line(kBarLeft + unit, y + 3, kBarLeft + unit, y + 9 + kBar, kMark);
+    content += svg::line(kBarLeft + unit, y + 3, kBarLeft + unit, y + 9 + kBar,
+                         "stroke=\"var(--ink)\" stroke-width=\"2\"");
     y += kGap;
   }
   content += svg::text(kBarLeft + unit, y - 8, "middle", "gru");

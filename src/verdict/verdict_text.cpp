@@ -74,7 +74,9 @@ std::string forgetting_text(const json& section) {
     for (size_t i = 0; i < regime.at("burn_in").size(); i += 2) {
       head += fmt::format("{:>8}", regime["burn_in"][i].get<int64_t>());
       const double mismatch = regime.at("worst")[i];
-      row += fmt::format("{:>8}", mismatch == 0 ? "0" : fmt::format("{:.0e}", mismatch));
+      row += fmt::format("{:>8}", mismatch == 0       ? "0"
+                                  : mismatch >= 1e300 ? "inf"
+                                                      : fmt::format("{:.0e}", mismatch));
     }
     if (first) result += head + "  1e-6 at\n";
     result += fmt::format("{}{:>9}\n", row, steps_text(regime.at("steps_to_millionth")));

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <map>
+#include <sstream>
 
 #include "pararnn/analysis/counted.hpp"
 
@@ -141,9 +142,15 @@ Lines cost_lines(const json& section) {
 }  // namespace
 
 std::string why_not_available(const json& section) {
-  return section.contains("not_available")
-             ? "not available: " + section["not_available"].get<std::string>()
-             : "";
+  if (!section.contains("not_available")) return "";
+  constexpr size_t kMost = 400;  // a compiler may have said more
+  std::string result = "not available:";
+  std::istringstream words(section["not_available"].get<std::string>());
+  for (std::string word; words >> word;) {
+    if (result.size() + word.size() > kMost) return result + " …";
+    result += " " + word;
+  }
+  return result;
 }
 
 std::string regime_words(const json& regime) {

@@ -17,7 +17,7 @@ struct VerdictFact {
 /// section that is not available says why.
 std::vector<VerdictFact> verdict_facts(const nlohmann::json& verdict);
 
-/// Why a section is not available; empty if it is.
+/// Why a section is not available, in a line that is not too long; empty if it is.
 std::string why_not_available(const nlohmann::json& section);
 
 /// "weights ±1, gate bias 4"

@@ -157,6 +157,7 @@ inline std::vector<std::vector<double>> points_of_steps(const CellAnalysis& cell
 inline DerivativeReport check_derivatives(const CellAnalysis& cell, const InputRoles& roles,
                                           std::uint64_t seed = 4) {
   using Kind = Irregularity::Kind;
+  constexpr double kRounding = 0x1p-49;    // of a value, in a difference of some
   constexpr double kWrong = 1e-5;          // a larger error is not one of the differences
   constexpr double kReachable = 1e6;       // states beyond it tell nothing in differences
   constexpr int kLines = 6, kPieces = 24;  // every kLines-th point; intervals on a line
@@ -195,8 +196,10 @@ inline DerivativeReport check_derivatives(const CellAnalysis& cell, const InputR
     double error = HUGE_VAL, nearest = 0, reach = 0;
     for (const double h : {1e-3, 1e-4, 1e-2, 1e-5}) {
       const double by_differences = free.difference(at, h * (1 + std::abs(at)));
-      const double off = std::abs(by_differences - here.slope) /
-                         (1 + std::min(std::abs(by_differences), std::abs(here.slope)));
+      const double rounding = kRounding * std::abs(here.value) / (h * (1 + std::abs(at)));
+      const double apart = std::abs(by_differences - here.slope) - rounding;
+      const double off =
+          std::max(apart, 0.0) / (1 + std::min(std::abs(by_differences), std::abs(here.slope)));
       if (off < error) error = off, nearest = by_differences, reach = h * (1 + std::abs(at));
       if (error < 1e-9) break;
     }

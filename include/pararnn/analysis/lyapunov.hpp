@@ -14,10 +14,14 @@ namespace pararnn {
 /// A step that forgets more than what a double holds counts as this much: log 2^-53.
 inline constexpr double kLeastExponent = -36.7;
 
-/// Of one channel, per step, after a transient. If the state grows beyond all bounds, of the steps
-/// before.
-inline double lyapunov_exponent(const CellAnalysis& cell, RandomChannel& random,
-                                std::int64_t transient = 512, std::int64_t steps = 4096) {
+struct LyapunovExponent {
+  double rate = 0;      // a step
+  bool bounded = true;  // else the state grew beyond all bounds, and the rate is that until then
+};
+
+/// Of one channel, after a transient.
+inline LyapunovExponent lyapunov_exponent(const CellAnalysis& cell, RandomChannel& random,
+                                          std::int64_t transient = 512, std::int64_t steps = 4096) {
   const auto S = static_cast<std::size_t>(cell.state);
   // The direction is the first column of m; the others are zero and stay so.
   std::vector<double> state(S), next(S), m(S * S), product(S * S);
@@ -27,19 +31,20 @@ inline double lyapunov_exponent(const CellAnalysis& cell, RandomChannel& random,
   point_somewhere();
   double sum = 0;
   std::int64_t counted = 0;
+  bool bounded = true;
   for (std::int64_t t = 0; t < transient + steps; ++t) {
     cell.twice.linearize(state.data(), random.next_inputs(), random.weights(), m.data(),
                          next.data(), product.data());
     state.swap(next);
     m.swap(product);
     double square = 0;
-    bool bounded = true;
     for (std::size_t s = 0; s < S; ++s) {
       square += m[s * S] * m[s * S];
       bounded = bounded && std::abs(state[s]) < 1e100;
     }
     const double length = std::sqrt(square);
-    if (!bounded || !std::isfinite(length)) break;
+    bounded = bounded && std::isfinite(length);
+    if (!bounded) break;
     const double rate = length > 0 ? std::max(std::log(length), kLeastExponent) : kLeastExponent;
     if (length > 0) {
       for (std::size_t s = 0; s < S; ++s) m[s * S] /= length;
@@ -51,12 +56,13 @@ inline double lyapunov_exponent(const CellAnalysis& cell, RandomChannel& random,
     sum += rate;
     ++counted;
   }
-  return counted > 0 ? sum / double(counted) : 0;
+  return {counted > 0 ? sum / double(counted) : 0, bounded};
 }
 
 struct LyapunovExponents {
   double mean = 0, largest = 0;  // over the channels, per step
   double chaotic = 0;            // share of the channels whose exponent is positive
+  double unbounded = 0;          // share of the channels whose state grows beyond all bounds
 };
 
 /// An exponent counts as positive from here on: e-fold in a thousand steps. Closer to zero a finite
@@ -67,13 +73,14 @@ inline constexpr double kPositiveExponent = 1e-3;
 inline LyapunovExponents measure_lyapunov(const CellAnalysis& cell, const InputRoles& roles,
                                           const Regime& regime, int channels = 16,
                                           std::uint64_t seed = 3) {
-  LyapunovExponents result{0, -HUGE_VAL, 0};
+  LyapunovExponents result{.largest = -HUGE_VAL};
   for (int channel = 0; channel < channels; ++channel) {
     RandomChannel random(cell, roles, regime, seed * 1000 + std::uint64_t(channel));
-    const double exponent = lyapunov_exponent(cell, random);
-    result.mean += exponent / channels;
-    result.largest = std::max(result.largest, exponent);
-    result.chaotic += (exponent > kPositiveExponent) / double(channels);
+    const auto [rate, bounded] = lyapunov_exponent(cell, random);
+    result.mean += rate / channels;
+    result.largest = std::max(result.largest, rate);
+    result.chaotic += (rate > kPositiveExponent) / double(channels);
+    result.unbounded += !bounded / double(channels);
   }
   return result;
 }
