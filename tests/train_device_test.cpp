@@ -268,6 +268,23 @@ TEST_F(TrainsOnGpu, TheSeedGivesTheSameWeightsAndTheSameSteps) {
   }
 }
 
+TEST_F(TrainsOnGpu, RepeatsItselfBitForBitByDeterministicAlgorithms) {
+  write(folder_ / "text.txt", std::string(100'000, 'a'));
+  config_.length = 2048;  // cut into chunks
+  config_.precision = "bfloat16";
+  use_deterministic_algorithms();
+  std::map<std::string, Tensor> first;
+  for (int run = 0; run < 2; ++run) {
+    Trainer trainer = make(kGpu);
+    for (int i = 0; i < 40; ++i) trainer.train_step();  // time to learn plans, if they were learned
+    for (const auto& [name, weight] : nn::parameters_of(trainer.model())) {
+      first.try_emplace(name, weight.clone());
+      EXPECT_TRUE(torch::equal(weight, first.at(name))) << name;
+    }
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
 TEST_F(TrainsOnGpu, GoesOnFromACheckpointOfEitherDevice) {
   for (const torch::Device& first : {kCpu, kGpu}) {
     const fs::path run = first.str();
