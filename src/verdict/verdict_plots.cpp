@@ -152,7 +152,7 @@ VerdictPlot newton_plot(const json& newton) {
   }
   content += svg::text(kLeft - 6, y_at(more) + 4, "end", "more");
   content += svg::line(kLeft, y(in_engine), kRight, y(in_engine), kMark);
-  std::string labels = label(kLeft + 4, y(in_engine) - 5, "start", "most in the engine");
+  std::string labels = label(kRight, y(in_engine) - 5, "end", "most in the engine");
   // As many corrections as boundaries: the chunks have been walked in order.
   std::vector<std::pair<double, double>> in_order;
   for (const json& chunk : chunks) {
