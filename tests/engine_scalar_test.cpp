@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <concepts>
 #include <string>
 #include <type_traits>
 
@@ -77,32 +78,54 @@ struct TextbookGru {
 
 template <class T>
 class EngineScalar : public testing::Test {};
+#if defined(__SANITIZE_ADDRESS__)
+// Instrumented, all of them take minutes to compile.
+using Scalars = testing::Types<Number<float>, FloatBatch, Dual<Dual<Number<double>, 1>, 2>>;
+#else
 using Scalars =
     testing::Types<Number<float>, Number<double>, FloatBatch, DoubleBatch, Bounded<float>,
                    Bounded<double>, Constant, Dual<Number<float>, 2>, Dual<Number<double>, 3>,
                    Dual<FloatBatch, 2>, Dual<Dual<Number<double>, 1>, 2>,
                    Dual<Dual<DoubleBatch, 3>, 1>, Dual<Bounded<float>, 2>>;
+#endif
 TYPED_TEST_SUITE(EngineScalar, Scalars);
 
-/// All functions and operators give T again, whatever stands beside a T.
+/// All functions and operators of two arguments give T again, whatever stands beside a T.
 template <class T, class L>
-constexpr bool mixes_with() {
-  using M = Mask<T>;
-  T x(1);
-  L l(2);
-  const auto all = [](auto... expressions) {
-    return (std::is_same_v<decltype(expressions), T> && ...);
-  };
-  const auto masks = [](auto... comparisons) {
-    return (std::is_same_v<decltype(comparisons), M> && ...);
-  };
-  return all(x + l, l + x, x - l, l - x, x * l, l * x, x / l, l / x, max(x, l), max(l, x),
-             min(x, l), min(l, x), pow(x, l), pow(l, x), select(x < l, x, l), select(l < x, l, x),
-             select(x < l, l, l)) &&
-         masks(x<l, l<x, x> l, l> x, x <= l, l <= x, x >= l, l >= x, less(x, l), less(l, x),
-               x < l && l < x, x < l || l < x, !(x < l));
-}
+concept MixesWith = requires(T x, L l) {
+  { x + l } -> std::same_as<T>;
+  { l + x } -> std::same_as<T>;
+  { x - l } -> std::same_as<T>;
+  { l - x } -> std::same_as<T>;
+  { x* l } -> std::same_as<T>;
+  { l* x } -> std::same_as<T>;
+  { x / l } -> std::same_as<T>;
+  { l / x } -> std::same_as<T>;
+  { max(x, l) } -> std::same_as<T>;
+  { max(l, x) } -> std::same_as<T>;
+  { min(x, l) } -> std::same_as<T>;
+  { min(l, x) } -> std::same_as<T>;
+  { pow(x, l) } -> std::same_as<T>;
+  { pow(l, x) } -> std::same_as<T>;
+  { select(x < l, x, l) } -> std::same_as<T>;
+  { select(l < x, l, x) } -> std::same_as<T>;
+  { select(x < l, l, l) } -> std::same_as<T>;
+  { x < l } -> std::same_as<Mask<T>>;
+  { l < x } -> std::same_as<Mask<T>>;
+  { x > l } -> std::same_as<Mask<T>>;
+  { l > x } -> std::same_as<Mask<T>>;
+  { x <= l } -> std::same_as<Mask<T>>;
+  { l <= x } -> std::same_as<Mask<T>>;
+  { x >= l } -> std::same_as<Mask<T>>;
+  { l >= x } -> std::same_as<Mask<T>>;
+  { less(x, l) } -> std::same_as<Mask<T>>;
+  { less(l, x) } -> std::same_as<Mask<T>>;
+  { x < l&& l < x } -> std::same_as<Mask<T>>;
+  { x < l || l < x } -> std::same_as<Mask<T>>;
+  { !(x < l) } -> std::same_as<Mask<T>>;
+};
 
+/// And those of one, which are also run.
 template <class T>
 constexpr bool functions_stay() {
   T x(0.5);
@@ -111,24 +134,23 @@ constexpr bool functions_stay() {
     return (std::is_same_v<decltype(expressions), T> && ...);
   };
   return all(-x, exp(x), log(x), sqrt(x), sin(x), cos(x), tanh(x), sigmoid(x), log_sigmoid(x),
-             softplus(x), erf(x), relu(x), floor(x), abs(x), square(x), max(x, x), min(x, x),
-             pow(x, x), select(x < x, x, x));
+             softplus(x), erf(x), relu(x), floor(x), abs(x), square(x), min(x, 1), pow(x, 0.5),
+             pow(x, -2));
 }
 
 TYPED_TEST(EngineScalar, MixesWithLiterals) {
   using T = TypeParam;
-  EXPECT_TRUE((mixes_with<T, int>()));
-  EXPECT_TRUE((mixes_with<T, float>()));
-  EXPECT_TRUE((mixes_with<T, double>()));
-  EXPECT_TRUE((mixes_with<T, unsigned>()));
-  EXPECT_TRUE((mixes_with<T, long>()));
+  static_assert(MixesWith<T, int>);
+  static_assert(MixesWith<T, float>);
+  static_assert(MixesWith<T, double>);
+  static_assert(MixesWith<T, unsigned>);
+  static_assert(MixesWith<T, long>);
   EXPECT_TRUE(functions_stay<T>());
 }
 
 TEST(EngineScalars, PatternsMixWithLiterals) {
-  EXPECT_TRUE((mixes_with<Pattern, int>() && mixes_with<Pattern, float>()));
-  EXPECT_TRUE((mixes_with<Pattern, double>()));
-  EXPECT_TRUE(functions_stay<Pattern>());
+  static_assert(MixesWith<Pattern, int> && MixesWith<Pattern, float> && MixesWith<Pattern, double>);
+  static_assert(functions_stay<Pattern>());
   constexpr Pattern x = Pattern::argument(0), y = Pattern::argument(3);
   static_assert(Pattern(x * 2 + pow(1 - y, 3)).bits == 9u);
   static_assert(select(x < y, y, 0).bits == 8u, "the choice itself has no derivative");

@@ -51,8 +51,8 @@ std::string body_of(const std::vector<std::string>& inputs,
                         i == 0 ? "  // between 0 and 1: how much is new" : "");
     if (i > 0) remembered += " * " + inputs[i];
   }
-  text += fmt::format("    const T {0} = tanh(u[{1}] + w[{1}] * ({2}));  // the candidate\n",
-                      inputs[last], last, remembered);
+  text += fmt::format("    const T {0} = tanh(u[{1}] + w[{1}] * {2});  // the candidate\n",
+                      inputs[last], last, last > 1 ? "(" + remembered + ")" : remembered);
   text += last == 0 ? fmt::format("    const T {} = {};\n", states[0], inputs[last])
                     : fmt::format("    const T {0} = (1 - {1}) * s[0] + {1} * {2};\n", states[0],
                                   inputs[0], inputs[last]);
