@@ -2,6 +2,8 @@
 // layouts of tensors, and the engine run on them.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -97,8 +99,7 @@ class Stored {
     const std::int64_t N = components;
     std::int64_t extra = 0;
     view.storage = storage;
-    view.head_width = channels;
-    view.head_stride = 0;
+    view.head_width = view.head_stride = channels;
     view.component_stride = channels;
     switch (layout) {
       case Layout::kBatchFirst:
@@ -268,6 +269,56 @@ double worst(const std::vector<T>& got, const BoundedArray& expected) {
     if (!(ratio <= result)) result = ratio == ratio ? ratio : std::numeric_limits<double>::max();
   }
   return result;
+}
+
+/// Expects a result within the bounds of the plain loop, and of one step from the state before.
+template <class T>
+void expect_right(const CellUnderTest<T>& cell, const Problem<T>& p, const Result<T>& r,
+                  bool with_h0) {
+  EXPECT_TRUE(r.in_bounds_of_memory);
+  for (const bool follow : {false, true}) {
+    SCOPED_TRACE(follow ? "along its own trajectory" : "against the loop");
+    BoundedResult expected = bounds(cell, p, r, with_h0, follow);
+    EXPECT_LE(worst(r.y, expected.y), 1);
+    EXPECT_LE(worst(r.hT, expected.hT), 1);
+    EXPECT_LE(worst(r.du, expected.du), 1);
+    EXPECT_LE(worst(r.dw, expected.dw), 1);
+    EXPECT_LE(worst(r.dh0, expected.dh0), 1);
+    // Where a chunk begins, the state may differ by the tolerance from where the one before ended.
+    const auto [batch, steps, channels] = p.shape;
+    const std::int64_t count = (steps + kChunkUnit - 1) / kChunkUnit;
+    for (std::size_t i = 0; i < r.checkpoints.size(); ++i) {
+      const std::int64_t t = std::int64_t(i) / (channels * p.S) % count * kChunkUnit;
+      if (t > 0 && t % r.forward.plan.chunk == 0) {
+        expected.states.bound[i] += kDefaultTolerance<T> * (1 + std::abs(expected.states.value[i]));
+      }
+    }
+    EXPECT_LE(worst(r.checkpoints, expected.states), 1);
+  }
+}
+
+/// Expects finite numbers about equal, and others of the same kind.
+template <class T>
+void expect_same_kind(const std::vector<T>& got, const std::vector<T>& expected) {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (std::isfinite(expected[i])) {
+      ASSERT_NEAR(got[i], expected[i], sizeof(T) == 8 ? 1e-11 : 1e-4) << i;
+    } else if (std::isnan(expected[i])) {
+      ASSERT_TRUE(std::isnan(got[i])) << i;
+    } else {
+      ASSERT_EQ(got[i], expected[i]) << i;
+    }
+  }
+}
+
+/// To the nearest number of a storage.
+template <class T>
+std::vector<T> rounded(std::vector<T> x, cpu::Storage storage) {
+  for (T& v : x) {
+    if (storage == cpu::Storage::kFloat16) v = cpu::from_float16(cpu::to_float16(float(v)));
+    if (storage == cpu::Storage::kBFloat16) v = cpu::from_bfloat16(cpu::to_bfloat16(float(v)));
+  }
+  return x;
 }
 
 }  // namespace pararnn::test

@@ -338,7 +338,8 @@ inline constexpr int kPartsTogether = 8;
 /// column, each adding every so many parts; their sums are added in order: always the same order.
 template <class C, class T>
 __device__ void sum_parts_by_grid(const BackwardProblem& problem) {
-  __shared__ double sums[kThreadsPerBlock];
+  using Sums = double[kThreadsPerBlock];
+  PARARNN_SHARED(Sums, sums);
   const Int width = C::kParams * problem.size.channels;
   const Int parts = problem.size.batch * problem.size.chunks;
   const int rows = sum_rows(parts), columns = kThreadsPerBlock / rows;

@@ -61,7 +61,7 @@ inline std::string kernel_expression(const Kernel& kernel, std::string_view cell
   const std::string space = "pararnn::cuda::";
   std::string text =
       space + kNames[kernel.name] + "<" + std::string(cell) + ", " + std::string(storage);
-  const std::string thread = ", " + std::to_string(kernel.width.thread);
+  const std::string thread = std::string(", ") + std::to_string(kernel.width.thread);
   if (kernel.name == Kernel::kForwardPass) {
     text += thread + ", " + std::to_string(kernel.width.load) + ", " + space +
             "ForwardPass::" + kForward[static_cast<int>(kernel.forward)];

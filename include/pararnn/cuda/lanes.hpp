@@ -40,8 +40,10 @@ PARARNN_FN Lane column_at(const Chunking& size, Int index) {
   return lane_of_chunk(size, lane, 0);
 }
 
-PARARNN_FN Int thread_index() { return static_cast<Int>(blockIdx.x) * blockDim.x + threadIdx.x; }
-PARARNN_FN Int thread_count() { return static_cast<Int>(gridDim.x) * blockDim.x; }
+PARARNN_DEVICE_FN Int thread_index() {
+  return static_cast<Int>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+PARARNN_DEVICE_FN Int thread_count() { return static_cast<Int>(gridDim.x) * blockDim.x; }
 
 PARARNN_FN Int view_offset(const TensorView& view, Int row, Int step, Int channel) {
   const Int offset = row * view.batch_stride + step * view.step_stride + channel;

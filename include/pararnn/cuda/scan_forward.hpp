@@ -42,6 +42,15 @@ inline Width forward_width(const Chunking& size, int pair, bool decodes, int mul
   return {few && !decodes ? 1 : pair, pair};
 }
 
+/// How many neighbouring channels of a tensor can be read as one word that the hardware copies by
+/// itself: two of two bytes each where they lie in pairs everywhere, or 1.
+inline int pair_of(const TensorView& view, int bytes) {
+  const bool even = view.batch_stride % 2 == 0 && view.step_stride % 2 == 0 &&
+                    view.component_stride % 2 == 0 && view.head_stride % 2 == 0 &&
+                    view.head_width % 2 == 0;
+  return bytes == 2 && even && reinterpret_cast<std::uintptr_t>(view.data) % 4 == 0 ? 2 : 1;
+}
+
 /// Places the arrays of a pass of problem.size in `memory`, aligned to 256 bytes. Returns how many
 /// bytes they take; without memory that is all.
 inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void* memory) {
@@ -58,8 +67,7 @@ inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void*
 }
 
 /// Runs a cell's recurrence. `problem` names tensors, tolerance, the workspace, and how the plan
-/// cuts the sequence. `pair` is how many neighbouring channels of u and y can be read as one, 1 or
-/// 2 (2 for numbers of two bytes).
+/// cuts the sequence. `pair` is that of u, and no more than that of y.
 template <Launcher L>
 void scan_forward(const L& launcher, ForwardProblem problem, Way way, int pair) {
   if (problem.size.chunks == 1) way = Way::kSequential;

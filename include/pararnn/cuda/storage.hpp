@@ -1,10 +1,9 @@
 // How numbers lie in a caller's tensor, and their conversion to the arithmetic's type: float for
 // half, bfloat16 and float tensors, double for double. V neighbouring channels move as one access.
-//
-// The conversions are written with PTX, so that a kernel includes no header but the engine's.
 #pragma once
 
 #include "pararnn/core/vec.hpp"
+#include "pararnn/cuda/primitives.hpp"
 
 namespace pararnn::cuda {
 
@@ -35,11 +34,7 @@ PARARNN_FN double to_arithmetic(double x) { return x; }
 PARARNN_FN float to_arithmetic(BFloat16 x) {
   return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
 }
-PARARNN_FN float to_arithmetic(Float16 x) {
-  float result = 0;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(x.bits));
-  return result;
-}
+PARARNN_FN float to_arithmetic(Float16 x) { return float_of_half(x.bits); }
 
 template <class Storage>
 struct Converted;  // from_arithmetic<Storage>(x), rounding to nearest even
@@ -53,22 +48,11 @@ struct Converted<double> {
 };
 template <>
 struct Converted<Float16> {
-  PARARNN_FN static Float16 from(float x) {
-    Float16 result{};
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
-    return result;
-  }
+  PARARNN_FN static Float16 from(float x) { return {half_of_float(x)}; }
 };
 template <>
 struct Converted<BFloat16> {
-  PARARNN_FN static BFloat16 from(float x) {
-    BFloat16 result{};
-    asm("{.reg .b32 pair; .reg .b16 high; cvt.rn.bf16x2.f32 pair, 0f00000000, %1; mov.b32 {%0, "
-        "high}, pair;}"
-        : "=h"(result.bits)
-        : "f"(x));
-    return result;
-  }
+  PARARNN_FN static BFloat16 from(float x) { return {bfloat16_of_float(x)}; }
 };
 
 /// V numbers as they lie in memory; aligned, so that they are one load or store.
@@ -90,9 +74,7 @@ struct alignas(sizeof(Storage) * V) Pack {
   }
   PARARNN_FN static Pack of(const Vec<Arithmetic<Storage>, V>& x) {
     if constexpr (kSame<Storage, BFloat16> && V == 2) {
-      unsigned word = 0;
-      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(x[1]), "f"(x[0]));
-      return __builtin_bit_cast(Pack, word);
+      return __builtin_bit_cast(Pack, bfloat16_pair(x[0], x[1]));
     } else {
       Pack result{};
       static_for<V>([&](auto v) { result.values[v] = Converted<Storage>::from(x[v]); });

@@ -16,9 +16,11 @@ __device__ inline bool grid_barrier(Counters* counters, int& barrier, bool mine 
   if (threadIdx.x == 0) {
     __threadfence();
     atomicAdd(&counters->arrived[barrier], mine ? kSet + 1 : 1);
-    do {
+    while (true) {
       arrived = *const_cast<volatile unsigned*>(&counters->arrived[barrier]);
-    } while (arrived % kSet < gridDim.x);
+      if (arrived % kSet >= gridDim.x) break;
+      let_others_run();
+    }
     __threadfence();
   }
   ++barrier;

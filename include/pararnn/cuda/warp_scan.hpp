@@ -9,8 +9,8 @@
 namespace pararnn::cuda {
 
 /// The warp of this thread, counted over the grid, and how many there are.
-PARARNN_FN Int warp_index() { return thread_index() / kWarp; }
-PARARNN_FN Int warp_count() { return thread_count() / kWarp; }
+PARARNN_DEVICE_FN Int warp_index() { return thread_index() / kWarp; }
+PARARNN_DEVICE_FN Int warp_count() { return thread_count() / kWarp; }
 
 /// Maps that a thread loads before it composes the first, as registers permit.
 template <int S>

@@ -83,10 +83,8 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const ScanLauncher launcher(cell, u.scalar_type(), stream);
-  // Two channels of two bytes make the words that the hardware copies by itself.
-  const bool all_in_pairs =
-      comes_in_pairs(u) && comes_in_pairs(y) && comes_in_pairs(hT) && comes_in_pairs(checkpoints);
-  const int pair = u.element_size() == 2 && all_in_pairs ? 2 : 1;
+  // What is made here lies in pairs where u does; w and h0 may begin anywhere.
+  const int pair = cuda::pair_of(view_of(u), static_cast<int>(u.element_size()));
   w = aligned_for(pair, w);
   if (h0) h0 = aligned_for(pair, *h0);
   PlanTrial trial(

@@ -1,0 +1,109 @@
+// What include/pararnn/cuda/primitives.hpp and CUDA itself give a kernel, for g++ on the host, where
+// the threads of a GPU are fibers. PARARNN_CUDA_PRIMITIVES names this file. Kernels that include it
+// come after all headers of the C++ library, some of whose names it redefines.
+#pragma once
+
+#include "fibers.hpp"
+#include "pararnn/cpu/storage.hpp"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+#define PARARNN_DEVICE_FN inline
+#define PARARNN_SHARED(Type, name) Type& name = ::pararnn::fibers::shared_variable<Type>([] {})
+
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+#define threadIdx (::pararnn::fibers::machine.current->thread)
+#define blockIdx (::pararnn::fibers::machine.current->block->index)
+#define blockDim (::pararnn::fibers::machine.size)
+#define gridDim (::pararnn::fibers::machine.blocks)
+
+inline int __syncthreads_or(int mine) {
+  auto& meeting = pararnn::fibers::machine.current->block->meeting;
+  const unsigned times = meeting.times;
+  meeting.come(mine != 0);
+  pararnn::fibers::machine.wait_for(meeting, times);
+  return meeting.result;
+}
+inline void __syncthreads() { __syncthreads_or(0); }
+inline void __threadfence() {}
+
+template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
+  auto& self = *pararnn::fibers::machine.current;
+  auto& warp = self.warp();
+  const int lane = self.number % pararnn::cuda::kWarp;
+  const auto meet = [&] {
+    const unsigned times = warp.meeting.times;
+    warp.meeting.come();
+    pararnn::fibers::machine.wait_for(warp.meeting, times);
+  };
+  std::memcpy(warp.values[lane], &value, sizeof value);
+  meet();
+  if (lane >= distance) std::memcpy(&value, warp.values[lane - distance], sizeof value);
+  meet();
+  return value;
+}
+
+inline unsigned atomicAdd(unsigned* to, unsigned value) {
+  const unsigned before = *to;
+  *to += value;
+  return before;
+}
+inline unsigned atomicMax(unsigned* to, unsigned value) {
+  const unsigned before = *to;
+  *to = std::max(before, value);
+  return before;
+}
+template <class T>
+T __ldg(const T* from) {
+  return *from;
+}
+constexpr float __uint_as_float(unsigned bits) { return __builtin_bit_cast(float, bits); }
+constexpr unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
+
+/// Byte i of the result is byte number (selector >> 4 i) % 8 of b:a.
+constexpr unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const unsigned long long both = (static_cast<unsigned long long>(b) << 32) | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned byte = (selector >> (4 * i)) & 7u;
+    result |= static_cast<unsigned>((both >> (8 * byte)) & 0xffu) << (8 * i);
+  }
+  return result;
+}
+
+namespace pararnn::cuda {
+
+PARARNN_FN float float_of_half(unsigned short bits) { return cpu::from_float16(bits); }
+PARARNN_FN unsigned short half_of_float(float x) { return cpu::to_float16(x); }
+PARARNN_FN unsigned short bfloat16_of_float(float x) { return cpu::to_bfloat16(x); }
+PARARNN_FN unsigned bfloat16_pair(float low, float high) {
+  return cpu::to_bfloat16(low) | static_cast<unsigned>(cpu::to_bfloat16(high)) << 16;
+}
+
+template <class Word>
+void copy_async(Word* to, const void* from) {
+  fibers::send({to, from, sizeof(Word)});
+}
+inline void commit_copies() { fibers::machine.current->sent.emplace_back(); }
+template <int N>
+void wait_for_copies() {
+  fibers::wait_for_sent(N);
+}
+inline void let_others_run() {
+  fibers::machine.current->spins = true;
+  fibers::machine.pause();
+}
+
+}  // namespace pararnn::cuda
