@@ -204,7 +204,7 @@ TEST(EngineCudaStatistics, NothingIsCorrectedWhereACellForgets) {
       const Statistics s = expect_same_statistics<Gru>(p, {way, 64, 64}, forward);
       EXPECT_EQ(s.columns, 10);
       EXPECT_EQ(s.columns_corrected, 0);
-      EXPECT_EQ(s.newton_iterations, 0);
+      EXPECT_EQ(s.newton_iterations, way == std::string("newton") ? 1 : 0);
     }
   }
 }

@@ -96,8 +96,8 @@ TEST_P(Catalogue, AChaoticCellRunsInSequence) {
   const Arguments a = to(random_arguments(cell, 1, 2048, 4, torch::kFloat32, 8), device);
   const auto [y, hT] = scan(a.u, a.w, a.h0, cell.key(), ScanOptions{"speculative", 64});
   const ScanStatistics found = last_scan_statistics().first;
-  EXPECT_EQ(found.columns_repaired, 4);
-  const auto [in_order, last] = scan(a.u, a.w, a.h0, cell.key(), ScanOptions{"sequential"});
+  EXPECT_EQ(found.columns_corrected, 4);
+  EXPECT_GT(found.columns_repaired, 0);
   EXPECT_LE(found.largest_mismatch, 1e-6);
 }
 

@@ -34,8 +34,8 @@ struct ScanOptions {
 struct ScanStatistics {
   std::string plan;  // sequential | speculative | newton
   int64_t chunk = 0, chunks = 0, burn_in = 0;
-  double largest_mismatch = 0;  // at the chunk boundaries, as left in the result
-  int64_t newton_iterations = 0;
+  double largest_mismatch = 0;    // at the chunk boundaries, as left in the result
+  int64_t newton_iterations = 0;  // corrections, the one of the plan newton included
   int64_t columns = 0, columns_corrected = 0, columns_repaired = 0;
 };
 

@@ -100,12 +100,12 @@ Statistics scan_backward(const Kernels<T>& kernels, const Executor& executor,
   if (newton) correct(columns);
   run(chunks == 1 || newton ? BackwardPass::kGiven : BackwardPass::kBurnIn, lanes);
 
-  Statistics statistics{plan, 0, 0, batch * channels, 0, 0};
+  Statistics statistics{plan, 0, newton ? 1 : 0, batch * channels, 0, 0};
   std::vector<std::int64_t> failing = failing_columns(size, columns, boundary_fails);
   statistics.columns_corrected = std::int64_t(failing.size());
   if (!failing.empty() && !walks_at_once(plan, failing.size(), kernels, executor)) {
     run(BackwardPass::kGiven, correct(failing));
-    statistics.newton_iterations = 1;
+    ++statistics.newton_iterations;
     failing = failing_columns(size, failing, boundary_fails);
   }
   statistics.columns_repaired = std::int64_t(failing.size());

@@ -99,7 +99,7 @@ Statistics scan_forward(const Kernels<T>& kernels, const Executor& executor,
   }
   run(chunks == 1 || newton ? ForwardPass::kGiven : ForwardPass::kBurnIn, lanes);
 
-  Statistics statistics{plan, 0, 0, batch * channels, 0, 0};
+  Statistics statistics{plan, 0, newton ? 1 : 0, batch * channels, 0, 0};
   std::vector<std::int64_t> failing = failing_columns(size, columns, boundary_fails);
   statistics.columns_corrected = std::int64_t(failing.size());
   const bool walks = walks_at_once(plan, failing.size(), kernels, executor);
@@ -109,7 +109,7 @@ Statistics scan_forward(const Kernels<T>& kernels, const Executor& executor,
     // Every chunk that has a Jacobian at all is to have it from here on.
     if (!have_jacobians) again = lanes_of(size, failing, 1, chunks);
     run(ForwardPass::kGivenLinearized, again);
-    statistics.newton_iterations = k + 1;
+    ++statistics.newton_iterations;
     failing = failing_columns(size, failing, boundary_fails);
   }
   statistics.columns_repaired = std::int64_t(failing.size());

@@ -67,7 +67,8 @@ Statistics read_statistics(const L& launcher, const Problem& problem, const Plan
   launcher.launch({kForward ? Kernel::kForwardMismatch : Kernel::kBackwardMismatch}, problem);
   const Counters found = launcher.read(problem.counters);
   statistics.largest_mismatch = std::bit_cast<float>(found.largest_mismatch_bits);
-  statistics.newton_iterations = found.newton_iterations;
+  // Newton's own comes before the kernel that counts.
+  statistics.newton_iterations = found.newton_iterations + (plan.way == Way::kNewton ? 1 : 0);
   statistics.columns_corrected = found.columns_corrected;
   statistics.columns_repaired = found.columns_repaired;
   return statistics;
