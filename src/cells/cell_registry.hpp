@@ -29,8 +29,8 @@ const CellDefinition& find_stored_cell(const std::string& file, std::string_view
 /// for a cell of more than 16 states, inputs and parameters together.
 const CellDefinition& find_tangent(const CellDefinition& cell);
 
-/// The shortest text that find_cell takes for the cell: its name, or its key where the name means
-/// another.
+/// What find_cell takes for the cell, whatever is registered later: its key, or its name if it is
+/// built in.
 std::string spelling_of(const CellDefinition& cell);
 
 /// The cell that is meant by a name ("gru"), a key ("gru@5f0c…") or a file ("./leaky.hpp",

@@ -105,9 +105,8 @@ struct WideRun {
     const int64_t interval = checkpoint_interval_on(p.u.device());
     const auto [y, hT, kept] = run_forward(c, problem, forced(forward, c.options), interval);
     const auto [du, dw, dh0] = run_backward(c, problem, forced(backward, c.options), kept);
-    results = {
-        {y, hT, du, dw, dh0},
-        kept.slice(1, 0, kept.size(1), std::max<int64_t>(kChunkUnit / interval, 1))};
+    results = {{y, hT, du, dw, dh0},
+               kept.slice(1, 0, kept.size(1), std::max<int64_t>(kChunkUnit / interval, 1))};
     wrong = what_is_wrong(c, problem, results, forward, backward, 1);
   }
 };

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <thread>
 
+#include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "pararnn/plan.hpp"
 #include "train/device.hpp"
@@ -24,9 +25,15 @@ int available_cores() {
 /// Turns a file into the name under which its cell is registered.
 CLI::Validator cell_validator() {
   return CLI::Validator(
-      [](std::string& cell) {
-        cell = spelling_of(find_cell(cell));
-        return std::string();
+      [](std::string& cell) -> std::string {
+        const bool is_file = cell.find_first_of("/.") != cell.npos;
+        try {
+          cell = spelling_of(find_cell(cell));
+        } catch (const Error& error) {
+          if (is_file) throw;  // with all that the compiler said
+          return error.what();
+        }
+        return "";
       },
       "");
 }

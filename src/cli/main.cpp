@@ -12,6 +12,7 @@
 #include <new>
 #include <string>
 
+#include "base/error.hpp"
 #include "cli/bench.hpp"
 #include "cli/cells.hpp"
 #include "cli/check.hpp"
@@ -29,10 +30,14 @@ namespace {
 constexpr int kFailure = 1, kBadUsage = 2;
 
 /// Says what went wrong, in one line.
-int fail(std::string sentence, int status) {
-  sentence.erase(std::min(sentence.find('\n'), sentence.size()));
-  fmt::print(stderr, "pararnn: {}\n", sentence);
+int fail(std::string_view message, int status) {
+  fmt::print(stderr, "pararnn: {}\n", message);
   return status;
+}
+
+/// What others than this project say may be pages.
+std::string_view first_line(std::string_view message) {
+  return message.substr(0, message.find('\n'));
 }
 
 int run(int argc, char** argv) {
@@ -62,7 +67,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     const auto commands = program.get_subcommands();
     const std::string command = commands.empty() ? "" : " " + commands.front()->get_name();
-    return fail(fmt::format("{} (see pararnn{} --help)", error.what(), command), kBadUsage);
+    return fail(fmt::format("{} (see pararnn{} --help)", first_line(error.what()), command),
+                kBadUsage);
   }
 }
 
@@ -84,10 +90,12 @@ int main(int argc, char** argv) {
     const int status = run(argc, argv);
     return std::fflush(stdout) == 0 ? status : fail("cannot write to standard output", kFailure);
   } catch (const c10::Error& error) {
-    return fail(error.what_without_backtrace(), kFailure);
+    return fail(first_line(error.what_without_backtrace()), kFailure);
   } catch (const std::bad_alloc&) {
     return fail("out of memory", kFailure);
-  } catch (const std::exception& error) {
+  } catch (const pararnn::Error& error) {
     return fail(error.what(), kFailure);
+  } catch (const std::exception& error) {
+    return fail(first_line(error.what()), kFailure);
   }
 }

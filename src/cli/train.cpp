@@ -89,7 +89,7 @@ int train_model(const CLI::App& command, Arguments arguments) {
     parameters += parameter.numel();
   fmt::print(
       "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
-      dataset.description, parameters, arguments.model.layers, arguments.model.cell,
+      dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
       arguments.model.width, arguments.out, train::describe(device));
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   std::fflush(stdout);

@@ -111,7 +111,8 @@ void DiskCache::store(const std::string& key, std::string_view content) const {
 std::string DiskCache::load_or_make(const std::string& key,
                                     const std::function<std::string()>& make) const {
   if (std::optional<std::string> content = load(key)) return *std::move(content);
-  if (folder_.empty() || make_folder(folder_) != 0) return make();
+  if (folder_.empty()) return make();
+  make_folder(folder_);
   const EntryLock lock(folder_ / (key + ".lock"));
   if (std::optional<std::string> content = load(key)) return *std::move(content);
   std::string content = make();

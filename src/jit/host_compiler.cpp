@@ -169,8 +169,8 @@ void* load_object(const std::string& code, const std::string& function) {
                                                 RTLD_NOW | RTLD_LOCAL)
                                      : nullptr;
   const std::string words = done < code.size() ? std::strerror(reason) : object ? "" : ::dlerror();
-  // The loader tells libraries apart by their paths: the file stays open, so that its path stays its
-  // own.
+  // The loader tells libraries apart by their paths: the file stays open, so that its path stays
+  // its own.
   if (!object) ::close(file);
   require(object, "cannot load compiled code: {}", words);
   void* entry = ::dlsym(object, function.c_str());

@@ -119,10 +119,11 @@ std::string log_of(const Program& program, std::string_view name) {
   return log;
 }
 
-/// Compiles the program; returns what the compiler said.
+/// Compiles the program for an architecture; returns what the compiler said.
 std::string run_compiler(Program& program, const std::string& text,
                          const std::vector<const Header*>& headers,
-                         const std::vector<std::string>& options, const char* expression) {
+                         const std::vector<std::string>& options, std::string_view architecture,
+                         const char* expression) {
   const char* name = expression ? expression : "a program";
   std::vector<const char*> names, texts, option_texts;
   for (const Header* header : headers) {
@@ -138,7 +139,8 @@ std::string run_compiler(Program& program, const std::string& text,
       program.handle, static_cast<int>(option_texts.size()), option_texts.data());
   std::string log = log_of(program, name);
   if (result != NVRTC_SUCCESS) {
-    throw CompileError(fmt::format("{} does not compile ({})", name, nvrtc().error_string(result)),
+    throw CompileError(fmt::format("{} does not compile for {} ({})", name, architecture,
+                                   nvrtc().error_string(result)),
                        std::move(log));
   }
   return log;
@@ -164,7 +166,7 @@ CompiledKernel compile(const KernelSource& source, const std::vector<Header>& he
   Program program;
   CompiledKernel compiled;
   compiled.log = run_compiler(program, source.text, all_headers(source.headers, headers),
-                              compile_options(source, architecture), kernel);
+                              compile_options(source, architecture), architecture, kernel);
   const char* symbol = nullptr;
   check(nvrtc().lowered_name(program.handle, kernel, &symbol), kernel);
   compiled.symbol = symbol;
@@ -179,7 +181,8 @@ std::string compile_to_ptx(const std::string& text, const std::vector<Header>& h
   const std::vector<Header> engine = engine_headers();
   Program program;
   run_compiler(program, text, all_headers(headers, engine),
-               {"--std=c++20", "-arch=compute_80", "-default-device", "--no-cache"}, nullptr);
+               {"--std=c++20", "-arch=compute_80", "-default-device", "--no-cache"}, "PTX",
+               nullptr);
   size_t size = 0;
   check(nvrtc().ptx_size(program.handle, &size), "a program");
   std::string ptx(size, '\0');
