@@ -1,6 +1,6 @@
-// What include/pararnn/cuda/primitives.hpp and CUDA itself give a kernel, for g++ on the host, where
-// the threads of a GPU are fibers. PARARNN_CUDA_PRIMITIVES names this file. Kernels that include it
-// come after all headers of the C++ library, some of whose names it redefines.
+// What include/pararnn/cuda/primitives.hpp and CUDA itself give a kernel, for g++ on the host,
+// where the threads of a GPU are fibers. PARARNN_CUDA_PRIMITIVES names this file. Kernels that
+// include it come after all headers of the C++ library, some of whose names it redefines.
 #pragma once
 
 #include "fibers.hpp"

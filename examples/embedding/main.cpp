@@ -2,10 +2,10 @@
 //
 // Prints the sizes, how far the result is from a step-by-step loop, and what the scan did; exits 1
 // if they differ.
+#include <torch/torch.h>
 #include <cells/cell_registry.hpp>
 #include <cstdio>
 #include <ops/scan.hpp>
-#include <torch/torch.h>
 
 constexpr const char* kText = R"(
 #include "pararnn/cell.hpp"

@@ -7,9 +7,9 @@
 
 namespace pararnn {
 
-/// A column is one channel of one batch row. Corrections are counted in the same way on all devices:
-/// the one of Newton's way, which moves every column before the first verification, and each that
-/// follows a verification. So a linear recurrence takes one under the plan newton.
+/// A column is one channel of one batch row. Corrections are counted in the same way on all
+/// devices: the one of Newton's way, which moves every column before the first verification, and
+/// each that follows a verification. So a linear recurrence takes one under the plan newton.
 struct Statistics {
   Plan plan;
   double largest_mismatch = 0;         // left at the boundaries between chunks

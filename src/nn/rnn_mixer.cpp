@@ -66,9 +66,8 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const Tensor &branch = halves[0], &gate = halves[1];
   const auto [convolved, tail] = convolution_->forward(branch, state.empty() ? Tensor() : state[0]);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
-  const auto [y, hT] =
-      scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_, h0, cell_,
-           scan_options_);
+  const auto [y, hT] = scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_,
+                            h0, cell_, scan_options_);
   return {output_->forward(norm_->forward(y, y.scalar_type(), gate)), {tail, hT}};
 }
 
