@@ -100,7 +100,7 @@ struct {type} {{
   static constexpr const char* kInputNames[] = {{{input_names}}};
   static constexpr const char* kParamNames[] = {{{param_names}}};
   static constexpr const char* kSummary = "a gated cell, to be changed";
-
+{memory}
   // One step: from the state s, the inputs u and the weights w to the next state, whose first
   // number is the output. The derivatives follow from it. There is no `if` on a value: use
   // select(a < b, x, y). Functions: exp log sqrt tanh sigmoid softplus abs max min pow sin cos ...
@@ -114,7 +114,13 @@ struct {type} {{
       fmt::arg("name", name), fmt::arg("type", struct_name_of(name)),
       fmt::arg("state", states.size()), fmt::arg("input", inputs.size()),
       fmt::arg("state_names", quoted(states, "")), fmt::arg("input_names", quoted(inputs, "")),
-      fmt::arg("param_names", quoted(inputs, "w_")), fmt::arg("body", body_of(inputs, states)));
+      fmt::arg("param_names", quoted(inputs, "w_")),
+      fmt::arg("memory",
+               inputs.size() == 1
+                   ? ""
+                   : "  // A small input 0 makes memory long. Mostly found without being said.\n"
+                     "  static constexpr int kMemory[] = {0, -1};\n"),
+      fmt::arg("body", body_of(inputs, states)));
 }
 
 }  // namespace pararnn

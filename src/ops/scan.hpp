@@ -34,7 +34,7 @@ struct ScanOptions {
 struct ScanStatistics {
   std::string plan;  // sequential | speculative | newton
   int64_t chunk = 0, chunks = 0, burn_in = 0;
-  double largest_mismatch = 0;    // at the chunk boundaries, as left in the result
+  double largest_mismatch = 0;    // left at the chunk boundaries, in the measure of the tolerance
   int64_t newton_iterations = 0;  // corrections, the one of the plan newton included
   int64_t columns = 0, columns_corrected = 0, columns_repaired = 0;
 };

@@ -79,9 +79,10 @@ void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
 
 template <class Problem>
 void ScanLauncher::launch_any(const Kernel& kernel, const Problem& problem) const {
+  Grid grid = grid_of(kernel, problem.size, cell_.params, multiprocessors_);
+  if (grid.blocks == 0) return;  // the gradient of no parameters
   Slot& slot = find_slot(device_, kernel, cell_, type_);
   load(slot, kernel, cell_, type_);
-  Grid grid = grid_of(kernel, problem.size, cell_.params, multiprocessors_);
   constexpr Int kMostBlocks = (Int(1) << 31) - 1;
   require(grid.blocks <= kMostBlocks,
           "scan: {} columns times chunks are more than a GPU takes at once; split the batch",
