@@ -27,7 +27,7 @@ template <class A>
 double value_of(const Bounded<A>& x) {
   return x.value;
 }
-double value_of(Constant x) { return x.value; }
+[[maybe_unused]] double value_of(Constant x) { return x.value; }
 template <class T, int W>
 double value_of(const cpu::Batch<T, W>& x) {
   for (int i = 0; i < W; ++i) {
@@ -80,7 +80,7 @@ template <class T>
 class EngineScalar : public testing::Test {};
 #if defined(__SANITIZE_ADDRESS__)
 // Instrumented, all of them take minutes to compile.
-using Scalars = testing::Types<Number<float>, FloatBatch, Dual<Dual<Number<double>, 1>, 2>>;
+using Scalars = testing::Types<Number<float>, FloatBatch>;
 #else
 using Scalars =
     testing::Types<Number<float>, Number<double>, FloatBatch, DoubleBatch, Bounded<float>,
