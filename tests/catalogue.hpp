@@ -30,10 +30,5 @@
   X(min_gru, MinGru)
 #define PARARNN_CATALOGUE(X) PARARNN_PREDICTABLE_CATALOGUE(X) X(logistic_map, LogisticMap)
 
-/// The built-in cells and those of the catalogue. Instrumented, all of them take minutes to
-/// compile; two stand for them.
-#if defined(__SANITIZE_ADDRESS__)
-#define PARARNN_ALL_CELLS(X) X(gru, Gru) X(min_gru, MinGru)
-#else
+/// The built-in cells and those of the catalogue.
 #define PARARNN_ALL_CELLS(X) PARARNN_CELLS(X) PARARNN_CATALOGUE(X)
-#endif

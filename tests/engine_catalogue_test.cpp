@@ -17,11 +17,7 @@ CellUnderTest<T> under_test(const std::string& name) {
 
 template <class T>
 class EngineCatalogue : public testing::Test {};
-#if defined(__SANITIZE_ADDRESS__)
-using Arithmetics = testing::Types<float>;  // both take minutes to compile
-#else
 using Arithmetics = testing::Types<float, double>;
-#endif
 TYPED_TEST_SUITE(EngineCatalogue, Arithmetics);
 
 TYPED_TEST(EngineCatalogue, ALinearRecurrenceNeedsOneCorrection) {

@@ -78,16 +78,11 @@ struct TextbookGru {
 
 template <class T>
 class EngineScalar : public testing::Test {};
-#if defined(__SANITIZE_ADDRESS__)
-// Instrumented, all of them take minutes to compile.
-using Scalars = testing::Types<Number<float>, FloatBatch>;
-#else
 using Scalars =
     testing::Types<Number<float>, Number<double>, FloatBatch, DoubleBatch, Bounded<float>,
                    Bounded<double>, Constant, Dual<Number<float>, 2>, Dual<Number<double>, 3>,
                    Dual<FloatBatch, 2>, Dual<Dual<Number<double>, 1>, 2>,
                    Dual<Dual<DoubleBatch, 3>, 1>, Dual<Bounded<float>, 2>>;
-#endif
 TYPED_TEST_SUITE(EngineScalar, Scalars);
 
 /// All functions and operators of two arguments give T again, whatever stands beside a T.

@@ -138,14 +138,10 @@ void expect_the_engine_to_run_it(const std::string& name) {
 }
 
 TEST(EngineTangent, TheEngineRunsIt) {
-#if defined(__SANITIZE_ADDRESS__)
-  expect_the_engine_to_run_it<MinGru, float>("min_gru");
-#else
   expect_the_engine_to_run_it<Gru, float>("gru");
   expect_the_engine_to_run_it<Gru, double>("gru");
   expect_the_engine_to_run_it<Lstm, float>("lstm");
   expect_the_engine_to_run_it<Lstm, double>("lstm");
-#endif
 }
 
 }  // namespace
