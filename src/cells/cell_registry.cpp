@@ -48,6 +48,7 @@ struct Registry {
   std::map<std::string, std::unique_ptr<const CellDefinition>, std::less<>> by_key;
   std::map<std::string, const CellDefinition*, std::less<>> by_name;
   std::map<std::string, std::pair<const CellDefinition*, Stamp>, std::less<>> by_file;
+  std::map<std::string, const CellDefinition*, std::less<>> tangents;  // by the cell's key
 
   const CellDefinition& keep(CellDefinition cell) {
     auto& kept = by_key[cell.key()];
@@ -127,10 +128,11 @@ const CellDefinition& find_tangent(const CellDefinition& cell) {
       "the cell {} has {} states, {} inputs and {} parameters: forward-mode derivatives take at "
       "most 16 together; use reverse mode (backward, grad, vjp)",
       cell.name, cell.state, cell.inputs, cell.params);
-  CellDefinition tangent = tangent_of(cell);
   Registry& all = registry();
   const std::unique_lock lock(all.mutex);
-  return all.keep(std::move(tangent));
+  const CellDefinition*& tangent = all.tangents[cell.key()];
+  if (!tangent) tangent = &all.keep(tangent_of(cell));
+  return *tangent;
 }
 
 std::string spelling_of(const CellDefinition& cell) {

@@ -169,6 +169,7 @@ Kernel load_kernel(const std::string& name, const CompiledKernel& compiled) {
 
 CompiledKernel compile_cached(const KernelSource& source, std::string_view architecture) {
   std::vector<Header> headers = engine_headers();
+  // A change to what only a CPU compiles compiles no kernel anew.
   std::erase_if(headers, [](const Header& h) { return h.name.starts_with("pararnn/cpu/"); });
   const std::string key = cache_key(source, headers, architecture);
   if (const std::string folder = environment("PARARNN_DUMP_SOURCE"); !folder.empty()) {

@@ -146,14 +146,12 @@ std::string run_compiler(Program& program, const std::string& text,
   return log;
 }
 
-/// The user's and the engine's headers; what only a CPU compiles is left out.
+/// The user's and the engine's headers.
 std::vector<const Header*> all_headers(const std::vector<Header>& own,
                                        const std::vector<Header>& engine) {
   std::vector<const Header*> all;
   for (const std::vector<Header>* list : {&own, &engine}) {
-    for (const Header& header : *list) {
-      if (!header.name.starts_with("pararnn/cpu/")) all.push_back(&header);
-    }
+    for (const Header& header : *list) all.push_back(&header);
   }
   return all;
 }

@@ -5,6 +5,7 @@
 #include <bit>
 #include <concepts>
 #include <span>
+#include <vector>
 
 #include "pararnn/cuda/kernel_list.hpp"
 #include "pararnn/statistics.hpp"
@@ -50,10 +51,14 @@ class Workspace {
   Int size_ = 0;
 };
 
-/// Launches the kernels of a way, in their order.
+/// Launches the kernels of a way, in their order. Those that will be needed `later` are prepared
+/// with them.
 template <Launcher L, class Problem>
-void launch_all(const L& launcher, std::span<const Kernel> kernels, const Problem& problem) {
-  launcher.prepare(kernels);
+void launch_all(const L& launcher, const std::vector<Kernel>& kernels, const Problem& problem,
+                std::span<const Kernel> later = {}) {
+  std::vector<Kernel> all = kernels;
+  all.insert(all.end(), later.begin(), later.end());
+  launcher.prepare(all);
   for (const Kernel& kernel : kernels) launcher.launch(kernel, problem);
 }
 

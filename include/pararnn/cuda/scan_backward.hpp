@@ -9,8 +9,6 @@
 // and then, where there are several chunks, one kernel that verifies, corrects, repairs and sums.
 #pragma once
 
-#include <vector>
-
 #include "pararnn/cuda/launcher.hpp"
 
 namespace pararnn::cuda {

@@ -7,8 +7,6 @@
 // and then, where there are several chunks, one kernel that verifies, corrects and repairs.
 #pragma once
 
-#include <vector>
-
 #include "pararnn/cuda/launcher.hpp"
 
 namespace pararnn::cuda {
@@ -67,14 +65,17 @@ inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void*
 }
 
 /// Runs a cell's recurrence. `problem` names tensors, tolerance, the workspace, and how the plan
-/// cuts the sequence. `pair` is that of u, and no more than that of y.
+/// cuts the sequence. `pair` is that of u, and no more than that of y. `later`: the kernels of the
+/// backward pass, if one will follow; compiled one after the other, the two would take twice as
+/// long.
 template <Launcher L>
-void scan_forward(const L& launcher, ForwardProblem problem, Way way, int pair) {
+void scan_forward(const L& launcher, ForwardProblem problem, Way way, int pair,
+                  std::span<const Kernel> later = {}) {
   if (problem.size.chunks == 1) way = Way::kSequential;
   problem.have_jacobians = way == Way::kNewton;
   const bool decodes = problem.size.steps == 1 && !problem.checkpoints;
   const Width width = forward_width(problem.size, pair, decodes, launcher.multiprocessors());
-  launch_all(launcher, forward_kernels(way, width, decodes), problem);
+  launch_all(launcher, forward_kernels(way, width, decodes), problem, later);
 }
 
 }  // namespace pararnn::cuda

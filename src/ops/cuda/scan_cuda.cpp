@@ -46,6 +46,16 @@ PlanRequest request_for(const ScanSizes& sizes, int width, int multiprocessors, 
           .step_slope = step.slope};
 }
 
+PlanRequest forward_request(const ScanSizes& sizes, int pair, int multiprocessors,
+                            const std::string& way, int64_t chunk, int64_t burn_in) {
+  return request_for(sizes, pair, multiprocessors, kForwardStep, way, chunk, burn_in);
+}
+
+PlanRequest backward_request(const ScanSizes& sizes, int multiprocessors, const std::string& way,
+                             int64_t chunk, int64_t burn_in) {
+  return request_for(sizes, 1, multiprocessors, kBackwardStep, way, chunk, burn_in);
+}
+
 cuda::Chunking chunking_of(const ScanSizes& sizes, const Plan& plan) {
   return {sizes.batch, sizes.steps, sizes.channels, plan.chunk, plan.chunks, plan.burn_in};
 }
@@ -87,11 +97,10 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
   const int pair = cuda::pair_of(view_of(u), static_cast<int>(u.element_size()));
   w = aligned_for(pair, w);
   if (h0) h0 = aligned_for(pair, *h0);
-  PlanTrial trial(
-      {u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps, sizes.channels,
-       w_in.const_data_ptr()},
-      request_for(sizes, pair, launcher.multiprocessors(), kForwardStep, way, chunk, burn_in),
-      stream);
+  PlanTrial trial({u.get_device(), false, cell, u.scalar_type(), sizes.batch, sizes.steps,
+                   sizes.channels, w_in.const_data_ptr()},
+                  forward_request(sizes, pair, launcher.multiprocessors(), way, chunk, burn_in),
+                  stream);
   const Plan plan = trial.plan();
   cuda::ForwardProblem problem{
       .size = chunking_of(sizes, plan),
@@ -103,7 +112,12 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
       .checkpoints = checkpoint_interval > 0 ? checkpoints.data_ptr() : nullptr,
       .tolerance = tolerance_for(tolerance, w.scalar_type())};
   const Tensor workspace = workspace_for(problem, sizes, w);
-  cuda::scan_forward(launcher, problem, plan.way, pair);
+  std::vector<cuda::Kernel> later;
+  if (checkpoint_interval > 0) {
+    later = cuda::backward_kernels(
+        make_plan(backward_request(sizes, launcher.multiprocessors(), way, chunk, burn_in)).way);
+  }
+  cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
   record_forward_statistics(statistics_of(problem, plan, workspace, launcher, stream));
   return {y, hT, checkpoints, false};
@@ -122,11 +136,9 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_cuda(const Tensor& u_in, const 
 
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const ScanLauncher launcher(cell, u.scalar_type(), stream);
-  PlanTrial trial(
-      {u.get_device(), true, cell, u.scalar_type(), sizes.batch, sizes.steps, sizes.channels,
-       w_in.const_data_ptr()},
-      request_for(sizes, 1, launcher.multiprocessors(), kBackwardStep, way, chunk, burn_in),
-      stream);
+  PlanTrial trial({u.get_device(), true, cell, u.scalar_type(), sizes.batch, sizes.steps,
+                   sizes.channels, w_in.const_data_ptr()},
+                  backward_request(sizes, launcher.multiprocessors(), way, chunk, burn_in), stream);
   const Plan plan = trial.plan();
   cuda::BackwardProblem problem{.size = chunking_of(sizes, plan),
                                 .u = view_of(u),
