@@ -9,13 +9,16 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "cells/cell_registry.hpp"
 #include "cli/bench_baselines.hpp"
 #include "cli/bench_gpu_scan.hpp"
 #include "cli/bench_plot.hpp"
 #include "cli/bench_report.hpp"
 #include "cli/bench_ssd.hpp"
 #include "cli/bench_tables.hpp"
+#include "cli/bench_torch_loop.hpp"
 #include "cli/bench_validate.hpp"
+#include "ops/scan.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -35,6 +38,32 @@ Tensor plain_state_space(const Tensor& x, const Tensor& dt, const Tensor& a, con
     y.push_back(torch::einsum("bn,bhnp->bhp", {c.select(1, t), state}));
   }
   return torch::stack(y, 1);
+}
+
+TEST(CliBench, TheLoopOfOperationsIsTheScanOfAnyCell) {
+  torch::manual_seed(1);
+  const std::string folder = PARARNN_SOURCE "/examples/cells/";
+  for (const std::string& name :
+       {std::string("gru"), std::string("lstm"), std::string("slstm"), folder + "cfc.hpp",
+        folder + "gru_d.hpp", folder + "indrnn_relu.hpp", folder + "min_gru.hpp"}) {
+    const CellDefinition& cell = find_cell(name);
+    const auto leaf = [](const Tensor& t) { return t.to(torch::kFloat64).requires_grad_(); };
+    const Tensor u = leaf(torch::randn({2, 30, cell.inputs, 3}));
+    const Tensor w = leaf(torch::rand({cell.params, 3}) - 0.5);
+    const Tensor h0 = leaf(torch::rand({2, cell.state, 3}) + 0.1);
+    const auto [y, hT] = scan(u, w, h0, name, {});
+    const auto [y_loop, hT_loop] = torch_loop(name, u, w, h0);
+    EXPECT_TRUE(torch::allclose(y, y_loop)) << name;
+    EXPECT_TRUE(torch::allclose(hT, hT_loop)) << name;
+    const auto got = torch::autograd::grad({y.sum()}, {u, w, h0});
+    const auto expected = torch::autograd::grad({y_loop.sum()}, {u, w, h0}, {},
+                                                /*retain_graph=*/std::nullopt,
+                                                /*create_graph=*/false, /*allow_unused=*/true);
+    for (size_t i = 0; i < got.size(); ++i) {
+      if (!expected[i].defined()) continue;  // a cell without parameters
+      EXPECT_TRUE(torch::allclose(got[i], expected[i])) << name << " gradient " << i;
+    }
+  }
 }
 
 TEST(CliBench, StateSpaceDualityIsTheLoopOverSteps) {

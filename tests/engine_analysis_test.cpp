@@ -2,7 +2,10 @@
 // jumps at places that the cell's text names, operations that can be counted by hand.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <numbers>
+#include <random>
 
 #include "pararnn/analysis/derivatives.hpp"
 #include "pararnn/analysis/forgetting.hpp"
@@ -88,7 +91,7 @@ constexpr Number<T> misjudged(const Number<T>& x) {
   return sin(x);
 }
 [[maybe_unused]] constexpr Pattern misjudged(Pattern x) { return x; }
-constexpr Counted misjudged(Counted x) { return x; }
+Traced misjudged(const Traced& x) { return x; }
 template <class T, int N>
 constexpr Dual<T, N> misjudged(const Dual<T, N>& x) {
   return chain(x, misjudged(x.value), T(1.1) * cos(x.value));
@@ -241,19 +244,79 @@ TEST(Derivatives, AWrongOneIsSaidToBeWrong) {
   EXPECT_GT(report.largest_error, 1e-3);
 }
 
-TEST(Operations, AreCountedAsTheyAreWritten) {
-  using enum Operation;
-  const OperationCounts gru = make_analysis<Gru>().operations;
-  EXPECT_EQ(gru[kSigmoid], 2);
-  EXPECT_EQ(gru[kTanh], 1);
-  EXPECT_EQ(gru[kExp], 0);
-  EXPECT_EQ(gru[kMultiplication], 5);
-  EXPECT_EQ(gru[kAddition], 5);
-  const OperationCounts rectified = make_analysis<Rectified>().operations;
-  EXPECT_EQ(rectified[kTanh], 1);
-  EXPECT_EQ(rectified[kComparison], 1);
+template <class C>
+std::map<std::string, int> counted_operations() {
+  std::map<std::string, int> counts;
+  for (const TracedOperation& traced : trace_of<C>().list) {
+    if (const char* name = counted_name(traced.operation)) ++counts[name];
+  }
+  return counts;
+}
+
+TEST(Traces, AreCountedAsTheyAreWritten) {
+  EXPECT_EQ(counted_operations<Gru>(),
+            (std::map<std::string, int>{
+                {"sigmoid", 2}, {"tanh", 1}, {"multiplication", 5}, {"addition", 5}}));
+  EXPECT_EQ(counted_operations<Rectified>()["tanh"], 1);
+  EXPECT_EQ(counted_operations<Rectified>()["comparison"], 1);
   // Operations on constants are none.
-  EXPECT_EQ(make_analysis<Logistic>().operations[kAddition], 3);
+  EXPECT_EQ(counted_operations<Logistic>()["addition"], 3);
+}
+
+/// All that a step may be made of.
+struct Everything {
+  static constexpr int kState = 3, kInputs = 2, kParams = 1;
+
+  template <class T>
+  static constexpr Vec<T, 3> step(const Vec<T, 3>& h, const Vec<T, 2>& u, const Vec<T, 1>& w) {
+    const auto inside = h[0] < u[0] && !(u[1] <= 0.5 || h[1] > 2.0);
+    const T a = select(inside, max(h[0], 0.25), min(u[1], h[1])) + erf(sin(u[0]) * cos(w[0]));
+    const T b = log_sigmoid(a) + softplus(u[1]) - sqrt(abs(h[1]) + 1) / exp(-abs(a));
+    const T c = pow(abs(u[0]) + 1, w[0]) + pow(h[2], 3) + floor(3 * u[0]) + relu(h[2]);
+    return {a, b * sigmoid(c), T(2) + T(1)};
+  }
+};
+
+/// Run on doubles, a trace is the step, but for how sigmoid and softplus are rounded.
+template <class C>
+void expect_the_step_of_its_trace(const std::string& name) {
+  const CellAnalysis cell = make_analysis<C>();
+  const Trace trace = cell.trace();
+  std::mt19937 generator(5);
+  std::normal_distribution<double> normal(0, 1.5);
+  for (int i = 0; i < 200; ++i) {
+    std::vector<Number<double>> arguments;
+    std::vector<double> plain, next(cell.state);
+    for (int k = 0; k < cell.arguments(); ++k) {
+      plain.push_back(normal(generator));
+      arguments.emplace_back(plain.back());
+    }
+    cell.twice.step(plain.data(), plain.data() + cell.state,
+                    plain.data() + cell.state + cell.inputs, next.data());
+    const auto traced = evaluate(trace, arguments);
+    for (int s = 0; s < cell.state; ++s) {
+      if (std::isnan(next[s])) {
+        EXPECT_TRUE(std::isnan(traced[s].value)) << name;
+      } else {
+        EXPECT_NEAR(traced[s].value, next[s], 1e-12 * (1 + std::abs(next[s]))) << name;
+      }
+    }
+  }
+}
+
+TEST(Traces, AreTheStep) {
+#define PARARNN_CHECK(name, Type) expect_the_step_of_its_trace<Type>(#name);
+  PARARNN_CELLS(PARARNN_CHECK)
+#undef PARARNN_CHECK
+  expect_the_step_of_its_trace<Everything>("everything");
+  const Trace trace = trace_of<Everything>();
+  const auto count = [&](Operation operation) {
+    return std::ranges::count(trace.list, operation, &TracedOperation::operation);
+  };
+  // Recognised where they are composed; relu is one more max.
+  EXPECT_EQ(count(Operation::kMax), 2);
+  EXPECT_EQ(count(Operation::kMin), 1);
+  EXPECT_EQ(count(Operation::kLogSigmoid), 1);
 }
 
 TEST(Channels, FollowFromTheirSeedAndRoles) {

@@ -5,7 +5,7 @@
 // Arguments of every function: state h (S), inputs u (U), parameters w (P).
 #pragma once
 
-#include "pararnn/analysis/counted.hpp"
+#include "pararnn/analysis/trace.hpp"
 #include "pararnn/core/cell.hpp"
 
 namespace pararnn {
@@ -26,7 +26,7 @@ struct CellAnalysis {
   /// next (S), and the Jacobian (S,S+U+P) with respect to all arguments.
   void (*differentiate)(const double* h, const double* u, const double* w, double* next,
                         double* jacobian);
-  OperationCounts operations;  // of one step
+  Trace (*trace)();
 
   constexpr int arguments() const { return state + inputs + params; }
 };
@@ -68,19 +68,6 @@ void analysed_derivatives(const double* h, const double* u, const double* w, dou
   for (int i = 0; i < S * N; ++i) jacobian[i] = result.jacobian(i / N, i % N);
 }
 
-template <Cell C>
-constexpr OperationCounts counted_operations() {
-  OperationCounts counts;
-  Vec<Counted, C::kState> h{};
-  Vec<Counted, C::kInputs> u{};
-  Vec<Counted, C::kParams> w{};
-  for (int i = 0; i < C::kState; ++i) h[i] = Counted(&counts);
-  for (int i = 0; i < C::kInputs; ++i) u[i] = Counted(&counts);
-  for (int i = 0; i < C::kParams; ++i) w[i] = Counted(&counts);
-  C::step(h, u, w);
-  return counts;
-}
-
 template <Cell C, class T>
 constexpr CellFunctions<T> analysed_functions() {
   return {&analysed_step<C, T>, &analysed_linearize<C, T>};
@@ -97,7 +84,7 @@ CellAnalysis make_analysis() {
           detail::analysed_functions<C, double>(),
           detail::analysed_functions<C, float>(),
           &detail::analysed_derivatives<C>,
-          detail::counted_operations<C>()};
+          &trace_of<C>};
 }
 
 }  // namespace pararnn

@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "cli/bench_cpu.hpp"
+#include "cli/bench_first_use.hpp"
 #include "cli/bench_gpu.hpp"
 #include "cli/bench_options.hpp"
 #include "cli/bench_report.hpp"
@@ -20,13 +21,14 @@ namespace pararnn::cli {
 namespace {
 
 // Left empty: what the device makes of it.
-struct Arguments {
+struct BenchArguments {
   BenchOptions options;
   std::vector<std::string> shapes;
   std::string device = "cpu", markdown_file, plot_file;
   std::vector<std::string> from_files;
 };
 
+constexpr const char* kFirstUse = "first-use";
 const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096x8"};
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
@@ -47,6 +49,9 @@ On a GPU the L2 cache is flushed before each call. Parts:
   module  the operator with autograd, launched by the host: B8 T2048 D2048 float32
   decode  one step, beside a copy of the same bytes
   length  B1 D2048 at 512 to 131072 steps, of the first cell: what --plot shows
+A part for either device, of one cell, which measures this process:
+  first-use  from the command to the first gradient; with PARARNN_CACHE_DIR naming
+             an empty folder all is compiled, the next time nothing is
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -61,13 +66,28 @@ BenchShape parse_shape(const std::string& text) {
   return shape;
 }
 
-nlohmann::json run(Arguments arguments) {
+nlohmann::json run(BenchArguments arguments) {
   const bool on_gpu = arguments.device == "cuda";
   BenchOptions& options = arguments.options;
-  require(on_gpu || options.parts.empty(), "--part chooses what --device cuda measures");
+  const bool first_use = std::ranges::count(options.parts, kFirstUse) > 0;
+  require(on_gpu || options.parts.empty() || first_use,
+          "on the CPU the only --part is {}; the others choose what --device cuda measures",
+          kFirstUse);
+  require(!first_use || (options.parts.size() == 1 && options.cells.size() == 1),
+          "--part {} measures one cell, and nothing else in the same process", kFirstUse);
   if (arguments.shapes.empty()) arguments.shapes = on_gpu ? kGpuShapes : kCpuShapes;
   if (options.dtype.empty()) options.dtype = on_gpu ? "bfloat16" : "float32";
   if (options.parts.empty()) options.parts = kGpuParts;
+  if (first_use) {
+    const nlohmann::json measurement =
+        measure_first_use(options.cells[0], options.dtype, arguments.device, options.scan);
+    print(first_use_table_header() + first_use_table_row(measurement));
+    return {{"device", arguments.device},
+            {"machine", on_gpu ? describe_gpu() : describe_processor()},
+            {"dtype", options.dtype},
+            {"results", nlohmann::json::array()},
+            {"first_use", {measurement}}};
+  }
   for (const std::string& shape : arguments.shapes) options.shapes.push_back(parse_shape(shape));
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
@@ -75,7 +95,7 @@ nlohmann::json run(Arguments arguments) {
 }  // namespace
 
 void add_bench_command(CLI::App& program) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<BenchArguments>();
   BenchOptions& options = arguments->options;
   options.cells = {"gru", "lstm"};
   for (const Regime& regime : kRegimes) options.regimes.emplace_back(regime.name);
@@ -100,10 +120,12 @@ void add_bench_command(CLI::App& program) {
       ->default_str("float32")
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
   add_scan_options(*command, options.scan);
-  command->add_option("--part", options.parts, "what to measure on a GPU")
+  std::vector<std::string> parts = kGpuParts;
+  parts.emplace_back(kFirstUse);
+  command->add_option("--part", options.parts, "what to measure on a GPU, or " + parts.back())
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
-      ->check(CLI::IsMember(kGpuParts));
+      ->check(CLI::IsMember(parts));
   command->add_flag_callback(
       "--no-baselines", [arguments] { arguments->options.baselines = false; },
       "time the engine alone; the baselines take most of the time");

@@ -8,8 +8,8 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
-#include "cli/bench_loops.hpp"
 #include "cli/bench_ssd.hpp"
+#include "cli/bench_torch_loop.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -95,7 +95,11 @@ void Baseline::forward() const {
   run();
 }
 
-void Baseline::forward_backward() const { torch::autograd::grad({run()}, leaves, {gradient}); }
+void Baseline::forward_backward() const {
+  // A cell may have no parameters, or not use an input.
+  torch::autograd::grad({run()}, leaves, {gradient}, /*retain_graph=*/std::nullopt,
+                        /*create_graph=*/false, /*allow_unused=*/true);
+}
 
 std::span<const BaselineKind> baseline_kinds() {
   constexpr int64_t kAny = std::numeric_limits<int64_t>::max();

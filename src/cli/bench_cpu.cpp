@@ -17,10 +17,11 @@
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
 #include "cells/cpu_kernels.hpp"
-#include "cli/bench_loops.hpp"
 #include "cli/bench_report.hpp"
 #include "cli/bench_tables.hpp"
+#include "cli/bench_torch_loop.hpp"
 #include "cli/bench_validate.hpp"
+#include "cli/bench_vectorized_loop.hpp"
 #include "ops/scan_kernels.hpp"
 
 namespace pararnn::cli {
@@ -82,10 +83,13 @@ void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result
                                  hT.data_ptr<float>(), nullptr);
       },
       5, 0.3);
+  const VectorizedLoop vectorized_loop = find_vectorized_loop(c.cell);
+  if (!vectorized_loop) return;
   result["vectorized_loop_ms"] = median_milliseconds(
       [&] {
-        vectorized_loop(c.cell, shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
-                        h0.const_data_ptr<float>(), y.data_ptr<float>(), hT.data_ptr<float>());
+        hT.copy_(h0);
+        vectorized_loop(shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
+                        hT.data_ptr<float>(), y.data_ptr<float>());
       },
       5, 0.3);
 }
@@ -116,11 +120,14 @@ json measure(const CheckCase& c, const std::string& regime, double bandwidth,
   const ScanStatistics plan = last_scan_statistics().first;
   const Tensor u = p.u.detach().requires_grad_(), w = p.w.detach().requires_grad_();
   const Tensor h0 = p.h0.detach().requires_grad_();
-  const auto gradients_of = [&](const std::tuple<Tensor, Tensor>& results) {
-    torch::autograd::grad({std::get<0>(results), std::get<1>(results)}, {u, w, h0}, {p.dy, p.dhT});
+  const auto gradients_of = [&](const std::tuple<Tensor, Tensor>& results, const Tensor& dy) {
+    // A cell may have no parameters, or not use an input.
+    torch::autograd::grad({std::get<0>(results), std::get<1>(results)}, {u, w, h0}, {dy, p.dhT},
+                          /*retain_graph=*/std::nullopt, /*create_graph=*/false,
+                          /*allow_unused=*/true);
   };
   const double both =
-      median_milliseconds([&] { gradients_of(scan(u, w, h0, c.cell, c.options)); }, 7, 0.6);
+      median_milliseconds([&] { gradients_of(scan(u, w, h0, c.cell, c.options), p.dy); }, 7, 0.6);
   result["plan"] = plan.plan;
   result["chunks"] = plan.chunks;
   result["newton_iterations"] = plan.newton_iterations;
@@ -139,7 +146,7 @@ json measure(const CheckCase& c, const std::string& regime, double bandwidth,
     // Measured once, in full; a short piece of it is the warm-up.
     const auto run = [&](int64_t length) {
       const auto [outputs, end] = torch_loop(c.cell, u.narrow(1, 0, length), w, h0);
-      torch::autograd::grad({outputs, end}, {u, w, h0}, {p.dy.narrow(1, 0, length), p.dhT});
+      gradients_of({outputs, end}, p.dy.narrow(1, 0, length));
     };
     run(std::min<int64_t>(c.steps, 32));
     const auto start = std::chrono::steady_clock::now();
@@ -150,7 +157,8 @@ json measure(const CheckCase& c, const std::string& regime, double bandwidth,
   return result;
 }
 
-/// The processor, its cores, instruction set and threads.
+}  // namespace
+
 json describe_processor() {
   std::string processor = "unknown";
   std::ifstream information("/proc/cpuinfo");
@@ -167,8 +175,6 @@ json describe_processor() {
           {"compiler", "g++ " __VERSION__},
           {"libtorch", TORCH_VERSION}};
 }
-
-}  // namespace
 
 json bench_on_cpu(const BenchOptions& options) {
   json report = {{"device", "cpu"},

@@ -11,4 +11,7 @@ namespace pararnn::cli {
 /// result is wrong.
 nlohmann::json bench_on_cpu(const BenchOptions& options);
 
+/// The processor, its cores, instruction set and threads.
+nlohmann::json describe_processor();
+
 }  // namespace pararnn::cli

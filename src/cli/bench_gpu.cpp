@@ -147,6 +147,8 @@ void measure_baselines(const std::vector<NamedCase>& cases, const GpuTimer& time
   }
 }
 
+}  // namespace
+
 json describe_gpu() {
   const cudaDeviceProp* device = at::cuda::getCurrentDeviceProperties();
   return {{"processor", device->name},
@@ -155,8 +157,6 @@ json describe_gpu() {
           {"memory_gigabytes", std::round(double(device->totalGlobalMem) / 1e9)},
           {"libtorch", TORCH_VERSION}};
 }
-
-}  // namespace
 
 json bench_on_gpu(const BenchOptions& options) {
   require(torch::cuda::is_available(),

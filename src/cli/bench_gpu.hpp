@@ -18,6 +18,9 @@ inline const std::vector<std::string> kGpuParts = {"scan", "module", "decode", "
 /// Error if there is no GPU.
 nlohmann::json bench_on_gpu(const BenchOptions& options);
 
+/// The GPU's name, multiprocessors and memory.
+nlohmann::json describe_gpu();
+
 /// The sentences of results that were wrong.
 std::vector<std::string> wrong_results(const nlohmann::json& report);
 

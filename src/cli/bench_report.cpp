@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "cli/bench_first_use.hpp"
 #include "cli/bench_plot.hpp"
 #include "cli/bench_tables.hpp"
 
@@ -32,8 +33,8 @@ json read_report(const std::string& path) {
 /// What a measurement is of.
 std::string identity(const json& measurement) {
   std::string result;
-  for (const char* key :
-       {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime"}) {
+  for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
+                          "from_the_cache"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;
@@ -51,6 +52,15 @@ void merge(json& into, const json& more) {
   }
 }
 
+/// Measurements of one kind, if there are any.
+json list(const json& report, const char* kind) { return report.value(kind, json::array()); }
+
+std::string first_use_table(const json& report) {
+  std::string rows;
+  for (const json& r : list(report, "first_use")) rows += first_use_table_row(r);
+  return rows.empty() ? "" : "## First use of a cell\n\n" + first_use_table_header() + rows + "\n";
+}
+
 std::string gpu_tables(const json& report) {
   std::string scans, modules, decode, baselines;
   for (const json& r : report.at("results")) {
@@ -58,8 +68,8 @@ std::string gpu_tables(const json& report) {
     if (part == "scan") scans += gpu_table_row(r);
     if (part == "module") modules += module_table_row(report, r);
   }
-  for (const json& r : report.at("decode")) decode += decode_table_row(r);
-  for (const json& b : report.at("baselines")) baselines += baseline_table_row(report, b);
+  for (const json& r : list(report, "decode")) decode += decode_table_row(r);
+  for (const json& b : list(report, "baselines")) baselines += baseline_table_row(report, b);
   std::string result;
   if (!scans.empty()) result += "## The scan\n\n" + gpu_table_header() + scans + "\n";
   if (!modules.empty()) {
@@ -70,7 +80,7 @@ std::string gpu_tables(const json& report) {
   if (!baselines.empty()) {
     result += "## Beside others\n\n" + baseline_table_header() + baselines + "\n";
   }
-  return result;
+  return result + first_use_table(report);
 }
 
 constexpr const char* kGpuText =
@@ -113,7 +123,7 @@ json read_reports(const std::vector<std::string>& paths) {
     require(more.at("machine") == result.at("machine"),
             "'{}' and '{}' are of different machines; reports of one machine can be put together",
             paths[0], paths[i]);
-    for (const char* list : {"results", "decode", "baselines"}) {
+    for (const char* list : {"results", "decode", "baselines", "first_use"}) {
       if (more.contains(list)) merge(result[list], more.at(list));
     }
   }
@@ -143,7 +153,8 @@ std::string markdown_of(const json& report, const std::string& path, const std::
       path);
   result += machine_line(report) + cpu_table_header();
   for (const json& r : report.at("results")) result += cpu_table_row(r);
-  return result;
+  const std::string first_use = first_use_table(report);
+  return first_use.empty() ? result : result + "\n" + first_use;
 }
 
 std::string time_against_steps_svg(const json& report) {
@@ -175,7 +186,7 @@ std::string time_against_steps_svg(const json& report) {
         r.at("training_forward").at("us").get<double>() + r.at("backward").at("us").get<double>();
     add(fmt::format("{}, {}", cell, r.at("regime").get<std::string>()), r.at("steps"), both, false);
   }
-  for (const json& b : report.at("baselines")) {
+  for (const json& b : list(report, "baselines")) {
     json same = family(b);
     if (b.at("cell") == "") same[0] = cell;
     if (same != shown || !b.contains("forward_backward_us")) continue;

@@ -1,12 +1,11 @@
 // Compiled with relaxed arithmetic, by which the compiler may call the vector functions of the C
 // library, and once for each instruction set; see CMakeLists.txt. Includes no LibTorch: the
 // precompiled header has other flags.
+#include "cli/bench_vectorized_loop.hpp"
+
 #include <cmath>
 #include <cstdint>
-#include <string>
-#include <vector>
 
-#include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "pararnn/cells.hpp"
 #include "pararnn/reference.hpp"
@@ -55,16 +54,13 @@ PARARNN_CELLS(PARARNN_LOOP)
 
 }  // namespace
 
-void vectorized_loop(const std::string& cell, const Shape& shape, const float* u, const float* w,
-                     const float* h0, float* y, float* hT) {
-  const CellDefinition& known = find_cell(cell);
-  const std::int64_t size = shape.batch * known.state * shape.channels;
-  for (std::int64_t i = 0; i < size; ++i) hT[i] = h0[i];
-#define PARARNN_CALL(name, Type) \
-  if (known.digest == find_cell(#name).digest) return name##_loop(shape, u, w, hT, y);
-  PARARNN_CELLS(PARARNN_CALL)
-#undef PARARNN_CALL
-  throw Error("the vectorised loop knows the built-in cells only");
+VectorizedLoop find_vectorized_loop(const std::string& cell) {
+  const std::string& digest = find_cell(cell).digest;
+#define PARARNN_FIND(name, Type) \
+  if (digest == find_cell(#name).digest) return &name##_loop;
+  PARARNN_CELLS(PARARNN_FIND)
+#undef PARARNN_FIND
+  return nullptr;
 }
 
 }  // namespace pararnn::cli

@@ -22,7 +22,7 @@
 namespace pararnn::cli {
 namespace {
 
-struct Arguments {
+struct EvalArguments {
   ModelOption model;
   std::string data, device = "auto", precision = "float32";
   bool baselines = false;
@@ -67,7 +67,7 @@ class TokenizedText : public data::TokenSource {
 
 /// What --data names, all of it to be evaluated; without it the data of the run that the model
 /// comes from.
-data::Dataset open_data(const Arguments& arguments) {
+data::Dataset open_data(const EvalArguments& arguments) {
   if (!arguments.data.empty()) {
     data::Dataset dataset = data::open_dataset(arguments.data, {.held_out_share = 0});
     dataset.held_out = dataset.training;
@@ -78,7 +78,7 @@ data::Dataset open_data(const Arguments& arguments) {
   return data::open_dataset(run.data, {.held_out_share = run.held_out});
 }
 
-void evaluate(const Arguments& arguments) {
+void evaluate(const EvalArguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
   train::TrainedModel trained =
       train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
@@ -107,7 +107,7 @@ void evaluate(const Arguments& arguments) {
 }  // namespace
 
 void add_eval_command(CLI::App& program) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command = program.add_subcommand("eval", "measure how well a model predicts a text");
   command->footer(
       "Measures how well a trained model predicts a text: bits per byte of the text, which can be "

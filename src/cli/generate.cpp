@@ -18,7 +18,7 @@
 namespace pararnn::cli {
 namespace {
 
-struct Arguments {
+struct GenerateArguments {
   ModelOption model;
   std::string prompt, device = "auto", precision = "float32";
   int64_t tokens = 500;
@@ -26,7 +26,7 @@ struct Arguments {
   nn::SamplingOptions sampling{.temperature = 0.8, .top_p = 0.95};
 };
 
-void generate(const Arguments& arguments) {
+void generate(const GenerateArguments& arguments) {
   using Clock = std::chrono::steady_clock;
   const auto seconds = [](Clock::duration time) {
     return std::chrono::duration<double>(time).count();
@@ -66,7 +66,7 @@ void generate(const Arguments& arguments) {
 }  // namespace
 
 void add_generate_command(CLI::App& program) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = program.add_subcommand("generate", "write text with a trained model");
   command->footer(
       "Writes text with a trained model, token by token as it is drawn, until the model ends the "

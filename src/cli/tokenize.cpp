@@ -16,13 +16,13 @@ namespace {
 
 constexpr int64_t kMegabyte = 1'000'000;
 
-struct Arguments {
+struct TokenizeArguments {
   std::string data, out;
   int64_t sample_megabytes = data::TokenizeOptions().sample_bytes / kMegabyte;
   data::TokenizeOptions options;
 };
 
-void tokenize(Arguments arguments) {
+void tokenize(TokenizeArguments arguments) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -57,7 +57,7 @@ void tokenize(Arguments arguments) {
 }  // namespace
 
 void add_tokenize_command(CLI::App& program) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<TokenizeArguments>();
   CLI::App* command =
       program.add_subcommand("tokenize", "turn text into shards of tokens, to train on");
   command->footer(

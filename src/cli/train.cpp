@@ -26,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct TrainArguments {
   std::string out = "run";
   std::string resume;
   std::string device = "auto";
@@ -46,7 +46,7 @@ nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
 }
 
 /// The checkpoint that --resume means, or an empty path if the run has none yet.
-fs::path checkpoint_to_resume(const Arguments& arguments) {
+fs::path checkpoint_to_resume(const TrainArguments& arguments) {
   require(fs::is_directory(arguments.out), "--resume: there is no run at {}", arguments.out);
   train::clean_run(arguments.out);
   if (arguments.resume.empty()) {
@@ -64,7 +64,7 @@ fs::path checkpoint_to_resume(const Arguments& arguments) {
 }
 
 /// Trains, and returns the program's exit status.
-int train_model(const CLI::App& command, Arguments arguments) {
+int train_model(const CLI::App& command, TrainArguments arguments) {
   const torch::Device device = train::find_device(arguments.device);
   const bool resume = command.count("--resume") > 0;
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
@@ -147,7 +147,7 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
 }  // namespace
 
 void add_train_command(CLI::App& program) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = program.add_subcommand("train", "train a language model on a text");
   command->footer(
       "Trains a language model on a text and leaves a run: a folder with checkpoints "

@@ -76,11 +76,11 @@ std::string architecture_here() {
 json kernels_section(const CellContract& cell, const VerdictOptions& options) {
   json operations = json::object();
   int special = 0;
-  for (int i = 0; i < kOperations; ++i) {
-    const auto operation = static_cast<Operation>(i);
-    const int count = cell.analysis.operations[operation];
-    if (count > 0) operations[kOperationNames[i]] = count;
-    if (is_special_function(operation)) special += count;
+  for (const TracedOperation& traced : cell.analysis.trace().list) {
+    const char* name = counted_name(traced.operation);
+    if (!name) continue;
+    operations[name] = operations.value(name, 0) + 1;
+    if (is_special_function(traced.operation)) ++special;
   }
   json result = {{"operations", operations}, {"special_functions", special}};
   try {

@@ -6,7 +6,7 @@
 #include <map>
 #include <sstream>
 
-#include "pararnn/analysis/counted.hpp"
+#include "pararnn/analysis/trace.hpp"
 
 namespace pararnn {
 namespace {
@@ -94,12 +94,16 @@ Lines engine_lines(const json& section) {
 /// The dear operations first.
 Lines step_lines(const json& section) {
   Lines words;
+  std::string last;  // several operations may have one name
   for (int i = kOperations - 1; i >= 0; --i) {
-    const int count = section.at("operations").value(kOperationNames[i], 0);
+    const auto operation = static_cast<Operation>(i);
+    const char* name = counted_name(operation);
+    if (!name || name == last) continue;
+    last = name;
+    const int count = section.at("operations").value(name, 0);
     if (count == 0) continue;
-    const bool has_plural = !is_special_function(static_cast<Operation>(i));
-    words.push_back(has_plural ? counted(count, kOperationNames[i])
-                               : fmt::format("{} {}", count, kOperationNames[i]));
+    words.push_back(is_special_function(operation) ? fmt::format("{} {}", count, name)
+                                                   : counted(count, name));
   }
   return {words.empty() ? "no operations" : fmt::format("{}", fmt::join(words, ", "))};
 }
