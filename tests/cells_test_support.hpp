@@ -10,7 +10,7 @@
 #include <fstream>
 #include <string>
 
-#include "base/error.hpp"
+#include "base/temporary_folder.hpp"
 
 namespace pararnn {
 
@@ -44,27 +44,14 @@ class WithVariable {
   bool had_ = false;
 };
 
-/// A folder that is removed at the end.
-class TestFolder {
+class TestFolder : public TemporaryFolder {
  public:
-  TestFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "pararnn-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TestFolder() { std::filesystem::remove_all(path_); }
-  TestFolder(const TestFolder&) = delete;
-  TestFolder& operator=(const TestFolder&) = delete;
-
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   std::string write(const std::string& name, const std::string& text) const {
-    const std::filesystem::path path = path_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-    return path.string();
+    const std::filesystem::path file = *this / name;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << text;
+    return file.string();
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 template <class F>

@@ -1,66 +1,35 @@
 // A cell that the program has never seen, from a file to a trained model, as a person does it.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
+#include "cli_test_support.hpp"
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-#include <string>
-
+namespace pararnn::test {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Result {
-  int status;
-  std::string output;  // and errors
-};
-
-/// A folder with a cache and a home of its own.
-class CellsProgram : public testing::Test {
+/// With a cache and a home of its own.
+class CellsProgram : public Program {
  protected:
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "pararnn-cells-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    std::ofstream text(folder_ / "text.txt");
-    for (int i = 0; i < 3000; ++i) text << "the state of a cell depends on its input.\n";
+    std::string text;
+    for (int i = 0; i < 3000; ++i) text += "the state of a cell depends on its input.\n";
+    write("text.txt", text);
   }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  Result run(const std::string& arguments, const std::string& home = "home") const {
+  std::string of(const std::string& home) const {
     const std::string at = (folder_ / home).string();
-    const std::string command = "cd '" + folder_.string() + "' && PARARNN_CACHE_DIR='" + at +
-                                "/cache' XDG_DATA_HOME='" + at + "/data' '" PARARNN_PROGRAM "' " +
-                                arguments + " > out 2>&1 < /dev/null";
-    const int status = std::system(command.c_str());
-    std::ostringstream output;
-    output << std::ifstream(folder_ / "out").rdbuf();
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output.str()};
+    return "PARARNN_CACHE_DIR='" + at + "/cache' XDG_DATA_HOME='" + at + "/data'";
   }
   void succeed(const std::string& arguments, const std::string& home = "home") const {
-    const Result result = run(arguments, home);
-    EXPECT_EQ(result.status, 0) << "pararnn " << arguments << '\n' << result.output;
+    Program::succeed(arguments, of(home));
   }
   void fail(const std::string& arguments, const std::string& words,
             const std::string& home = "home") const {
-    const Result result = run(arguments, home);
-    EXPECT_NE(result.status, 0) << "pararnn " << arguments;
-    EXPECT_NE(result.output.find(words), std::string::npos) << result.output;
-  }
-  std::string read(const std::string& name) const {
-    std::ostringstream text;
-    text << std::ifstream(folder_ / name).rdbuf();
-    return text.str();
-  }
-  void write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name) << text;
+    const Outcome outcome = run(arguments, of(home));
+    EXPECT_NE(outcome.status, 0) << "pararnn " << arguments;
+    EXPECT_NE(outcome.err.find(words), std::string::npos) << outcome.err;
   }
 
   static constexpr const char* kTrain =
       "train --data text.txt --steps 4 --width 16 --layers 1 --batch 2 --length 32 --device cpu ";
-
-  fs::path folder_;
 };
 
 TEST_F(CellsProgram, ASkeletonTrainsAndIsChecked) {
@@ -119,13 +88,14 @@ struct Bad {
   }
 };
 )");
-  const Result result = run("check --cell ./bad.hpp");
-  EXPECT_NE(result.status, 0);
-  EXPECT_EQ(result.output.find("pararnn: ./bad.hpp:8: the cell bad does not compile: "), 0u)
-      << result.output;
-  EXPECT_GT(std::count(result.output.begin(), result.output.end(), '\n'), 2) << result.output;
+  const Outcome outcome = run("check --cell ./bad.hpp", of("home"));
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_EQ(outcome.err.find("pararnn: ./bad.hpp:8: the cell bad does not compile: "), 0u)
+      << outcome.err;
+  EXPECT_GT(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 2) << outcome.err;
   fail("check --cell ./none.hpp", "there is no file './none.hpp'");
   fail("train --cell perceptron", "there is no cell 'perceptron'");
 }
 
 }  // namespace
+}  // namespace pararnn::test

@@ -1,93 +1,71 @@
 // pararnn check, cells and bench, run as a person runs them.
 #include <fmt/format.h>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <string>
 
 #include "cells/cell_registry.hpp"
+#include "cli_test_support.hpp"
 
-namespace pararnn {
+namespace pararnn::test {
 namespace {
 
-struct Outcome {
-  int status;
-  std::string output;  // and errors
-};
-
-Outcome pararnn(const std::string& arguments) {
-  std::FILE* pipe = popen((PARARNN_PROGRAM " " + arguments + " 2>&1").c_str(), "r");
-  Outcome outcome;
-  char part[4096];
-  while (const size_t size = std::fread(part, 1, sizeof part, pipe)) {
-    outcome.output.append(part, size);
-  }
-  outcome.status = WEXITSTATUS(pclose(pipe));
-  return outcome;
-}
+using CliCheck = Program;
 
 void expect_words(const Outcome& outcome, std::initializer_list<const char*> words) {
   for (const char* word : words) {
-    EXPECT_NE(outcome.output.find(word), std::string::npos) << outcome.output << "lacks " << word;
+    EXPECT_NE((outcome.out + outcome.err).find(word), std::string::npos)
+        << outcome.out << outcome.err << "lacks " << word;
   }
 }
 
-TEST(CliCheck, CellsListsTheRegistry) {
-  const Outcome outcome = pararnn("cells");
+TEST_F(CliCheck, CellsListsTheRegistry) {
+  const Outcome outcome = run("cells");
   EXPECT_EQ(outcome.status, 0);
   for (const CellDefinition& cell : built_in_cells()) {
     expect_words(outcome, {std::string(cell.name).c_str(), std::string(cell.summary).c_str()});
   }
 }
 
-TEST(CliCheck, SaysWhatWasComparedAndPasses) {
-  const Outcome outcome = pararnn(
-      "check --cell lstm --batch 2 --steps 150 --channels 5 --weight-scale 8 --gate-bias 4 "
-      "--dtype bfloat16 --seed 3 --plan newton --chunk 32");
-  EXPECT_EQ(outcome.status, 0) << outcome.output;
+TEST_F(CliCheck, SaysWhatWasComparedAndPasses) {
+  const Outcome outcome =
+      run("check --cell lstm --batch 2 --steps 150 --channels 5 --weight-scale 8 --gate-bias 4 "
+          "--dtype bfloat16 --seed 3 --plan newton --chunk 32");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
   expect_words(outcome, {"lstm", "B2 T150 D5", "newton: 5 chunks of 32 steps", "mismatch",
                          "Newton iterations", "corrected", "repaired", "step residual", "dh0",
                          "boundary", "PASS"});
 }
 
-TEST(CliCheck, EmptySequencesPass) {
-  EXPECT_EQ(pararnn("check --steps 0").status, 0);
-  EXPECT_EQ(pararnn("check --batch 0").status, 0);
-  EXPECT_EQ(pararnn("check --channels 0").status, 0);
+TEST_F(CliCheck, EmptySequencesPass) {
+  EXPECT_EQ(run("check --steps 0").status, 0);
+  EXPECT_EQ(run("check --batch 0").status, 0);
+  EXPECT_EQ(run("check --channels 0").status, 0);
 }
 
-TEST(CliCheck, TheGridNamesEveryCase) {
-  const Outcome outcome = pararnn("check --grid --cell elman --steps 40 --channels 3");
-  EXPECT_EQ(outcome.status, 0) << outcome.output;
+TEST_F(CliCheck, TheGridNamesEveryCase) {
+  const Outcome outcome = run("check --grid --cell elman --steps 40 --channels 3");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
   expect_words(outcome, {"±0.5", "±8", "float16", "400 cases, 0 failed"});
 }
 
-TEST(CliCheck, WrongOptionsAreToldAndChangeTheStatus) {
-  const Outcome cell = pararnn("check --cell perceptron");
+TEST_F(CliCheck, WrongOptionsAreToldAndChangeTheStatus) {
+  const Outcome cell = run("check --cell perceptron");
   EXPECT_EQ(cell.status, 2);
   expect_words(cell, {"pararnn: ", "--cell", "gru"});
-  EXPECT_EQ(pararnn("check --plan fast").status, 2);
-  EXPECT_EQ(pararnn("check --steps -1").status, 2);
-  EXPECT_EQ(pararnn("check --weight-scale much").status, 2);
-  EXPECT_EQ(pararnn("check --weight-scale nan").status, 1);
-  const Outcome device = pararnn("check --device abacus");
+  EXPECT_EQ(run("check --plan fast").status, 2);
+  EXPECT_EQ(run("check --steps -1").status, 2);
+  EXPECT_EQ(run("check --weight-scale much").status, 2);
+  EXPECT_EQ(run("check --weight-scale nan").status, 1);
+  const Outcome device = run("check --device abacus");
   EXPECT_EQ(device.status, 2);
   expect_words(device, {"pararnn: ", "--device", "abacus", "cpu"});
 }
 
-TEST(CliCheck, BenchWritesWhatItMeasured) {
-  const auto folder = std::filesystem::temp_directory_path() /
-                      fmt::format("pararnn_bench_test_{}", static_cast<long>(getpid()));
-  std::filesystem::create_directories(folder);
-  const std::string json = folder / "report.json", markdown = folder / "report.md";
-  const Outcome outcome = pararnn(
-      fmt::format("bench --cell gru --shape 2x64x8 --json {} --markdown {}", json, markdown));
-  EXPECT_EQ(outcome.status, 0) << outcome.output;
+TEST_F(CliCheck, BenchWritesWhatItMeasured) {
+  const std::string json = folder_ / "report.json", markdown = folder_ / "report.md";
+  const Outcome outcome =
+      run(fmt::format("bench --cell gru --shape 2x64x8 --json {} --markdown {}", json, markdown));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
   const auto report = nlohmann::json::parse(std::ifstream(json));
   EXPECT_EQ(report.at("results").size(), 3u);
   for (const auto& result : report.at("results")) {
@@ -98,14 +76,38 @@ TEST(CliCheck, BenchWritesWhatItMeasured) {
     }
   }
   EXPECT_GT(report.at("copy_gigabytes_per_second").get<double>(), 0);
-  const std::string again = folder / "again.md";
-  EXPECT_EQ(pararnn(fmt::format("bench --from {} --markdown {}", json, again)).status, 0);
+  const std::string again = folder_ / "again.md";
+  EXPECT_EQ(run(fmt::format("bench --from {} --markdown {}", json, again)).status, 0);
   EXPECT_TRUE(std::filesystem::file_size(again) > 200);
-  EXPECT_EQ(pararnn("bench --shape 2x64").status, 1);
-  EXPECT_EQ(pararnn("bench --from /nowhere").status, 1);
-  EXPECT_EQ(pararnn(fmt::format("bench --from {} --markdown /nowhere/x.md", json)).status, 1);
-  std::filesystem::remove_all(folder);
+  // A cell from a file as well, but for the loop that is compiled with the program.
+  const Outcome file = run(fmt::format("bench --cell " PARARNN_SOURCE
+                                       "/examples/cells/gru_d.hpp --shape 1x64x3 --regime memory "
+                                       "--json {}",
+                                       json));
+  EXPECT_EQ(file.status, 0) << file.err;
+  const auto of_file = nlohmann::json::parse(std::ifstream(json)).at("results").at(0);
+  for (const char* time : {"forward_ms", "scalar_loop_ms", "torch_loop_forward_backward_ms"}) {
+    EXPECT_GT(of_file.at(time).get<double>(), 0) << time;
+  }
+  EXPECT_FALSE(of_file.contains("vectorized_loop_ms"));
+  // First use: compiled the first time, and brought from the disk the next.
+  const std::string cache = folder_ / "cache";
+  for (const bool again : {false, true}) {
+    const Outcome first = run(fmt::format("bench --part first-use --cell " PARARNN_SOURCE
+                                          "/examples/cells/mgu.hpp --json {}",
+                                          json),
+                              "PARARNN_CACHE_DIR=" + cache);
+    EXPECT_EQ(first.status, 0) << first.err;
+    const auto of_use = nlohmann::json::parse(std::ifstream(json)).at("first_use").at(0);
+    EXPECT_EQ(of_use.at("from_the_cache"), again);
+    EXPECT_GT(of_use.at("first_use_s"), of_use.at("again_s"));
+  }
+  EXPECT_EQ(run("bench --part first-use").status, 1);
+  EXPECT_EQ(run("bench --part decode").status, 1);
+  EXPECT_EQ(run("bench --shape 2x64").status, 1);
+  EXPECT_EQ(run("bench --from /nowhere").status, 1);
+  EXPECT_EQ(run(fmt::format("bench --from {} --markdown /nowhere/x.md", json)).status, 1);
 }
 
 }  // namespace
-}  // namespace pararnn
+}  // namespace pararnn::test

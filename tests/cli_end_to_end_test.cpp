@@ -1,29 +1,18 @@
 // The program as its user meets it: commands in, text, files and exit status out.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
-#include <sstream>
-#include <string>
-#include <vector>
 
+#include "cli_test_support.hpp"
+
+namespace pararnn::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string read_file(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 /// Sentences drawn from a few words: about 1.5 bits a byte, where a uniform guess takes 8.
 std::string sentences(size_t bytes) {
@@ -35,52 +24,8 @@ std::string sentences(size_t bytes) {
   return text;
 }
 
-struct Result {
-  int status;
-  std::string out, err;
-};
-
-class Program : public testing::Test {
+class EndToEnd : public Program {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "pararnn-cli-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  /// Runs `pararnn arguments` in the test's folder. The arguments are a shell's.
-  Result run(const std::string& arguments) const {
-    const std::string command = "cd '" + folder_.string() + "' && '" PARARNN_PROGRAM "' " +
-                                arguments + " > out 2> err < /dev/null";
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder_ / "out"),
-            read_file(folder_ / "err")};
-  }
-
-  Result succeed(const std::string& arguments) const {
-    const Result result = run(arguments);
-    EXPECT_EQ(result.status, 0) << "pararnn " << arguments << '\n' << result.err;
-    return result;
-  }
-
-  /// Expects one sentence on stderr that names each of `culprits`.
-  void fail(const std::string& arguments, int status, std::vector<std::string> culprits) const {
-    const Result result = run(arguments);
-    SCOPED_TRACE("pararnn " + arguments + "\n" + result.err);
-    EXPECT_EQ(result.status, status);
-    EXPECT_EQ(result.err.rfind("pararnn: ", 0), 0u);
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1);
-    for (const std::string& culprit : culprits) {
-      EXPECT_NE(result.err.find(culprit), std::string::npos) << "does not name " << culprit;
-    }
-  }
-
-  void write(const std::string& name, const std::string& text) const {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name) << text;
-  }
-
   /// The losses that the run logged, step by step.
   std::vector<double> losses(const std::string& run) const {
     std::vector<double> losses;
@@ -91,8 +36,6 @@ class Program : public testing::Test {
     }
     return losses;
   }
-
-  fs::path folder_;
 };
 
 // On the CPU, where a run repeats itself bit for bit.
@@ -112,7 +55,7 @@ double bits_per_byte(const std::string& text) {
   return bits;
 }
 
-TEST_F(Program, LearnsATextThenEvaluatesAndWritesIt) {
+TEST_F(EndToEnd, LearnsATextThenEvaluatesAndWritesIt) {
   write("text", sentences(100'000));
   succeed(std::string("train --data text --steps 80 --out run") + kSmall);
   const std::vector<double> loss = losses("run");
@@ -132,14 +75,14 @@ TEST_F(Program, LearnsATextThenEvaluatesAndWritesIt) {
   EXPECT_GT(bits_per_byte(succeed("eval --model run --data noise").out), std::log2(95.0));
 
   const std::string generate = "generate --model run --prompt 'the state ' --tokens 200 --seed ";
-  const Result text = succeed(generate + "1");
+  const Outcome text = succeed(generate + "1");
   EXPECT_EQ(text.out.rfind("the state ", 0), 0u) << text.out;
   EXPECT_NE(text.err.find("tokens/s"), std::string::npos) << text.err;
   EXPECT_EQ(succeed(generate + "1").out, text.out);
   EXPECT_NE(succeed(generate + "2").out, text.out);
 }
 
-TEST_F(Program, AConfigFileSaysWhatTheCommandLineSays) {
+TEST_F(EndToEnd, AConfigFileSaysWhatTheCommandLineSays) {
   write("text", sentences(20'000));
   write("small.ini",
         "data = \"text\"\nsteps = 3\nwidth = 32\nlayers = 1\nbatch = 8\nlength = 64\n"
@@ -152,7 +95,7 @@ TEST_F(Program, AConfigFileSaysWhatTheCommandLineSays) {
   EXPECT_NE(losses("by-file"), losses("other-seed"));
 }
 
-TEST_F(Program, AResumedRunEndsWhereAnUninterruptedOneDoes) {
+TEST_F(EndToEnd, AResumedRunEndsWhereAnUninterruptedOneDoes) {
   write("text", sentences(20'000));
   const std::string train = std::string("train --data text --checkpoint-every 2") + kSmall;
   succeed(train + "--steps 6 --out whole");
@@ -161,14 +104,14 @@ TEST_F(Program, AResumedRunEndsWhereAnUninterruptedOneDoes) {
   fs::remove_all(folder_ / "parts" / "step-00000006");
   succeed("train --resume --device cpu --out parts");
   for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
-    const std::string whole = read_file(folder_ / "whole/step-00000006" / file);
+    const std::string whole = read(std::string("whole/step-00000006/") + file);
     EXPECT_FALSE(whole.empty());
-    EXPECT_EQ(read_file(folder_ / "parts/step-00000006" / file), whole) << file;
+    EXPECT_EQ(read(std::string("parts/step-00000006/") + file), whole) << file;
   }
   EXPECT_EQ(losses("parts"), losses("whole"));
 }
 
-TEST_F(Program, ScansAreRunAsTheOptionsSay) {
+TEST_F(EndToEnd, ScansAreRunAsTheOptionsSay) {
   write("text", sentences(20'000));
   const std::string train =
       "train --data text --steps 4 --checkpoint-every 2 --width 32 --layers 1 --batch 4 "
@@ -209,7 +152,7 @@ TEST_F(Program, ScansAreRunAsTheOptionsSay) {
   }
 }
 
-TEST_F(Program, TokenizedTextTrainsToo) {
+TEST_F(EndToEnd, TokenizedTextTrainsToo) {
   write("texts/one", sentences(60'000));
   write("texts/two", sentences(30'000));
   succeed("tokenize --data texts --held-out 0.5 --vocabulary 300 --out shards");
@@ -220,7 +163,7 @@ TEST_F(Program, TokenizedTextTrainsToo) {
   EXPECT_LT(bits_per_byte(succeed("eval --model run --data texts/two").out), 5);
 }
 
-TEST_F(Program, WrongUsageIsOneSentenceAndStatusTwo) {
+TEST_F(EndToEnd, WrongUsageIsOneSentenceAndStatusTwo) {
   write("text", sentences(1'000));
   fail("fly", 2, {"fly"});
   fail("train --data text --stpes 3", 2, {"--stpes"});
@@ -235,7 +178,7 @@ TEST_F(Program, WrongUsageIsOneSentenceAndStatusTwo) {
   fail("train --data text --config missing.ini", 2, {"missing.ini"});
 }
 
-TEST_F(Program, WhatCannotWorkIsOneSentenceAndStatusOne) {
+TEST_F(EndToEnd, WhatCannotWorkIsOneSentenceAndStatusOne) {
   write("text", sentences(5'000));
   write("empty", "");
   write("binary", std::string(1'000, '\0'));
@@ -255,7 +198,7 @@ TEST_F(Program, WhatCannotWorkIsOneSentenceAndStatusOne) {
       1, {"loss", "--learning-rate"});
 }
 
-TEST_F(Program, TrainsEvaluatesAndGeneratesOnTheDeviceNamed) {
+TEST_F(EndToEnd, TrainsEvaluatesAndGeneratesOnTheDeviceNamed) {
   write("text", sentences(20'000));
   const std::string train = "train --data text --steps 3 --width 32 --layers 1 --device ";
   EXPECT_NE(succeed(train + "cpu --out run").out.find("device: cpu, "), std::string::npos);
@@ -283,11 +226,11 @@ TEST_F(Program, TrainsEvaluatesAndGeneratesOnTheDeviceNamed) {
   }
 }
 
-TEST_F(Program, ADamagedModelIsRefusedByName) {
+TEST_F(EndToEnd, ADamagedModelIsRefusedByName) {
   write("text", sentences(20'000));
   succeed(std::string("train --data text --steps 1 --out run") + kSmall);
-  const fs::path weights = folder_ / "run/step-00000001/model.safetensors";
-  const std::string whole = read_file(weights);
+  const std::string weights = "run/step-00000001/model.safetensors";
+  const std::string whole = read(weights);
   ASSERT_GT(whole.size(), 1'000u);
   std::mt19937 random(3);
   for (int i = 0; i < 4; ++i) {
@@ -297,22 +240,22 @@ TEST_F(Program, ADamagedModelIsRefusedByName) {
     } else {
       damaged[random() % whole.size()] ^= 1;
     }
-    std::ofstream(weights) << damaged;
+    write(weights, damaged);
     fail("eval --model run", 1, {"model.safetensors"});
     fail("generate --model run --tokens 1", 1, {"model.safetensors"});
   }
 }
 
-TEST_F(Program, AFullDiskIsSaid) {
+TEST_F(EndToEnd, AFullDiskIsSaid) {
   write("text", sentences(20'000));
   succeed(std::string("train --data text --steps 1 --out run") + kSmall);
-  const std::string command = "cd '" + folder_.string() +
+  const std::string command = "cd '" + folder_.path().string() +
                               "' && '" PARARNN_PROGRAM "' generate --model run > /dev/full 2> err";
   EXPECT_NE(std::system(command.c_str()), 0);
-  EXPECT_EQ(read_file(folder_ / "err").rfind("pararnn: cannot write", 0), 0u);
+  EXPECT_EQ(read("err").rfind("pararnn: cannot write", 0), 0u);
 }
 
-TEST_F(Program, HelpListsTheCommandsAndEachHasItsOwn) {
+TEST_F(EndToEnd, HelpListsTheCommandsAndEachHasItsOwn) {
   const std::string all = succeed("--help").out;
   EXPECT_EQ(succeed("").out, all);
   for (const std::string command :
@@ -325,3 +268,4 @@ TEST_F(Program, HelpListsTheCommandsAndEachHasItsOwn) {
 }
 
 }  // namespace
+}  // namespace pararnn::test

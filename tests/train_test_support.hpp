@@ -10,7 +10,6 @@ namespace pararnn::train {
 
 namespace fs = std::filesystem;
 using data::read;
-using data::TemporaryFolder;
 using data::write;
 
 /// Runs `action`, which must throw an Error: one line that contains all of `words`.

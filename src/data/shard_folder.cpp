@@ -25,7 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kFormat = 1;
+constexpr int kFolderFormat = 1;
 constexpr int64_t kUnitBytes = 1 << 20;
 
 /// A part of a document that is encoded on its own.
@@ -206,8 +206,8 @@ ShardFolder read_shard_folder(const fs::path& folder) {
     return result;
   };
   try {
-    require(list.at("format") == kFormat, "{} has the format {}, and this program reads {}",
-            path.string(), list.at("format").dump(), kFormat);
+    require(list.at("format") == kFolderFormat, "{} has the format {}, and this program reads {}",
+            path.string(), list.at("format").dump(), kFolderFormat);
     return {paths("training"), paths("held_out")};
   } catch (const nlohmann::json::exception&) {
     throw Error(
@@ -244,7 +244,7 @@ void write_shard_folder(const fs::path& data, const fs::path& out, const Tokeniz
                     });
     return series.close();
   };
-  const nlohmann::ordered_json list = {{"format", kFormat},
+  const nlohmann::ordered_json list = {{"format", kFolderFormat},
                                        {"training", write_side(corpus.training, "training")},
                                        {"held_out", write_side(corpus.held_out, "held_out")}};
   write_file(aside.path() / "shards.json", list.dump(2) + "\n");

@@ -10,7 +10,7 @@
 namespace pararnn::data {
 namespace {
 
-constexpr int kFormat = 1;
+constexpr int kTokenizerFormat = 1;
 
 class ByteTokenizer : public Tokenizer {
  public:
@@ -42,8 +42,9 @@ std::string hash_text(std::string_view bytes) { return fmt::format("{:016x}", ha
 std::shared_ptr<const Tokenizer> make_byte_tokenizer() { return std::make_shared<ByteTokenizer>(); }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& folder) {
-  nlohmann::ordered_json description = {
-      {"format", kFormat}, {"name", tokenizer.name()}, {"vocabulary", tokenizer.vocabulary_size()}};
+  nlohmann::ordered_json description = {{"format", kTokenizerFormat},
+                                        {"name", tokenizer.name()},
+                                        {"vocabulary", tokenizer.vocabulary_size()}};
   const std::string model = tokenizer.model();
   if (!model.empty()) {
     write_file(folder / "tokenizer.model", model);
@@ -59,8 +60,9 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& fol
   const auto text = [&](const char* key) {
     return description.is_object() ? description.value(key, nlohmann::json()) : nlohmann::json();
   };
-  require(text("format") == kFormat, "{} is damaged or of another version: its format is not {}",
-          path.string(), kFormat);
+  require(text("format") == kTokenizerFormat,
+          "{} is damaged or of another version: its format is not {}", path.string(),
+          kTokenizerFormat);
 
   std::shared_ptr<const Tokenizer> tokenizer;
   if (text("name") == "bytes") {

@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "base/error.hpp"
+#include "base/temporary_folder.hpp"
 #include "jit/digest.hpp"
 #include "jit/disk_cache.hpp"
 #include "jit/system.hpp"
@@ -47,27 +48,6 @@ std::string identity_of(const fs::path& compiler) {
   ::stat(real.c_str(), &status);
   return fmt::format("{} {} {}", real.string(), status.st_size, status.st_mtime);
 }
-
-/// A folder for the files of one compilation, removed with all that is in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "pararnn-XXXXXX").string();
-    require(::mkdtemp(pattern.data()), "cannot make a folder in '{}' ({}); TMPDIR names another",
-            fs::temp_directory_path().string(), std::strerror(errno));
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 void write_text(const fs::path& path, std::string_view text) {
   fs::create_directories(path.parent_path());

@@ -9,7 +9,7 @@ namespace {
 
 using json = nlohmann::json;
 
-constexpr size_t kWidth = 100;
+constexpr size_t kLineWidth = 100;
 
 /// The columns that UTF-8 text takes on a terminal, where each code point takes one.
 size_t columns(std::string_view text) {
@@ -25,7 +25,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t already = 0) 
   for (size_t from = 0; from < text.size();) {
     const size_t to = std::min(text.find(' ', from), text.size());
     const std::string_view word = std::string_view(text).substr(from, to - from);
-    if (at > indent && at + 1 + columns(word) > kWidth) {
+    if (at > indent && at + 1 + columns(word) > kLineWidth) {
       result += '\n';
       result.append(indent, ' ');
       at = indent;

@@ -1,0 +1,64 @@
+// What the tests of the program share: a folder, and the program run in it as a shell does.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/temporary_folder.hpp"
+
+namespace pararnn::test {
+
+struct Outcome {
+  int status;
+  std::string out, err;
+};
+
+class Program : public testing::Test {
+ protected:
+  /// Runs `pararnn arguments` in the test's folder. Arguments and environment are a shell's.
+  Outcome run(const std::string& arguments, const std::string& environment = "") const {
+    const std::string command = "cd '" + folder_.path().string() + "' && " + environment + " '" +
+                                PARARNN_PROGRAM "' " + arguments + " > out 2> err < /dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
+  }
+  Outcome succeed(const std::string& arguments, const std::string& environment = "") const {
+    const Outcome outcome = run(arguments, environment);
+    EXPECT_EQ(outcome.status, 0) << "pararnn " << arguments << '\n' << outcome.err;
+    return outcome;
+  }
+  /// Expects one sentence on stderr that names each of `culprits`.
+  void fail(const std::string& arguments, int status, const std::vector<std::string>& culprits,
+            const std::string& environment = "") const {
+    const Outcome outcome = run(arguments, environment);
+    SCOPED_TRACE("pararnn " + arguments + "\n" + outcome.err);
+    EXPECT_EQ(outcome.status, status);
+    EXPECT_EQ(outcome.err.rfind("pararnn: ", 0), 0u);
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1);
+    for (const std::string& culprit : culprits) {
+      EXPECT_NE(outcome.err.find(culprit), std::string::npos) << "does not name " << culprit;
+    }
+  }
+
+  std::string read(const std::string& name) const {
+    std::ostringstream text;
+    text << std::ifstream(folder_ / name).rdbuf();
+    return text.str();
+  }
+  void write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+  }
+
+  TemporaryFolder folder_;
+};
+
+}  // namespace pararnn::test
