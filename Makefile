@@ -3,15 +3,18 @@
 .NOTPARALLEL:
 
 cmake := .venv/bin/cmake
-ctest := .venv/bin/ctest --output-on-failure
+python := .venv/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests share the cores: threads that wait shall not spin.
+ctest := OMP_WAIT_POLICY=passive .venv/bin/ctest --output-on-failure -j $$(nproc)
 configure = $(cmake) -G Ninja -S . -B $(1) -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
   --log-level=WARNING
 # One compiler a core, and no more than there is memory for: a file over LibTorch takes about 2 GB.
 jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 2097152) } \
   END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
-sources = $(shell find $(wildcard include src tests bench examples) -name '*.hpp' -o -name '*.cpp')
+sources = $(shell find $(wildcard include src python tests bench examples) -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help setup build program demo test test-sanitize test-kernels bench format check-format
+.PHONY: help setup build program demo test wheel test-sanitize test-kernels bench format check-format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +22,17 @@ help: ## list the targets
 demo: program ## train a small language model on the compiler's headers and show what it learned
 	@scripts/demo.sh
 
-test: build ## build and run every test
+test: wheel ## build and run every test, those of the Python package from its wheel
 	$(ctest) --test-dir build
+	$(python) -m pip install -q --no-index --no-deps --upgrade --target build/site build/wheel/*.whl
+	PYTHONPATH=build/site $(python) -m pytest -q python/tests
+
+# Its libraries are those of the build folder.
+wheel: build ## the Python package as a wheel in build/wheel, for the torch of .venv
+	rm -rf build/wheel
+	PATH=$(CURDIR)/.venv/bin:$$PATH $(python) -m pip wheel -q --no-deps --no-build-isolation -w build/wheel . \
+	  -C build-dir=build -C cmake.define.PARARNN_PROGRAM=ON \
+	  -C cmake.args="-GNinja;-DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja"
 
 test-sanitize: setup ## the engine's and the data's tests under the address and undefined-behaviour sanitizers
 	$(call configure,build-sanitize) -DPARARNN_SANITIZE=ON

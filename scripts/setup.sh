@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts in place what the build needs: Debian packages, and .venv with LibTorch, cmake and ninja. Uses what is there,
+# Puts in place what the build needs: Debian packages, and .venv with LibTorch, cmake, ninja and pytest. Uses what is there,
 # says what it installs, and does nothing when nothing is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,6 +8,8 @@ PATH=$PATH:/usr/sbin:/sbin # where apt's tools look, even when the caller's PATH
 torch=2.11.0
 cmake=4.4.4
 ninja=1.13.2
+scikit_build_core=1.1.2
+pytest=9.0.1
 packages="ccache clang-format-14 libbenchmark-dev libcli11-dev libfmt-dev libgtest-dev
   libsentencepiece-dev nlohmann-json3-dev zlib1g-dev"
 
@@ -74,6 +76,10 @@ if ! [ "$(.venv/bin/cmake --version 2>/dev/null | head -n 1)" = "cmake version $
    ! .venv/bin/ninja --version 2>/dev/null | grep -q "^$ninja\b"; then
   say "installing cmake $cmake and ninja $ninja in .venv"
   pip_install --force-reinstall "cmake==$cmake" "ninja==$ninja"
+fi
+if ! .venv/bin/python -c 'import numpy, pytest, scikit_build_core' 2>/dev/null; then
+  say "installing what the Python package is built and tested with in .venv"
+  pip_install "scikit-build-core==$scikit_build_core" "pytest==$pytest" "numpy>=2"
 fi
 if ! folder=$(torch_folder .venv/bin/python) && ! folder=$(torch_folder python3); then
   say "installing torch $torch in .venv: 5 GB on disk, a few minutes"

@@ -12,25 +12,21 @@
 #include "ops/cuda/plan_choice.hpp"
 
 namespace pararnn {
-namespace {
-
-/// A point of a stream. Given up also before the device has come to it.
-struct Event {
-  Event() { jit::check_cuda(cudaEventCreate(&handle), "make an event"); }
-  ~Event() { cudaEventDestroy(handle); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void record(cudaStream_t stream) const {
-    jit::check_cuda(cudaEventRecord(handle, stream), "time a scan");
-  }
-
-  cudaEvent_t handle = nullptr;
-};
-
-}  // namespace
-
 struct PlanTrial::Entry {
+  /// A point of a stream. Given up also before the device has come to it.
+  struct Event {
+    Event() { jit::check_cuda(cudaEventCreate(&handle), "make an event"); }
+    ~Event() { cudaEventDestroy(handle); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+
+    void record(cudaStream_t stream) const {
+      jit::check_cuda(cudaEventRecord(handle, stream), "time a scan");
+    }
+
+    cudaEvent_t handle = nullptr;
+  };
+
   explicit Entry(const PlanRequest& request)
       : choice(request),
         columns(request.batch * request.channels),

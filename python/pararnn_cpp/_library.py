@@ -1,0 +1,50 @@
+"""Loads the libraries that hold the operators: the engine's when the package is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+# PARARNN_LIBRARY names the library of a build folder, to work on the package without installing it.
+_library = Path(
+    os.environ.get("PARARNN_LIBRARY") or Path(__file__).parent / "lib" / "libpararnn.so"
+)
+
+
+def _load(path: Path) -> None:
+    if not path.is_file():
+        raise ImportError(
+            f"pararnn_cpp lacks its library {path}: install the package, "
+            "or name the library with PARARNN_LIBRARY"
+        )
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise ImportError(f"pararnn_cpp cannot load {path}: {error}") from error
+
+
+def _check_torch() -> None:
+    """The C++ interface of LibTorch is another in each version."""
+    built_for = _library.parent / "torch_version"
+    if not built_for.is_file():
+        return
+    wanted = built_for.read_text().strip()
+    if torch.__version__.split(".")[:2] != wanted.split("."):
+        raise ImportError(
+            f"pararnn_cpp was built for torch {wanted}, and this is torch {torch.__version__}: "
+            f"install torch {wanted}, or build pararnn_cpp anew beside this one"
+        )
+
+
+def load_verdict() -> None:
+    """The library of the verdict on cells, which few programs need."""
+    if not hasattr(operators, "_verdict"):
+        _load(_library.with_name("libpararnn_verdict_operator.so"))
+
+
+_check_torch()
+_load(_library)
+
+operators = torch.ops.pararnn
