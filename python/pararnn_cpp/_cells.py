@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ._library import operators
 
@@ -39,20 +40,22 @@ class Cell:
         key = operators._cell_key(name)
         state, inputs, params, memory_input, memory_direction = operators._cell_sizes(key)
         name, struct, summary, source = operators._cell_texts(key)
-        names = operators._cell_names(key)
+        state_names, input_names, param_names = operators._cell_names(key)
         return cls(
-            key,
-            name,
-            state,
-            inputs,
-            params,
-            source,
-            struct,
-            summary,
-            *(tuple(of) for of in names),
-            tuple(operators._cell_side_inputs(key)),
-            memory_input,
-            memory_direction,
+            key=key,
+            name=name,
+            state=state,
+            inputs=inputs,
+            params=params,
+            source=source,
+            struct=struct,
+            summary=summary,
+            state_names=tuple(state_names),
+            input_names=tuple(input_names),
+            param_names=tuple(param_names),
+            side_inputs=tuple(operators._cell_side_inputs(key)),
+            memory_input=memory_input,
+            memory_direction=memory_direction,
         )
 
     @classmethod
@@ -73,7 +76,7 @@ class Cell:
         """Writes its source, which `from_file` and `pararnn train --cell` read."""
         Path(path).write_text(self.source, encoding="utf-8")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
         return (Cell._restored, (self.name, self.source, self.struct))
 
     @classmethod

@@ -20,7 +20,7 @@ def _load(path: Path) -> None:
             "or name the library with PARARNN_LIBRARY"
         )
     try:
-        torch.ops.load_library(str(path))
+        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         raise ImportError(f"pararnn_cpp cannot load {path}: {error}") from error
 

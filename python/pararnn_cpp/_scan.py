@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ._cells import Cell, key_of
+from ._compiled import scan_compiled
 from ._library import operators
 
 
@@ -44,7 +46,11 @@ def scan(
     Raises:
         RuntimeError: one sentence that names the argument that is wrong, and what it should be.
     """
-    return operators.scan(u, w, h0, key_of(cell), plan, chunk, burn_in, tolerance)
+    options = key_of(cell), plan, chunk, burn_in, tolerance
+    if torch.compiler.is_compiling():
+        return scan_compiled(u, w, h0, *options)
+    y, hT = operators.scan(u, w, h0, *options)
+    return y, hT
 
 
 def step(u: Tensor, w: Tensor, h: Tensor, *, cell: str | Cell) -> tuple[Tensor, Tensor]:
@@ -52,7 +58,8 @@ def step(u: Tensor, w: Tensor, h: Tensor, *, cell: str | Cell) -> tuple[Tensor, 
 
     No gradient. Raises RuntimeError as `scan`.
     """
-    return operators.step(u, w, h, key_of(cell))
+    y, h = operators.step(u, w, h, key_of(cell))
+    return y, h
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,17 @@ def last_statistics() -> tuple[ScanStatistics, ScanStatistics]:
 
     def of(backward: bool) -> ScanStatistics:
         plan, counts, largest_mismatch = operators._last_statistics(backward)
-        return ScanStatistics(plan, *counts, largest_mismatch)
+        chunk, chunks, burn_in, iterations, columns, corrected, repaired = counts
+        return ScanStatistics(
+            plan=plan,
+            chunk=chunk,
+            chunks=chunks,
+            burn_in=burn_in,
+            newton_iterations=iterations,
+            columns=columns,
+            columns_corrected=corrected,
+            columns_repaired=repaired,
+            largest_mismatch=largest_mismatch,
+        )
 
     return of(False), of(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Verdict(dict[str, Any]):
         Path(path).write_text(operators._verdict_page(json.dumps(self)), encoding="utf-8")
 
 
-def verdict(cell: str | Cell, devices: list[str | torch.device] | None = None) -> Verdict:
+def verdict(cell: str | Cell, devices: Sequence[str | torch.device] | None = None) -> Verdict:
     """What is found out about a cell: whether its derivatives are right, the engine equals its
     loop, how fast it forgets, how Newton's method converges, Lyapunov exponents, cost.
 
@@ -40,5 +41,5 @@ def verdict(cell: str | Cell, devices: list[str | torch.device] | None = None) -
     """
     load_verdict()
     if devices is None:
-        devices = ["cpu"] + (["cuda:0"] if torch.cuda.is_available() else [])
+        devices = ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"]
     return Verdict(json.loads(operators._verdict(key_of(cell), [str(d) for d in devices])))

@@ -81,7 +81,8 @@ def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
         y, hT = scan(u * 2, w, h0, cell="gru")
         return y.sin().sum() + hT.sum()
 
-    for steps in (5, 33, 64):
+    torch.compiler.reset()
+    for steps in range(5, 65, 3):  # far more lengths than are compiled
         inputs = problem(steps)
         expected = scan(inputs[0] * 2, *inputs[1:], cell="gru")
         value = loss(*inputs)
@@ -91,11 +92,55 @@ def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
         torch.testing.assert_close(gradients, torch.autograd.grad(expected_value, inputs))
 
 
+def test_compiled_operators_pass_the_checks() -> None:
+    u, w, h0 = problem(37, requires_grad=False)
+    options = ("gru", "auto", 0, -1, 0.0)
+    crossed = u.transpose(-1, -2).contiguous().transpose(-1, -2)
+    for inputs in ((u, w, h0), (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
+        opcheck(torch.ops.pararnn._compiled_scan.default, (*inputs, *options))
+        y, hT, *kept = torch.ops.pararnn._compiled_scan(*inputs, *options)
+        opcheck(
+            torch.ops.pararnn._compiled_scan_backward.default,
+            (*inputs[:2], *kept, torch.ones_like(y), torch.ones_like(hT), *options),
+        )
+
+
+def test_exports_with_any_number_of_steps() -> None:
+    class Layer(torch.nn.Module):
+        def forward(self, u: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return scan(u, w, cell="gru")[0]
+
+    u, w, _ = problem(40, requires_grad=False)
+    dynamic = {"u": {1: torch.export.Dim("steps", min=32, max=5000)}, "w": None}
+    exported = torch.export.export(Layer(), (u, w), dynamic_shapes=dynamic)
+    other, _, _ = problem(77, requires_grad=False)
+    torch.testing.assert_close(exported.module()(other, w), scan(other, w, cell="gru")[0])
+
+
+def test_derivatives_of_compiled_functions_are_right_or_refused() -> None:
+    inputs = problem(20, requires_grad=False)
+    along = tuple(torch.randn_like(t) for t in inputs)
+
+    @torch.compile(fullgraph=True)
+    def tangent(*both: torch.Tensor) -> torch.Tensor:
+        run = lambda u, w, h0: scan(u, w, h0, cell="gru")[0]  # noqa: E731
+        return torch.func.jvp(run, both[:3], both[3:])[1]
+
+    _, expected = torch.func.jvp(lambda *of: gru_loop(*of)[0], inputs, along)
+    try:
+        found = tangent(*inputs, *along)
+    except Exception:  # the compiler's own, which says why
+        return
+    torch.testing.assert_close(found, expected)
+
+
 def test_forward_mode_is_the_derivative() -> None:
     inputs = problem(requires_grad=False)
     along = [torch.randn_like(t) for t in inputs]
     with torch.autograd.forward_ad.dual_level():
-        duals = [torch.autograd.forward_ad.make_dual(t, d) for t, d in zip(inputs, along)]
+        duals = [
+            torch.autograd.forward_ad.make_dual(t, d) for t, d in zip(inputs, along, strict=True)
+        ]
         y, hT = scan(*duals, cell="gru")
         y_tangent = torch.autograd.forward_ad.unpack_dual(y).tangent
         expected = torch.autograd.forward_ad.unpack_dual(gru_loop(*duals)[0]).tangent
@@ -127,8 +172,7 @@ def test_runs_in_inference_mode_and_in_several_threads() -> None:
         expected = scan(*inputs, cell="gru")
     results: list[tuple[torch.Tensor, torch.Tensor]] = []
     threads = [
-        threading.Thread(target=lambda: results.append(scan(*inputs, cell="gru")))
-        for _ in range(4)
+        threading.Thread(target=lambda: results.append(scan(*inputs, cell="gru"))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
