@@ -8,8 +8,66 @@ w = torch.rand(3, 512, requires_grad=True)              # (P,D)
 y, hT = scan(u, w, cell="gru")                          # (B,T,D), (B,S,D)
 """
 
+from . import nn
 from ._cells import Cell
 from ._scan import ScanStatistics, last_statistics, scan, step
+from ._trace import (
+    CellOptions,
+    TraceError,
+    abs,
+    cell,
+    cos,
+    erf,
+    exp,
+    floor,
+    log,
+    log_sigmoid,
+    maximum,
+    minimum,
+    pow,
+    relu,
+    sigmoid,
+    silu,
+    sin,
+    softplus,
+    sqrt,
+    square,
+    tanh,
+    trace,
+    where,
+)
 from ._verdict import Verdict, verdict
 
-__all__ = ["Cell", "ScanStatistics", "Verdict", "last_statistics", "scan", "step", "verdict"]
+__all__ = [
+    "Cell",
+    "CellOptions",
+    "ScanStatistics",
+    "TraceError",
+    "Verdict",
+    "abs",
+    "cell",
+    "cos",
+    "erf",
+    "exp",
+    "floor",
+    "last_statistics",
+    "log",
+    "log_sigmoid",
+    "maximum",
+    "minimum",
+    "nn",
+    "pow",
+    "relu",
+    "scan",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "sqrt",
+    "square",
+    "step",
+    "tanh",
+    "trace",
+    "verdict",
+    "where",
+]
