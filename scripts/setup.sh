@@ -72,6 +72,9 @@ if ! venv_works; then
   say "making .venv with $(python3 --version)"
   python3 -m venv --clear .venv || fail "python3 -m venv failed"
 fi
+# torch.compile, which the tests of the Python package use, compiles against Python's headers.
+headers=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+[ -e "$headers/Python.h" ] || install_packages python3-dev
 if ! [ "$(.venv/bin/cmake --version 2>/dev/null | head -n 1)" = "cmake version $cmake" ] ||
    ! .venv/bin/ninja --version 2>/dev/null | grep -q "^$ninja\b"; then
   say "installing cmake $cmake and ninja $ninja in .venv"
