@@ -29,8 +29,8 @@ test: wheel ## build and run every test, those of the Python package from its wh
 wheel: build ## the Python package as a wheel in build/wheel, for the torch of .venv, and installed in build/site
 	rm -rf build/wheel build/site
 	PATH=$(CURDIR)/.venv/bin:$$PATH PYTHONPATH=$$(readlink -f .venv/torch)/.. $(python) -m pip wheel -q --no-deps --no-build-isolation -w build/wheel . \
-	  -C build-dir=build -C cmake.define.PARARNN_PROGRAM=ON \
-	  -C cmake.args="-GNinja;-DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja"
+	  --config-settings=build-dir=build --config-settings=cmake.define.PARARNN_PROGRAM=ON \
+	  --config-settings=cmake.args="-GNinja;-DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja"
 	$(python) -m pip install -q --no-index --no-deps --target build/site build/wheel/*.whl
 
 test-sanitize: setup ## the engine's and the data's tests under the address and undefined-behaviour sanitizers
