@@ -10,8 +10,7 @@ namespace pararnn::cli {
 
 /// The first forward and backward pass of a cell in this process, of which nothing else may have
 /// run before: reading and compiling the cell, and its kernels, or bringing them from the disk
-/// cache. The start of LibTorch and of the device is not in it. Says whether the cache was empty
-/// when the process began.
+/// cache. The start of LibTorch and of the device is not in it. Says whether the cache had it all.
 nlohmann::json measure_first_use(const std::string& cell, const std::string& dtype,
                                  const std::string& device, const ScanOptions& options);
 

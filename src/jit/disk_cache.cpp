@@ -20,6 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+std::atomic<int> made = 0;
+
 constexpr std::string_view kMagic = "pararnn kernel 1\n";
 
 // What stands before the content of an entry.
@@ -111,14 +113,20 @@ void DiskCache::store(const std::string& key, std::string_view content) const {
 std::string DiskCache::load_or_make(const std::string& key,
                                     const std::function<std::string()>& make) const {
   if (std::optional<std::string> content = load(key)) return *std::move(content);
-  if (folder_.empty()) return make();
+  if (folder_.empty()) {
+    ++made;
+    return make();
+  }
   make_folder(folder_);
   const EntryLock lock(folder_ / (key + ".lock"));
   if (std::optional<std::string> content = load(key)) return *std::move(content);
+  ++made;
   std::string content = make();
   store(key, content);
   return content;
 }
+
+int entries_made() { return made; }
 
 fs::path cache_folder() {
   if (const std::string folder = environment("PARARNN_CACHE_DIR"); !folder.empty()) return folder;

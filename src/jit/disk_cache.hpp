@@ -32,6 +32,9 @@ class DiskCache {
   std::filesystem::path folder_;
 };
 
+/// How many entries this process has made: what it did not find.
+int entries_made();
+
 /// $PARARNN_CACHE_DIR, or $XDG_CACHE_HOME/pararnn, or ~/.cache/pararnn; empty if none can be told.
 std::filesystem::path cache_folder();
 
