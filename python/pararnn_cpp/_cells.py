@@ -65,7 +65,7 @@ class Cell:
         Raises RuntimeError, with the file, the line and the compiler's words, if it is no cell.
         """
         file = str(path) if "/" in str(path) else f"./{path}"
-        return cls.named(operators._read_cell(f"{file}:{struct}" if struct else file))
+        return cls.named(f"{file}:{struct}" if struct else file)
 
     @classmethod
     def from_source(cls, source: str, struct: str | None = None) -> Cell:

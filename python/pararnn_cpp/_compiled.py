@@ -14,7 +14,8 @@ from torch import Tensor
 from ._library import operators
 
 
-def _arithmetic(u: Tensor) -> torch.dtype:
+def arithmetic_of(u: Tensor) -> torch.dtype:
+    """The dtype that u is computed with, and that its states have."""
     return torch.float64 if u.dtype == torch.float64 else torch.float32
 
 
@@ -32,7 +33,7 @@ def _(
     batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
     state = operators._cell_sizes(cell)[0]
     interval = operators._checkpoint_interval(u.device)
-    dtype = _arithmetic(u)
+    dtype = arithmetic_of(u)
     return (
         u.new_empty(batch, steps, channels),
         u.new_empty(batch, state, channels, dtype=dtype),
@@ -58,8 +59,8 @@ def _(
     in_order = u if u.shape[-1] == 1 or u.stride(-1) == 1 else u.contiguous()
     return (
         torch.empty_like(in_order),
-        torch.empty_like(w, dtype=_arithmetic(u), memory_format=torch.contiguous_format),
-        torch.empty_like(dhT, dtype=_arithmetic(u), memory_format=torch.contiguous_format),
+        torch.empty_like(w, dtype=arithmetic_of(u), memory_format=torch.contiguous_format),
+        torch.empty_like(dhT, dtype=arithmetic_of(u), memory_format=torch.contiguous_format),
     )
 
 
@@ -87,17 +88,8 @@ class _Scan(torch.autograd.Function):
 
 
 def scan_compiled(
-    u: Tensor,
-    w: Tensor,
-    h0: Tensor | None,
-    cell: str,
-    plan: str,
-    chunk: int,
-    burn_in: int,
-    tolerance: float,
+    u: Tensor, w: Tensor, h0: Tensor | None, *options: str | int | float
 ) -> tuple[Tensor, Tensor]:
-    """`scan` for tensors of a function that is being compiled."""
-    y, hT = _Scan.apply(  # type: ignore[no-untyped-call]
-        u, w, h0, cell, plan, chunk, burn_in, tolerance
-    )
+    """`scan`, with its options in their order, for tensors of a function that is being compiled."""
+    y, hT = _Scan.apply(u, w, h0, *options)  # type: ignore[no-untyped-call]
     return y, hT

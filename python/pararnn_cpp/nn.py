@@ -22,6 +22,7 @@ from torch.nn import Module, Parameter, functional, init
 from torch.nn.utils.rnn import PackedSequence
 
 from ._cells import Cell, as_cell
+from ._compiled import arithmetic_of
 from ._scan import scan, step
 
 __all__ = ["GRU", "LSTM", "Scan", "State"]
@@ -446,9 +447,8 @@ class Scan(Module):
 
     def _zeros_like_state_of(self, u: Tensor, sequences: int) -> Tensor:
         """The zero state (B,S,D), in the arithmetic of u's dtype."""
-        dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
         shape = (sequences, self.cell.state, self.hidden_size)
-        return torch.zeros(shape, dtype=dtype, device=u.device)
+        return torch.zeros(shape, dtype=arithmetic_of(u), device=u.device)
 
     def _check_values(self, input: Tensor) -> None:
         """Width and dtype of an input (...,C)."""

@@ -8,8 +8,6 @@
 namespace pararnn {
 namespace {
 
-std::string read_cell_operator(const std::string& file) { return find_cell(file).key(); }
-
 std::string define_cell_operator(const std::string& text, const std::string& type,
                                  const std::string& origin) {
   return register_cell(define_cell(text, type, origin)).key();
@@ -56,7 +54,6 @@ std::tuple<std::string, std::vector<int64_t>, double> last_statistics(bool backw
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(pararnn, m) {
-  m.def("_read_cell(str file) -> str", &read_cell_operator);
   m.def("_define_cell(str text, str type, str origin) -> str", &define_cell_operator);
   m.def("_cell_key(str cell) -> str", &cell_key);
   m.def("_cell_sizes(str cell) -> int[]", &cell_sizes);
