@@ -10,12 +10,8 @@ y, hT = scan(u, w, cell="gru")                          # (B,T,D), (B,S,D)
 
 from . import nn
 from ._cells import Cell
-from ._scan import ScanStatistics, last_statistics, scan, step
-from ._trace import (
-    CellOptions,
-    TraceError,
+from ._functions import (
     abs,
-    cell,
     cos,
     erf,
     exp,
@@ -33,9 +29,10 @@ from ._trace import (
     sqrt,
     square,
     tanh,
-    trace,
     where,
 )
+from ._scan import ScanStatistics, last_statistics, scan, step
+from ._trace import CellOptions, TraceError, cell, trace
 from ._verdict import Verdict, verdict
 
 __all__ = [

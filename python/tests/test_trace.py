@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import pararnn_cpp._trace as pt
+import pararnn_cpp as pt
 from pararnn_cpp import Cell, scan
 from pararnn_cpp._trace import CellOptions, StepFunction, TraceError, cell, trace
 
