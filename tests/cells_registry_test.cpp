@@ -50,10 +50,10 @@ double engine_against_loop(const CellDefinition& cell) {
   const CellReference& loops = cell_reference(cell);
   if constexpr (sizeof(T) == 4) {
     loops.single_forward(shape, u.data(), w.data(), zeros.data(), y_loop.data(), hT_loop.data(),
-                         nullptr);
+                         nullptr, {});
   } else {
     loops.double_forward(shape, u.data(), w.data(), zeros.data(), y_loop.data(), hT_loop.data(),
-                         nullptr);
+                         nullptr, {});
   }
   const auto view = [&](const std::vector<T>& data, std::int64_t components) {
     return cpu::TensorView{const_cast<T*>(data.data()),

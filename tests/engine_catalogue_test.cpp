@@ -30,7 +30,7 @@ TYPED_TEST(EngineCatalogue, ALinearRecurrenceNeedsOneCorrection) {
   EXPECT_EQ(r.forward.newton_iterations, 1);
   EXPECT_EQ(r.forward.columns_repaired, 0);
   std::vector<T> y(p.dy.size()), hT(p.h0.size());
-  cell.loop(p.shape, p.u.data(), p.w.data(), p.h0.data(), y.data(), hT.data(), nullptr);
+  cell.loop(p.shape, p.u.data(), p.w.data(), p.h0.data(), y.data(), hT.data(), nullptr, {});
   for (std::size_t i = 0; i < y.size(); ++i) {
     ASSERT_NEAR(r.y[i], y[i], 20 * kDefaultTolerance<T> * (1 + std::abs(y[i]))) << i;
   }

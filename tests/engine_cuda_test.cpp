@@ -91,7 +91,7 @@ TYPED_TEST(EngineCuda, NotANumberAndInfinityAreWhereTheLoopHasThem) {
       p.u[70 * p.U * 6 + 2] = T(special);  // step 70, first input, channel 2
       std::vector<T> y(p.dy.size()), hT(p.dhT.size());
       cell_under_test<typename TypeParam::C, T>().loop(p.shape, p.u.data(), p.w.data(), p.h0.data(),
-                                                       y.data(), hT.data(), nullptr);
+                                                       y.data(), hT.data(), nullptr, {});
       const auto r = run_on_fibers<TypeParam>(p, {way, 32, 16});
       expect_same_kind(r.y, y);
       expect_same_kind(r.hT, hT);
@@ -105,7 +105,7 @@ TYPED_TEST(EngineCuda, DecodingIsAScanOfOneStep) {
     const auto p = problem_for<TypeParam>({batch, 1, 33}, 1, 0, 4);
     std::vector<T> y(p.dy.size()), hT(p.dhT.size());
     cell_under_test<typename TypeParam::C, T>().loop(p.shape, p.u.data(), p.w.data(), p.h0.data(),
-                                                     y.data(), hT.data(), nullptr);
+                                                     y.data(), hT.data(), nullptr, {});
     std::vector<Kernel> kernels;
     const auto r = run_on_fibers<TypeParam>(p, {}, 1, &kernels);
     EXPECT_EQ(kernels, std::vector<Kernel>{{Kernel::kDecodeStep}});

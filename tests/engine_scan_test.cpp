@@ -225,7 +225,7 @@ TYPED_TEST(EngineScan, NotANumberAndInfinityAreWhereTheLoopHasThem) {
         Problem<TypeParam> p(cell.kernels, {1, 150, 6}, 1, 0, 9);
         p.u[70 * p.U * 6 + 2] = TypeParam(special);  // step 70, first input, channel 2
         std::vector<TypeParam> y(p.dy.size()), hT(p.dhT.size());
-        cell.loop(p.shape, p.u.data(), p.w.data(), p.h0.data(), y.data(), hT.data(), nullptr);
+        cell.loop(p.shape, p.u.data(), p.w.data(), p.h0.data(), y.data(), hT.data(), nullptr, {});
         Running how{way, 32, 16};
         const auto r = run(cell.kernels, p, how);
         expect_same_kind(r.y, y);

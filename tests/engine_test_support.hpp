@@ -59,10 +59,17 @@ struct Problem {
   Shape shape;
   int S, U, P;
   std::vector<T> u, w, h0, dy, dhT;
+  std::vector<int> offsets;          // of sequences in the only row, or none
+  std::vector<unsigned char> reset;  // (B,T), or none
 
   Problem(const cpu::Kernels<T>& cell, const Shape& sizes, double weight_scale, double gate_bias,
-          unsigned seed)
-      : shape(sizes), S(cell.state), U(cell.inputs), P(cell.params) {
+          unsigned seed, std::vector<int> the_offsets = {}, std::vector<unsigned char> flags = {})
+      : shape(sizes),
+        S(cell.state),
+        U(cell.inputs),
+        P(cell.params),
+        offsets(std::move(the_offsets)),
+        reset(std::move(flags)) {
     const auto [batch, steps, channels] = shape;
     std::mt19937 generator(seed);
     std::normal_distribution<double> normal;
@@ -76,12 +83,23 @@ struct Problem {
       return normal(generator) + ((i / channels) % U == 0 ? gate_bias : 0);
     });
     fill(dy, batch * steps * channels, [&](std::int64_t) { return normal(generator); });
-    fill(dhT, batch * S * channels, [&](std::int64_t) { return normal(generator); });
+    fill(dhT, rows_of_states() * S * channels, [&](std::int64_t) { return normal(generator); });
     for (std::int64_t i = 0; i < P * channels; ++i) w.push_back(T(uniform(generator)));
     // Positive, as a normaliser is.
-    for (std::int64_t i = 0; i < batch * S * channels; ++i) {
+    for (std::int64_t i = 0; i < rows_of_states() * S * channels; ++i) {
       h0.push_back(T(0.1 + std::abs(normal(generator))));
     }
+  }
+
+  Sequences sequences() const {
+    Sequences s;
+    if (!offsets.empty()) s = {offsets.data(), std::int64_t(offsets.size()) - 1, nullptr};
+    if (!reset.empty()) s.reset = reset.data();
+    return s;
+  }
+  /// Of h0, hT and their gradients.
+  std::int64_t rows_of_states() const {
+    return offsets.empty() ? shape.batch : std::int64_t(offsets.size()) - 1;
   }
 };
 
@@ -218,15 +236,16 @@ Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& h
   u.fill(p.u);
   dy.fill(p.dy);
   Result<T> r;
-  r.hT.resize(batch * p.S * channels);
+  r.hT.resize(p.h0.size());
   r.dw.resize(p.P * channels);
-  r.dh0.resize(batch * p.S * channels);
+  r.dh0.resize(p.h0.size());
   const Plan plan = make_plan(
       {batch, steps, channels, cell.lanes, how.executor.threads, how.way, how.chunk, how.burn_in});
   cpu::ForwardProblem<T> forward{};
   forward.size = {batch, steps, channels, 0, 0, 0};
   r.checkpoints.resize(batch * forward.size.checkpoint_count() * p.S * channels);
   forward.u = u.view, forward.y = y.view, forward.w = p.w.data();
+  forward.sequences = p.sequences();
   forward.h0 = how.with_h0 ? p.h0.data() : nullptr, forward.hT = r.hT.data();
   forward.checkpoints = r.checkpoints.data();
   forward.tolerance = kDefaultTolerance<T>;
@@ -234,6 +253,7 @@ Result<T> run(const cpu::Kernels<T>& cell, const Problem<T>& p, const Running& h
   cpu::BackwardProblem<T> backward{};
   backward.size = forward.size;
   backward.u = u.view, backward.dy = dy.view, backward.du = du.view, backward.w = p.w.data();
+  backward.sequences = p.sequences(), backward.h0 = forward.h0;
   backward.checkpoints = r.checkpoints.data();
   backward.dhT = p.dhT.data(), backward.dh0 = r.dh0.data(), backward.dw = r.dw.data();
   backward.tolerance = kDefaultTolerance<T>;
@@ -254,7 +274,7 @@ BoundedResult bounds(const CellUnderTest<T>& cell, const Problem<T>& p, const Re
   return cell.bounds(p.shape, wide(p.u).data(), wide(p.w).data(), with_h0 ? h0.data() : nullptr,
                      wide(p.dy).data(), wide(p.dhT).data(),
                      {of.forward.plan.chunk, of.backward.plan.chunk, kDefaultTolerance<T>},
-                     follow ? &trajectory : nullptr);
+                     follow ? &trajectory : nullptr, p.sequences());
 }
 
 /// The largest error in units of its bound; infinity where a number is missing. 1 is the most

@@ -49,9 +49,9 @@ inline Results reference(const CellDefinition& cell, const Arguments& a, const T
             torch::empty_like(h0)};
   const auto data = [](const Tensor& t) { return t.data_ptr<double>(); };
   const CellReference& loops = cell_reference(cell);
-  loops.double_forward(shape, data(u), data(w), data(h0), data(r.y), data(r.hT), nullptr);
+  loops.double_forward(shape, data(u), data(w), data(h0), data(r.y), data(r.hT), nullptr, {});
   loops.double_backward(shape, data(u), data(w), data(h0), data(gy), data(gh), data(r.du),
-                        data(r.dw), data(r.dh0));
+                        data(r.dw), data(r.dh0), {});
   return r;
 }
 

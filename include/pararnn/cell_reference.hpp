@@ -10,13 +10,14 @@ namespace pararnn {
 struct CellReference {
   template <class T>
   using Forward = void (*)(const Shape& shape, const T* u, const T* w, const T* h0, T* y, T* hT,
-                           T* states);
+                           T* states, const Sequences& sequences);
   template <class T>
   using Backward = void (*)(const Shape& shape, const T* u, const T* w, const T* h0, const T* dy,
-                            const T* dhT, T* du, T* dw, T* dh0);
+                            const T* dhT, T* du, T* dw, T* dh0, const Sequences& sequences);
   using Bounds = BoundedResult (*)(const Shape& shape, const double* u, const double* w,
                                    const double* h0, const double* dy, const double* dhT,
-                                   const Permitted& permitted, const Trajectory* follow);
+                                   const Permitted& permitted, const Trajectory* follow,
+                                   const Sequences& sequences);
 
   Forward<float> single_forward;
   Backward<float> single_backward;

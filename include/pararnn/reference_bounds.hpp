@@ -55,16 +55,18 @@ struct Trajectory {
 template <Cell C, class Arithmetic>
 BoundedResult reference_bounds(const Shape& shape, const double* u, const double* w,
                                const double* h0, const double* dy, const double* dhT,
-                               const Permitted& permitted, const Trajectory* follow = nullptr) {
+                               const Permitted& permitted, const Trajectory* follow = nullptr,
+                               const Sequences& sequences = {}) {
   using Number = Bounded<Arithmetic>;
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams, N = S + U + P;
   constexpr double kUnit = Rounding<Arithmetic>::kUnit, kLargest = Rounding<Arithmetic>::kLargest;
   const auto [batch, steps, channels] = shape;
   const std::int64_t checkpoints = (steps + kChunkUnit - 1) / kChunkUnit;
+  const std::int64_t finals = sequences.offsets ? sequences.count : batch;
   BoundedResult result{
-      BoundedArray(batch * steps * channels),     BoundedArray(batch * S * channels),
+      BoundedArray(batch * steps * channels),     BoundedArray(finals * S * channels),
       BoundedArray(batch * steps * U * channels), BoundedArray(P * channels),
-      BoundedArray(batch * S * channels),         BoundedArray(batch * checkpoints * S * channels)};
+      BoundedArray(finals * S * channels),        BoundedArray(batch * checkpoints * S * channels)};
   // A bound that overflowed, or is not a number, is no bound.
   const auto bound = [](double x) { return x == x ? x : __builtin_inf(); };
   constexpr double kMost = 1e9;  // relative errors beyond this have nothing more to say
@@ -73,7 +75,10 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
   std::vector<Vec<double, S>> lambdas(steps);
   std::vector<double> peaks(permitted.backward_chunk > 0 ? steps / permitted.backward_chunk + 1
                                                          : 1);
-  for (std::int64_t b = 0; b < batch; ++b) {
+  std::vector<Vec<double, P>> sums(channels);  // of dw, over a chunk
+  std::vector<Segment> segments = segments_of(shape, sequences);
+  std::reverse(segments.begin(), segments.end());
+  for (const auto& [b, begin, end, initial, final] : segments) {
     for (std::int64_t d = 0; d < channels; ++d) {
       Vec<Number, P> weights{};
       for (int i = 0; i < P; ++i) weights[i] = Number(w[i * channels + d], 0);
@@ -81,8 +86,10 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
           drift{};        // state; errors since the given state; since checkpoint
       bool lost = false;  // a state may have overflowed
       const auto state_bound = [&](double x) { return lost ? __builtin_nan("") : bound(x); };
-      if (h0) h = load_channel<double, S>(h0 + b * S * channels + d, channels);
-      for (std::int64_t t = 0; t < steps; ++t) {
+      if (const double* from = states_of(h0, initial, S, shape)) {
+        h = load_channel<double, S>(from + d, channels);
+      }
+      for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t row = b * steps + t;
         if (t % kChunkUnit == 0) {
           const std::int64_t at = (b * checkpoints + t / kChunkUnit) * S * channels + d;
@@ -92,7 +99,7 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
             if (follow) {
               h[s] = follow->checkpoints[at + s * channels];
               apart[s] = drift[s] = 0;
-            } else if (t > 0 && t % permitted.forward_chunk == 0) {
+            } else if (t > begin && t % permitted.forward_chunk == 0) {
               apart[s] += permitted.tolerance * (1 + std::abs(h[s]) + apart[s]);
             }
           }
@@ -129,18 +136,21 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
         result.y.bound[row * channels + d] = state_bound(apart[0]);
         if (follow) {
           h[0] = follow->y[row * channels + d];
-          if (t + 1 < steps && (t + 1) % kChunkUnit != 0) apart[0] = 0;
+          if (t + 1 < end && (t + 1) % kChunkUnit != 0) apart[0] = 0;
         }
       }
-      for (int s = 0; s < S; ++s) {
-        const std::int64_t at = (b * S + s) * channels + d;
+      for (int s = 0; final >= 0 && s < S; ++s) {
+        const std::int64_t at = (final * S + s) * channels + d;
         result.hT.value[at] = h[s];
         result.hT.bound[at] = state_bound(apart[s]);
       }
 
-      Vec<double, S> mu = load_channel<double, S>(dhT + b * S * channels + d, channels);
-      std::fill(peaks.begin(), peaks.end(), 0.0);
-      for (std::int64_t t = steps - 1; t >= 0; --t) {
+      Vec<double, S> mu{};
+      if (const double* from = states_of(dhT, final, S, shape)) {
+        mu = load_channel<double, S>(from + d, channels);
+      }
+      for (std::int64_t t = begin; t < end; ++t) peaks[t / permitted.backward_chunk] = 0;
+      for (std::int64_t t = end - 1; t >= begin; --t) {
         lambdas[t] = mu;
         lambdas[t][0] += dy[(b * steps + t) * channels + d];
         for (int i = 0; i < S; ++i) {
@@ -150,10 +160,12 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
           for (int s = 0; s < S; ++s) mu[i] += lambdas[t][s] * jacobians[t](s, i).value;
         }
       }
-      for (int s = 0; s < S; ++s) result.dh0.value[(b * S + s) * channels + d] = mu[s];
+      for (int s = 0; initial >= 0 && s < S; ++s) {
+        result.dh0.value[(initial * S + s) * channels + d] = mu[s];
+      }
 
       Vec<double, S> error{};
-      Vec<double, P> sum{};
+      Vec<double, P>& sum = sums[d];
       bool overflows = lost;
       // Along given states only a gradient that is itself too large has overflowed; elsewhere also
       // one of which nothing is known.
@@ -161,12 +173,12 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
         const bool known = off < __builtin_inf();
         return (!known && !follow) || std::abs(value) + (known ? off : 0) >= kLargest;
       };
-      for (std::int64_t t = steps - 1; t >= 0; --t) {
+      for (std::int64_t t = end - 1; t >= begin; --t) {
         const std::int64_t row = b * steps + t;
-        const bool ends_chunk = (t + 1) % permitted.backward_chunk == 0;
+        const bool ends_chunk = (t + 1) % permitted.backward_chunk == 0 || t + 1 == steps;
         if (ends_chunk) sum = {};
         for (int s = 0; s < S; ++s) {
-          if (ends_chunk && t + 1 < steps) {
+          if (ends_chunk && t + 1 < end) {
             error[s] += permitted.tolerance * (peaks[t / permitted.backward_chunk] + error[s]);
           }
           error[s] += kUnit * (std::abs(lambdas[t][s]) + error[s]);
@@ -198,7 +210,9 @@ BoundedResult reference_bounds(const Shape& shape, const double* u, const double
         }
         error = before;
       }
-      for (int s = 0; s < S; ++s) result.dh0.bound[(b * S + s) * channels + d] = error[s];
+      for (int s = 0; initial >= 0 && s < S; ++s) {
+        result.dh0.bound[(initial * S + s) * channels + d] = error[s];
+      }
     }
   }
   for (std::int64_t i = 0; i < P * channels; ++i) {

@@ -80,7 +80,7 @@ void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result
       [&] {
         reference.single_forward(shape, u.const_data_ptr<float>(), w.const_data_ptr<float>(),
                                  h0.const_data_ptr<float>(), y.data_ptr<float>(),
-                                 hT.data_ptr<float>(), nullptr);
+                                 hT.data_ptr<float>(), nullptr, {});
       },
       5, 0.3);
   const VectorizedLoop vectorized_loop = find_vectorized_loop(c.cell);

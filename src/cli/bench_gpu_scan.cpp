@@ -260,7 +260,7 @@ json measure_step(const std::string& cell, int64_t batch, int64_t channels,
   cell_reference(find_cell(cell))
       .single_forward({batch, 1, count}, u_part.data_ptr<float>(), w_part.data_ptr<float>(),
                       h_part.data_ptr<float>(), y_loop.data_ptr<float>(),
-                      next_loop.data_ptr<float>(), nullptr);
+                      next_loop.data_ptr<float>(), nullptr, {});
   // A unit in the last place of half precision, and some of single precision.
   const double rounding = y.element_size() == 2 ? 1.0 / 128 : 1e-5;
   if (!torch::allclose(part(y), y_loop, rounding, 1e-5) ||

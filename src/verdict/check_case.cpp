@@ -105,7 +105,7 @@ double error_of_single_loop(const CheckCase& check, const Shape& shape, const Ch
   Tensor y = torch::empty({shape.batch, shape.steps, shape.channels}), hT = torch::empty_like(h0);
   cell_reference(find_cell(check.cell))
       .single_forward(shape, u.data_ptr<float>(), w.data_ptr<float>(), h0.data_ptr<float>(),
-                      y.data_ptr<float>(), hT.data_ptr<float>(), nullptr);
+                      y.data_ptr<float>(), hT.data_ptr<float>(), nullptr, {});
   return deviation(y, expected.y).error;
 }
 
@@ -181,7 +181,7 @@ CheckReport judge(const CheckCase& check, const CheckProblem& problem, const Che
   const CellReference& reference = cell_reference(find_cell(check.cell));
   const auto bounds = [&](const Trajectory* follow) {
     return (twice ? reference.double_bounds : reference.single_bounds)(
-        shape, data(u), data(w), data(h0), data(dy), data(dhT), permitted, follow);
+        shape, data(u), data(w), data(h0), data(dy), data(dhT), permitted, follow, {});
   };
   const Trajectory trajectory{data(y), data(checkpoints)};
   auto along_trajectory = std::async(std::launch::async, [&] { return bounds(&trajectory); });

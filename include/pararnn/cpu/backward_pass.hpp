@@ -28,17 +28,18 @@ struct BackwardKernel {
   static constexpr int kParts = B::kRegisters;
   using Part = PartOf<B>;
 
-  /// The Jacobians of a block's steps, from the state before it.
+  /// The Jacobians of steps [first, last) of a block, from the state before them; returns the state
+  /// behind them.
   template <int N>
-  static void recompute(const Vec<B, S>& before, const T* u, const Vec<B, P>& w, int steps,
-                        Jacobians<N>& jacobians) {
+  static Vec<B, S> recompute(const Vec<B, S>& before, const T* u, const Vec<B, P>& w, int first,
+                             int last, Jacobians<N>& jacobians) {
     Vec<Part, S> h[kParts];
     Vec<Part, P> weights[kParts];
     static_for<kParts>([&](auto part) PARARNN_LAMBDA {
       h[part] = part_of(before, part);
       weights[part] = part_of(w, part);
     });
-    for (int i = 0; i < steps; ++i) {
+    for (int i = first; i < last; ++i) {
       static_for<kParts>([&](auto part) PARARNN_LAMBDA {
         const Vec<Part, U> input = load_part<B, U>(u + i * U * W, part);
         const auto d = differentiate<C, N>(h[part], input, weights[part]);
@@ -46,12 +47,15 @@ struct BackwardKernel {
         h[part] = d.next;
       });
     }
+    Vec<B, S> behind{};
+    static_for<kParts>([&](auto part) PARARNN_LAMBDA { set_part(behind, part, h[part]); });
+    return behind;
   }
 
-  /// Back over a block, carrying the adjoint alone.
-  static void sweep(const Jacobians<S>& jacobians, const T* dy, int steps, const B& rows,
+  /// Back over steps [first, last) of a block, carrying the adjoint alone.
+  static void sweep(const Jacobians<S>& jacobians, const T* dy, int first, int last, const B& rows,
                     Vec<B, S>& mu) {
-    for (int i = steps - 1; i >= 0; --i) {
+    for (int i = last - 1; i >= first; --i) {
       Vec<B, S> lambda = mu;
       lambda[0] = lambda[0] + B::load(dy + i * W);
       mu =
@@ -59,10 +63,10 @@ struct BackwardKernel {
     }
   }
 
-  /// Back over a block, carrying the affine map from the adjoint at the chunk's end.
-  static void sweep(const Jacobians<S>& jacobians, const T* dy, int steps, const B& rows,
+  /// The same, carrying the affine map from the adjoint at the chunk's end.
+  static void sweep(const Jacobians<S>& jacobians, const T* dy, int first, int last, const B& rows,
                     Affine<B, S>& map) {
-    for (int i = steps - 1; i >= 0; --i) {
+    for (int i = last - 1; i >= first; --i) {
       const auto active = less(B(T(i)), rows);
       const Mat<B, S, S>& j = jacobians.step[i];
       Vec<B, S> lambda = map.offset;
@@ -83,12 +87,12 @@ struct BackwardKernel {
     B peak;
   };
 
-  /// Back over a block, with the gradients of inputs and parameters.
+  /// The same, with the gradients of inputs and parameters.
   template <bool kRagged>
-  static void sweep(const Jacobians<kAll>& jacobians, const T* dy, int steps, const B& rows,
-                    Gradients& gradients, T* du) {
+  static void sweep(const Jacobians<kAll>& jacobians, const T* dy, int first, int last,
+                    const B& rows, Gradients& gradients, T* du) {
     Gradients g = gradients;
-    for (int i = steps - 1; i >= 0; --i) {
+    for (int i = last - 1; i >= first; --i) {
       const Mat<B, S, kAll>& j = jacobians.step[i];
       Vec<B, S> lambda = g.mu;
       lambda[0] = lambda[0] + B::load(dy + i * W);
@@ -114,6 +118,8 @@ struct BackwardKernel {
     Vec<B, P> w;
     Gradients gradients;
     Affine<B, S> map;
+    B kept_peak = B(T(0)), crossed = B(T(0));  // where a state started anew: the peak behind that
+    bool starts = false;
     Rows rows = {};
     alignas(B) T u[kCheckpointInterval * U * W] = {};
     alignas(B) T du[kCheckpointInterval * U * W] = {};
@@ -127,12 +133,31 @@ struct BackwardKernel {
     walkers.template load<1>(problem.dy, t, &Walker::dy);
   }
 
-  /// The Jacobians of a walker's block at step t of its chunk.
+  /// The Jacobians of a walker's block at step t of its chunk, whose states start anew where they
+  /// did on the way forward.
   template <int N>
-  static void recompute(const BackwardProblem<T>& problem, std::int64_t t, const Walker& walker,
+  static void recompute(const BackwardProblem<T>& problem, std::int64_t t, Walker& walker,
                         Jacobians<N>& jacobians) {
-    recompute<N>(walker.group.template load_checkpoint<S>(problem.checkpoints, t), walker.u,
-                 walker.w, walker.rows.most, jacobians);
+    const int steps = walker.rows.most;
+    walker.starts = walker.group.set_starts(problem.starts, t, false);
+    Vec<B, S> h = walker.group.template load_checkpoint<S>(problem.checkpoints, t);
+    for (int first = 0, next; first < steps; first = next) {
+      next = walker.starts ? walker.group.next_start(first, steps) : steps;
+      h = recompute<N>(h, walker.u, walker.w, first, next, jacobians);
+      if (next == steps) break;
+      walker.group.template start_anew<S>(next, problem.sequences, problem.h0, nullptr, h);
+    }
+  }
+
+  /// Calls sweep(first, last) for the steps of a walker's block from the last to the first, and
+  /// cross(i) where a state started anew before step i.
+  template <class Sweep, class Cross>
+  static void back_over_block(const Walker& walker, Sweep&& sweep, Cross&& cross) {
+    for (int last = walker.rows.most, first; last > 0; last = first) {
+      first = walker.starts ? walker.group.previous_start(last) : 0;
+      sweep(first, last);
+      if (walker.starts) cross(first);
+    }
   }
 
   static std::int64_t last_block(std::int64_t steps) {
@@ -147,7 +172,18 @@ struct BackwardKernel {
       load(problem, t, walkers);
       for (Walker& walker : walkers) {
         recompute(problem, t, walker, jacobians);
-        sweep(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.map);
+        const B rows = walker.group.rows();
+        back_over_block(
+            walker,
+            [&](int first, int last) {
+              sweep(jacobians, walker.dy, first, last, rows, walker.map);
+            },
+            [&](int i) {
+              walker.group.template end_anew<S>(i, problem.sequences, problem.dhT, nullptr,
+                                                walker.map.offset);
+              walker.map.matrix =
+                  select_mat(walker.group.start_anew(i), Mat<B, S, S>{}, walker.map.matrix);
+            });
       }
     }
     for (const Walker& walker : walkers) {
@@ -168,8 +204,9 @@ struct BackwardKernel {
       const B reaches_end = walker.group.each_run([&](const Run& run) {
         return T(run.begin + run.steps + steps_beyond(run) >= problem.size.steps);
       });
-      walker.gradients.mu = select_vec(less(B(T(0)), reaches_end),
-                                       walker.group.template load_row<S>(problem.dhT), Vec<B, S>{});
+      walker.gradients.mu = select_vec(
+          less(B(T(0)), reaches_end),
+          walker.group.template load_final<S>(problem.dhT, problem.sequences), Vec<B, S>{});
     }
     for (std::int64_t t = last_block(problem.size.burn_in); t >= 0; t -= kCheckpointInterval) {
       for (Walker& walker : walkers) walker.rows = walker.group.set_rows(t, steps_beyond);
@@ -177,12 +214,31 @@ struct BackwardKernel {
       load(problem, problem.size.chunk + t, walkers);
       for (Walker& walker : walkers) {
         recompute(problem, problem.size.chunk + t, walker, jacobians);
-        sweep(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.gradients.mu);
+        const B rows = walker.group.rows();
+        back_over_block(
+            walker,
+            [&](int first, int last) {
+              sweep(jacobians, walker.dy, first, last, rows, walker.gradients.mu);
+            },
+            [&](int i) {
+              walker.group.template end_anew<S>(i, problem.sequences, problem.dhT, nullptr,
+                                                walker.gradients.mu);
+            });
       }
     }
     for (const Walker& walker : walkers) {
       walker.group.template store_boundary<S>(walker.gradients.mu, problem.end);
     }
+  }
+
+  /// Back over the starts before step i. The sequences before them have another scale.
+  static void cross_start(const BackwardProblem<T>& problem, int i, Walker& walker) {
+    Gradients& g = walker.gradients;
+    const auto starts = walker.group.start_anew(i);
+    walker.group.template end_anew<S>(i, problem.sequences, problem.dhT, problem.dh0, g.mu);
+    const B first_time = select(starts, B(T(1)) - walker.crossed, B(T(0)));
+    walker.kept_peak = select(less(B(T(0)), first_time), g.peak, walker.kept_peak);
+    walker.crossed = walker.crossed + first_time;
   }
 
   static void run(const BackwardProblem<T>& problem, BackwardPass pass, const std::int64_t* ids,
@@ -202,13 +258,16 @@ struct BackwardKernel {
       load(problem, t, walkers);
       for (Walker& walker : walkers) {
         recompute(problem, t, walker, jacobians);
-        if (walker.rows.ragged) {
-          sweep<true>(jacobians, walker.dy, walker.rows.most, walker.group.rows(), walker.gradients,
-                      walker.du);
-        } else {
-          sweep<false>(jacobians, walker.dy, walker.rows.most, B(T(0)), walker.gradients,
-                       walker.du);
-        }
+        back_over_block(
+            walker,
+            [&](int first, int last) {
+              Gradients& g = walker.gradients;
+              walker.rows.ragged
+                  ? sweep<true>(jacobians, walker.dy, first, last, walker.group.rows(), g,
+                                walker.du)
+                  : sweep<false>(jacobians, walker.dy, first, last, B(T(0)), g, walker.du);
+            },
+            [&](int i) { cross_start(problem, i, walker); });
       }
       walkers.template store<U>(&Walker::du, problem.du, t);
     }
@@ -216,7 +275,8 @@ struct BackwardKernel {
     for (const Walker& walker : walkers) {
       walker.group.template store_boundary<S>(walker.gradients.mu, problem.start);
       walker.group.template store_boundary<P>(walker.gradients.dw, problem.dw_parts);
-      walker.group.template store_boundary<1>(Vec<B, 1>{walker.gradients.peak}, problem.peak);
+      const B peak = select(less(B(T(0)), walker.crossed), walker.kept_peak, walker.gradients.peak);
+      walker.group.template store_boundary<1>(Vec<B, 1>{peak}, problem.peak);
     }
   }
 };

@@ -62,15 +62,42 @@ struct ForwardKernel {
     });
   }
 
-  static void advance(bool linearize, const Rows& rows, const T* u, const LaneGroup<T, W>& group,
-                      const Vec<B, P>& w, Carry& carry, T* y) {
-    const B lane_rows = rows.ragged ? group.rows() : B(T(0));
+  struct Walker {
+    LaneGroup<T, W> group;
+    Vec<B, P> w;
+    Carry carry;
+    Rows rows = {};
+    alignas(B) T u[kCheckpointInterval * U * W] = {};
+    alignas(B) T y[kCheckpointInterval * W] = {};
+  };
+
+  /// Advances steps [first, last) of a walker's block.
+  static void advance(bool linearize, Walker& walker, int first, int last) {
+    const T* u = walker.u + first * U * W;
+    T* y = walker.y + first * W;
+    const bool ragged = walker.rows.ragged;
+    const B rows = ragged ? walker.group.rows() - B(T(first)) : B(T(0));
     if (linearize) {
-      rows.ragged ? advance<true, true>(u, w, rows.most, lane_rows, carry, y)
-                  : advance<true, false>(u, w, rows.most, lane_rows, carry, y);
+      ragged ? advance<true, true>(u, walker.w, last - first, rows, walker.carry, y)
+             : advance<true, false>(u, walker.w, last - first, rows, walker.carry, y);
     } else {
-      rows.ragged ? advance<false, true>(u, w, rows.most, lane_rows, carry, y)
-                  : advance<false, false>(u, w, rows.most, lane_rows, carry, y);
+      ragged ? advance<false, true>(u, walker.w, last - first, rows, walker.carry, y)
+             : advance<false, false>(u, walker.w, last - first, rows, walker.carry, y);
+    }
+  }
+
+  /// Advances the block at step t of the chunks, anew where the state starts anew.
+  static void advance_block(const ForwardProblem<T>& problem, bool linearize, std::int64_t t, T* hT,
+                            Walker& walker) {
+    const int steps = walker.rows.most;
+    if (!walker.group.set_starts(problem.starts, t, true)) {
+      return advance(linearize, walker, 0, steps);
+    }
+    for (int first = 0, next; first < steps; first = next) {
+      next = walker.group.next_start(first, steps);
+      advance(linearize, walker, first, next);
+      walker.group.template start_anew<S>(next, problem.sequences, problem.h0, hT, walker.carry.h);
+      walker.carry.m = select_mat(walker.group.start_anew(next), Mat<B, S, S>{}, walker.carry.m);
     }
   }
 
@@ -80,14 +107,6 @@ struct ForwardKernel {
     const bool burn_in = pass == ForwardPass::kBurnIn || pass == ForwardPass::kMap;
     const bool linearized = pass == ForwardPass::kGivenLinearized || pass == ForwardPass::kMap;
     const bool writes = pass != ForwardPass::kMap;
-    struct Walker {
-      LaneGroup<T, W> group;
-      Vec<B, P> w;
-      Carry carry;
-      Rows rows = {};
-      alignas(B) T u[kCheckpointInterval * U * W] = {};
-      alignas(B) T y[kCheckpointInterval * W] = {};
-    };
     WalkerList<Walker, W> walkers(count, [&](int first, int size) {
       const LaneGroup<T, W> group(problem.size, ids + first, size, problem.u.head_width);
       return Walker{group,
@@ -107,7 +126,7 @@ struct ForwardKernel {
         }
         walkers.template load<U>(problem.u, t, &Walker::u);
         for (Walker& walker : walkers) {
-          advance(false, walker.rows, walker.u, walker.group, walker.w, walker.carry, walker.y);
+          advance_block(problem, false, t, nullptr, walker);
         }
       }
       for (Walker& walker : walkers) {
@@ -123,7 +142,7 @@ struct ForwardKernel {
       }
       walkers.template load<U>(problem.u, t, &Walker::u);
       for (Walker& walker : walkers) {
-        advance(linearized, walker.rows, walker.u, walker.group, walker.w, walker.carry, walker.y);
+        advance_block(problem, linearized, t, writes ? problem.hT : nullptr, walker);
       }
       if (writes) walkers.template store<1>(&Walker::y, problem.y, t);
     }

@@ -76,6 +76,67 @@ class LaneGroup {
     return B::load(values);
   }
 
+  /// Finds before which steps of the block that starts at step t of the chunks, whose rows are set,
+  /// the state of a run starts anew: forward, before those behind its first row; backward, before
+  /// its rows. Returns whether there are any.
+  bool set_starts(const BlockStarts* starts, std::int64_t t, bool forward) {
+    starts_ = 0;
+    for (int r = 0; starts && r < run_count_; ++r) {
+      bits_[r] = 0;
+      if (rows_[r] == 0) continue;
+      block_[r] = runs_[r].begin + t;
+      const std::int64_t number = block_[r] / kCheckpointInterval;
+      const BlockStarts& block = starts[runs_[r].row * chunking_->checkpoint_count() + number];
+      bits_[r] = block.bits & (forward ? (2u << rows_[r]) - 2 : (1u << rows_[r]) - 1);
+      sequence_[r] = block.sequence;
+      starts_ |= bits_[r];
+    }
+    return starts_ != 0;
+  }
+  /// The first step behind `first`, at most `last`, before which a state starts anew, or `last`.
+  int next_start(int first, int last) const {
+    int i = first + 1;
+    while (i < last && !(starts_ >> i & 1)) ++i;
+    return i;
+  }
+  /// The last step before `last` before which a state starts anew, or 0.
+  int previous_start(int last) const {
+    int i = last - 1;
+    while (i > 0 && !(starts_ >> i & 1)) --i;
+    return i;
+  }
+  /// The lanes whose state starts anew before step i.
+  typename B::Integer start_anew(int i) const {
+    alignas(B) T values[W] = {};
+    for (int r = 0; r < run_count_; ++r) fill(values, r, T(bits_[r] >> i & 1));
+    return less(B(T(0)), B::load(values)).bits;
+  }
+  /// Replaces the states of those lanes, and keeps the final states of sequences if `hT` is given.
+  template <int S>
+  void start_anew(int i, const Sequences& sequences, const T* h0, T* hT, Vec<B, S>& h) {
+    replace_where_starts<S>(i, h, [&](int r, T* at) -> const T* {
+      if (!sequences.offsets) return nullptr;
+      const std::int64_t t = block_[r] + i;
+      if (hT) copy_lanes<S>(at, r, hT + state_offset<S>(sequence_[r], r));
+      if (t == chunking_->steps) return nullptr;
+      sequence_[r] = sequence_after(sequences, sequence_[r], t);
+      return h0 ? h0 + state_offset<S>(sequence_[r], r) : nullptr;
+    });
+  }
+  /// The same on the way back: the adjoints of initial states to `dh0` if it is given, and those of
+  /// the final states before. Behind start_anew for the steps of the block.
+  template <int S>
+  void end_anew(int i, const Sequences& sequences, const T* dhT, T* dh0, Vec<B, S>& mu) {
+    replace_where_starts<S>(i, mu, [&](int r, T* at) -> const T* {
+      if (!sequences.offsets) return nullptr;
+      const std::int64_t t = block_[r] + i;
+      if (dh0) copy_lanes<S>(at, r, dh0 + state_offset<S>(sequence_[r], r));
+      if (t == 0) return nullptr;
+      sequence_[r] = sequence_before(sequences, sequence_[r], t);
+      return dhT + state_offset<S>(sequence_[r], r);
+    });
+  }
+
   /// A batch that is f(run) in the lanes of each run, and 0 in lanes that the group does not have.
   template <class F>
   B each_run(F&& f) const {
@@ -101,11 +162,14 @@ class LaneGroup {
                      [&](int r, int n) { return n * chunking_->channels + runs_[r].channel; });
   }
 
-  /// Values (B,N,D) of the lane's row.
-  template <int N>
-  Vec<B, N> load_row(const T* from) const {
-    return gather<N>(from, [&](int r, int n) {
-      return (runs_[r].row * N + n) * chunking_->channels + runs_[r].channel;
+  /// The final state of the lane's row, of states (B,S,D), or of those (N,S,D) of its sequences.
+  template <int S>
+  Vec<B, S> load_final(const T* from, const Sequences& sequences) const {
+    return gather<S>(from, [&](int r, int s) {
+      const std::int64_t number =
+          sequences.offsets ? sequence_at(sequences.offsets, sequences.count, chunking_->steps - 1)
+                            : runs_[r].row;
+      return state_offset<S>(number, r) + s * chunking_->channels;
     });
   }
 
@@ -152,6 +216,37 @@ class LaneGroup {
 
   void fill(T* values, int r, T value) const {
     for (int i = 0; i < runs_[r].length; ++i) values[runs_[r].first + i] = value;
+  }
+
+  /// Calls find(r, numbers (S,W)) for the runs that start anew before step i, and replaces their
+  /// numbers by those at what it returns, or by zero.
+  template <int S, class Find>
+  void replace_where_starts(int i, Vec<B, S>& numbers, Find&& find) {
+    alignas(B) T lanes[S * W];
+    for (int s = 0; s < S; ++s) numbers[s].store(lanes + s * W);
+    for (int r = 0; r < run_count_; ++r) {
+      if (!(bits_[r] >> i & 1)) continue;
+      const T* from = find(r, lanes);
+      for (int s = 0; s < S; ++s) {
+        for (int k = 0; k < runs_[r].length; ++k) {
+          lanes[s * W + runs_[r].first + k] = from ? from[s * chunking_->channels + k] : T(0);
+        }
+      }
+    }
+    for (int s = 0; s < S; ++s) numbers[s] = B::load(lanes + s * W);
+  }
+  template <int S>
+  void copy_lanes(const T* lanes, int r, T* to) const {
+    for (int s = 0; s < S; ++s) {
+      for (int k = 0; k < runs_[r].length; ++k) {
+        to[s * chunking_->channels + k] = lanes[s * W + runs_[r].first + k];
+      }
+    }
+  }
+  /// Of a run's first channel among states (N,S,D).
+  template <int S>
+  std::int64_t state_offset(std::int64_t number, int r) const {
+    return number * S * chunking_->channels + runs_[r].channel;
   }
 
   std::int64_t boundary_offset(const Run& run, int components, int n) const {
@@ -221,6 +316,11 @@ class LaneGroup {
   Run runs_[W];
   int rows_[W];
   std::int64_t base_[W];
+  // Of the block, by run; set where `starts_` is not 0.
+  unsigned starts_;
+  unsigned bits_[W];
+  std::int64_t block_[W];
+  int sequence_[W];
 };
 
 /// The groups of one task, side by side on the stack, made by make(first lane, lanes), each with

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "pararnn/sequences.hpp"
+
 namespace pararnn::cpu {
 
 /// Steps from one checkpoint of the state to the next.
@@ -48,21 +50,24 @@ struct Chunking {
   }
 };
 
-/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/16),S,D). Those from
-/// `start` on belong to the driver.
+/// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/16),S,D), block
+/// starts (B,ceil(T/16)). Of N sequences in one row, h0, hT, dh0 and dhT are (N,S,D). What comes
+/// from `starts` on belongs to the driver.
 template <class T>
 struct ForwardProblem {
   Chunking size;
   TensorView u, y;
+  Sequences sequences;
   const T* w;        // (P,D)
   const T* h0;       // (B,S,D); null for zeros
   T* hT;             // (B,S,D)
   T* checkpoints;    // the state before each kCheckpointInterval-th step; null if nobody will go
                      // backward
   double tolerance;  // of a boundary's mismatch
-  T* start;          // b_p: the state from which chunk p was run
-  T* end;            // F_p(b_p)
-  T* jacobian;       // M_p = dF_p/db_p
+  const BlockStarts* starts;  // null where no state starts anew
+  T* start;                   // b_p: the state from which chunk p was run
+  T* end;                     // F_p(b_p)
+  T* jacobian;                // M_p = dF_p/db_p
 };
 
 /// How a pass runs its lanes.
@@ -79,18 +84,22 @@ template <class T>
 struct BackwardProblem {
   Chunking size;
   TensorView u, dy, du;
+  Sequences sequences;
   const T* w;
+  const T* h0;  // needed where a state starts anew from it
   const T* checkpoints;
   const T* dhT;      // (B,S,D)
   T* dh0;            // (B,S,D)
   T* dw;             // (P_w,D): the sum of the parts over rows and chunks
   double tolerance;  // of a boundary's mismatch
-  T* end;            // (B,P,S,D): the adjoint from which chunk p was run
-  T* start;          // (B,P,S,D): the adjoint at which it arrived
-  T* peak;           // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
-  T* map_matrix;     // (B,P,S,S,D): start = map_matrix end + map_offset
-  T* map_offset;     // (B,P,S,D)
-  T* dw_parts;       // (B,P,P_w,D): the chunk's part of the parameters' gradient
+  const BlockStarts* starts;
+  T* end;    // (B,P,S,D): the adjoint from which chunk p was run
+  T* start;  // (B,P,S,D): the adjoint at which it arrived
+  T* peak;   // (B,P,D): largest |lambda| in the chunk, of the sequence that goes on at its end:
+             // the scale of its tolerance
+  T* map_matrix;  // (B,P,S,S,D): start = map_matrix end + map_offset
+  T* map_offset;  // (B,P,S,D)
+  T* dw_parts;    // (B,P,P_w,D): the chunk's part of the parameters' gradient
 };
 
 /// How a pass runs its lanes.

@@ -46,8 +46,11 @@ Statistics scan_backward(const Kernels<T>& kernels, const Executor& executor,
   problem.map_matrix = map_matrix.data();
   problem.map_offset = map_offset.data();
   problem.dw_parts = dw_parts.data();
+  const std::vector<BlockStarts> starts = block_starts(size, problem.sequences);
+  problem.starts = starts.empty() ? nullptr : starts.data();
   for (std::int64_t b = 0; b < batch; ++b) {
-    std::copy_n(problem.dhT + b * S * channels, S * channels, &end[at(b, chunks - 1, 0, 0)]);
+    const std::int64_t row = last_state(problem.sequences, size, b);
+    std::copy_n(problem.dhT + row * S * channels, S * channels, &end[at(b, chunks - 1, 0, 0)]);
   }
   const std::vector<std::int64_t> columns = all_of(batch * channels);
   const std::vector<std::int64_t> lanes = all_of(size.lane_count());
@@ -120,8 +123,12 @@ Statistics scan_backward(const Kernels<T>& kernels, const Executor& executor,
     run(BackwardPass::kGiven, again);
   }
 
-  for (std::int64_t b = 0; b < batch; ++b) {
-    std::copy_n(&start[at(b, 0, 0, 0)], S * channels, problem.dh0 + b * S * channels);
+  if (problem.sequences.offsets) {
+    copy_states_of_empty(problem.sequences, S * channels, problem.dhT, problem.dh0);
+  } else {
+    for (std::int64_t b = 0; b < batch; ++b) {
+      std::copy_n(&start[at(b, 0, 0, 0)], S * channels, problem.dh0 + b * S * channels);
+    }
   }
   const std::int64_t parameters = kernels.params * channels;
   std::vector<double> sum(parameters);

@@ -38,8 +38,12 @@ Statistics scan_forward(const Kernels<T>& kernels, const Executor& executor,
   problem.start = start.data();
   problem.end = end.data();
   problem.jacobian = jacobian.data();
+  const std::vector<BlockStarts> starts = block_starts(size, problem.sequences);
+  problem.starts = starts.empty() ? nullptr : starts.data();
   for (std::int64_t b = 0; problem.h0 && b < batch; ++b) {
-    std::copy_n(problem.h0 + b * S * channels, S * channels, &start[at(b, 0, 0, 0)]);
+    const std::int64_t row = first_state(problem.sequences, size, b);
+    if (row < 0) continue;
+    std::copy_n(problem.h0 + row * S * channels, S * channels, &start[at(b, 0, 0, 0)]);
   }
   const std::vector<std::int64_t> columns = all_of(batch * channels);
   const std::vector<std::int64_t> lanes = all_of(size.lane_count());
@@ -124,8 +128,12 @@ Statistics scan_forward(const Kernels<T>& kernels, const Executor& executor,
     run(ForwardPass::kGiven, again);
   }
 
-  for (std::int64_t b = 0; b < batch; ++b) {
-    std::copy_n(&end[at(b, chunks - 1, 0, 0)], S * channels, problem.hT + b * S * channels);
+  if (problem.sequences.offsets) {
+    copy_states_of_empty(problem.sequences, S * channels, problem.h0, problem.hT);
+  } else {
+    for (std::int64_t b = 0; b < batch; ++b) {
+      std::copy_n(&end[at(b, chunks - 1, 0, 0)], S * channels, problem.hT + b * S * channels);
+    }
   }
   statistics.largest_mismatch = largest_mismatch(size, S, mismatch);
   return statistics;

@@ -32,6 +32,39 @@ void run_lanes(const Executor& executor, const Kernels<T>& kernels, Kernel kerne
   });
 }
 
+/// The starts of all blocks of all rows (B,ceil(T/16)); none where no state starts anew.
+inline std::vector<BlockStarts> block_starts(const Chunking& size, const Sequences& sequences) {
+  std::vector<BlockStarts> starts;
+  for (std::int64_t b = 0; !sequences.none() && b < size.batch; ++b) {
+    for (std::int64_t t = 0; t < size.steps; t += kCheckpointInterval) {
+      starts.push_back(starts_of_block<kCheckpointInterval>(sequences, size.steps, b, t));
+    }
+  }
+  return starts;
+}
+
+/// The number of the initial state of a row's first step, or -1 where that is zero.
+inline std::int64_t first_state(const Sequences& sequences, const Chunking& size, std::int64_t b) {
+  if (sequences.offsets) return sequence_at(sequences.offsets, sequences.count, 0);
+  return sequences.reset && sequences.reset[b * size.steps] ? -1 : b;
+}
+
+/// The number of the final state of a row's last step.
+inline std::int64_t last_state(const Sequences& sequences, const Chunking& size, std::int64_t b) {
+  if (!sequences.offsets) return b;
+  return sequence_at(sequences.offsets, sequences.count, size.steps - 1);
+}
+
+/// A sequence without steps ends as it begins: copies its states, each of `width` numbers; zeros
+/// from null.
+template <class T>
+void copy_states_of_empty(const Sequences& sequences, std::int64_t width, const T* from, T* to) {
+  for (std::int64_t n = 0; n < sequences.count; ++n) {
+    if (sequences.offsets[n] != sequences.offsets[n + 1]) continue;
+    for (std::int64_t i = n * width; i < (n + 1) * width; ++i) to[i] = from ? from[i] : T(0);
+  }
+}
+
 /// The numbers of all of `count` columns or lanes.
 inline std::vector<std::int64_t> all_of(std::int64_t count) {
   std::vector<std::int64_t> numbers(count);
