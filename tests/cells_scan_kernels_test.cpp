@@ -19,6 +19,7 @@ namespace {
 struct Case {
   const CellDefinition* cell;
   std::string_view storage, architecture;
+  bool starts;  // within rows
 };
 
 constexpr std::string_view kStorages[] = {"pararnn::cuda::BFloat16", "pararnn::cuda::Float16",
@@ -28,8 +29,9 @@ std::vector<Case> some_cases() {
   std::vector<Case> cases;
   for (const std::string_view storage : kStorages) {
     const auto& cells = built_in_cells();
-    cases.push_back({&cells[(cases.size() + 1) % cells.size()], storage, "sm_90"});
+    cases.push_back({&cells[(cases.size() + 1) % cells.size()], storage, "sm_90", false});
   }
+  cases.push_back({&find_cell("gru"), kStorages[0], "sm_90", true});
   return cases;
 }
 
@@ -38,7 +40,9 @@ std::vector<Case> every_case() {
   for (const CellDefinition& cell : built_in_cells()) {
     for (const std::string_view storage : kStorages) {
       for (const char* architecture : {"sm_80", "sm_90", "sm_100"}) {
-        cases.push_back({&cell, storage, architecture});
+        for (const bool starts : {false, true}) {
+          cases.push_back({&cell, storage, architecture, starts});
+        }
       }
     }
   }
@@ -60,9 +64,9 @@ void in_parallel(size_t count, const F& f) {
 }
 
 TEST_P(ScanKernels, Compile) {
-  const auto& [cell, storage, architecture] = GetParam();
+  const auto& [cell, storage, architecture, starts] = GetParam();
   std::vector<jit::KernelSource> sources;
-  for (const cuda::Kernel& kernel : cuda::every_kernel(storage.ends_with("Float16"))) {
+  for (const cuda::Kernel& kernel : cuda::every_kernel(storage.ends_with("Float16"), starts)) {
     sources.push_back(cuda_kernel(kernel, *cell, storage));
   }
   std::vector<jit::CompiledKernel> compiled(sources.size());
@@ -81,8 +85,9 @@ TEST_P(ScanKernels, Compile) {
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
-  const auto& [cell, storage, architecture] = info.param;
-  return fmt::format("{}_{}_{}", cell->name, storage.substr(storage.rfind(':') + 1), architecture);
+  const auto& [cell, storage, architecture, starts] = info.param;
+  return fmt::format("{}_{}_{}{}", cell->name, storage.substr(storage.rfind(':') + 1), architecture,
+                     starts ? "_starts" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Some, ScanKernels, testing::ValuesIn(some_cases()), case_name);

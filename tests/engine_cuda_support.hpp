@@ -10,6 +10,7 @@
 #include "pararnn/cuda/backward_correct.hpp"
 #include "pararnn/cuda/decode.hpp"
 #include "pararnn/cuda/forward_correct.hpp"
+#include "pararnn/cuda/sequence_starts.hpp"
 
 namespace pararnn::test {
 
@@ -20,18 +21,18 @@ using cuda::Kernel;
 template <class Problem>
 using Function = void (*)(Problem);
 
-/// The functions of every kernel of a cell.
-template <class C, class Storage>
+/// The functions of every kernel of a cell, for rows within which states may start anew, or not.
+template <class C, class Storage, bool kStarts>
 struct Functions {
   template <int V, int W>
   static Function<cuda::ForwardProblem> pass(ForwardPass how) {
     switch (how) {
       case ForwardPass::kGiven:
-        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kGiven>;
+        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kGiven, kStarts>;
       case ForwardPass::kBurnIn:
-        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kBurnIn>;
+        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kBurnIn, kStarts>;
       default:
-        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kMap>;
+        return &cuda::forward_pass<C, Storage, V, W, ForwardPass::kMap, kStarts>;
     }
   }
   static Function<cuda::ForwardProblem> of(const Kernel& kernel, const cuda::ForwardProblem&) {
@@ -50,9 +51,11 @@ struct Functions {
       case Kernel::kForwardScan:
         return &cuda::forward_scan<C, Storage>;
       case Kernel::kForwardCorrect:
-        return &cuda::forward_correct<C, Storage>;
+        return &cuda::forward_correct<C, Storage, kStarts>;
       case Kernel::kForwardMismatch:
         return &cuda::forward_mismatch<C, Storage>;
+      case Kernel::kForwardStarts:
+        return &cuda::forward_starts<C, Storage>;
       default:
         break;
     }
@@ -63,21 +66,23 @@ struct Functions {
       case Kernel::kBackwardPass:
         switch (kernel.backward) {
           case BackwardPass::kGiven:
-            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kGiven>;
+            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kGiven, kStarts>;
           case BackwardPass::kBurnIn:
-            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kBurnIn>;
+            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kBurnIn, kStarts>;
           case BackwardPass::kMap:
-            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kMap>;
+            return &cuda::backward_pass<C, Storage, 1, BackwardPass::kMap, kStarts>;
         }
         break;
       case Kernel::kBackwardScan:
         return &cuda::backward_scan<C, Storage>;
       case Kernel::kBackwardCorrect:
-        return &cuda::backward_correct<C, Storage>;
+        return &cuda::backward_correct<C, Storage, kStarts>;
       case Kernel::kBackwardMismatch:
         return &cuda::backward_mismatch<C, Storage>;
       case Kernel::kSumParts:
         return &cuda::sum_parts<C, Storage>;
+      case Kernel::kBackwardStarts:
+        return &cuda::backward_starts<C, Storage>;
       default:
         break;
     }
@@ -86,7 +91,7 @@ struct Functions {
 };
 
 /// A GPU of a few multiprocessors, each of which holds two blocks of a cooperative grid.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 struct FiberLauncher {
   int count = 2;
   std::vector<Kernel>* prepared = nullptr;
@@ -97,9 +102,10 @@ struct FiberLauncher {
   }
   template <class Problem>
   void launch(const Kernel& kernel, const Problem& problem) const {
-    const auto function = Functions<C, Storage>::of(kernel, problem);
+    const auto function = Functions<C, Storage, kStarts>::of(kernel, problem);
     if (!function) throw std::logic_error("no kernel " + cuda::kernel_expression(kernel, "", ""));
-    cuda::Grid grid = cuda::grid_of(kernel, problem.size, C::kParams, count);
+    cuda::Grid grid =
+        cuda::grid_of(kernel, problem.size, problem.sequences.count, C::kParams, count);
     if (grid.cooperative) grid.blocks = std::min<cuda::Int>(grid.blocks, 2 * count);
     fibers::machine.run(grid, [&] { function(problem); });
   }
@@ -147,7 +153,7 @@ struct On {
 
 /// The GPU's scan, forward and backward; or forward without checkpoints, where its kernels are
 /// asked for. Takes of `how` what concerns a GPU.
-template <class On, class T = typename On::T>
+template <class On, bool kStarts = false, class T = typename On::T>
 Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiprocessors = 2,
                         std::vector<Kernel>* forward_only = nullptr) {
   using Storage = typename On::Storage;
@@ -160,9 +166,9 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
   dy.fill(p.dy);
   const T unwritten = std::numeric_limits<T>::quiet_NaN();
   Result<T> r;
-  r.hT.resize(batch * p.S * channels, unwritten);
+  r.hT.resize(p.h0.size(), unwritten);
   r.dw.resize(p.P * channels, unwritten);
-  r.dh0.resize(batch * p.S * channels, unwritten);
+  r.dh0.resize(p.h0.size(), unwritten);
   const std::int64_t interval = cuda::kCheckpointInterval;
   const std::int64_t count = (steps + interval - 1) / interval;
   std::vector<T> checkpoints(batch * count * p.S * channels, unwritten);
@@ -181,14 +187,17 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                .step_slope = 0.3});
   const cuda::Chunking size{batch, steps, channels, plan.chunk, plan.chunks, plan.burn_in};
   std::vector<Kernel> prepared;
-  const FiberLauncher<typename On::C, Storage> launcher{multiprocessors, &prepared};
+  unsigned wrong_offsets = 0;
+  const FiberLauncher<typename On::C, Storage, kStarts> launcher{multiprocessors, &prepared};
   cuda::ForwardProblem forward{.size = size,
                                .u = view_of(u),
                                .y = view_of(y),
+                               .sequences = p.sequences(),
                                .w = p.w.data(),
                                .h0 = how.with_h0 ? p.h0.data() : nullptr,
                                .hT = r.hT.data(),
                                .checkpoints = forward_only ? nullptr : checkpoints.data(),
+                               .wrong_offsets = &wrong_offsets,
                                .tolerance = kDefaultTolerance<T>};
   const auto forward_memory = workspace_for(forward, sizes);
   cuda::scan_forward(launcher, forward, plan.way, pair);
@@ -202,11 +211,14 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                  .u = view_of(u),
                                  .dy = view_of(dy),
                                  .du = view_of(du),
+                                 .sequences = p.sequences(),
                                  .w = p.w.data(),
+                                 .h0 = forward.h0,
                                  .checkpoints = checkpoints.data(),
                                  .dhT = p.dhT.data(),
                                  .dh0 = r.dh0.data(),
                                  .dw = r.dw.data(),
+                                 .wrong_offsets = &wrong_offsets,
                                  .tolerance = kDefaultTolerance<T>};
   const auto backward_memory = workspace_for(backward, sizes);
   cuda::scan_backward(launcher, backward, plan.way);

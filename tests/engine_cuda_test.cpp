@@ -221,8 +221,8 @@ TYPED_TEST(EngineCudaHalf, IsTheRoundingOfSingleStorage) {
 }
 
 TYPED_TEST(EngineCudaHalf, EveryKernelIsCompiledHere) {
-  using Here = Functions<typename TypeParam::C, typename TypeParam::Storage>;
-  for (const Kernel& kernel : cuda::every_kernel(true)) {
+  using Here = Functions<typename TypeParam::C, typename TypeParam::Storage, false>;
+  for (const Kernel& kernel : cuda::every_kernel(true, false)) {
     EXPECT_TRUE(Here::of(kernel, cuda::ForwardProblem{}) ||
                 Here::of(kernel, cuda::BackwardProblem{}))
         << cuda::kernel_expression(kernel, "C", "Storage");

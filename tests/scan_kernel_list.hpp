@@ -8,8 +8,9 @@
 
 namespace pararnn::cuda {
 
-/// `pairs`: for numbers of two bytes, of which two may come at once.
-inline std::vector<Kernel> every_kernel(bool pairs) {
+/// `pairs`: for numbers of two bytes, of which two may come at once. `starts`: of rows within which
+/// states may start anew.
+inline std::vector<Kernel> every_kernel(bool pairs, bool starts) {
   std::vector<Kernel> kernels;
   const auto add = [&](const std::vector<Kernel>& more) {
     for (const Kernel& kernel : more) {
@@ -22,11 +23,11 @@ inline std::vector<Kernel> every_kernel(bool pairs) {
         for (const bool decodes : {false, true}) {
           const Chunking size{1, 1, channels, 1, 1, 0};
           const Width width = forward_width(size, pair, decodes, 1);
-          if (pair == 1 || pairs) add(forward_kernels(way, width, decodes));
+          if (pair == 1 || pairs) add(forward_kernels(way, width, decodes && !starts, starts));
         }
       }
     }
-    add(backward_kernels(way));
+    add(backward_kernels(way, starts));
   }
   add({{Kernel::kForwardMismatch}, {Kernel::kBackwardMismatch}});
   return kernels;

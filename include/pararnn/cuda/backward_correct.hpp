@@ -40,10 +40,11 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
     static_for<S>([&](auto r) { end[boundary_offset(problem.size, before, S, r)] = moved[r]; });
     return moved;
   };
+  const Int final = last_state(problem.size, problem.sequences, column.row);
   Vec<T, S> mu{};
   static_for<S>([&](auto s) {
     mu[s] = static_cast<const T*>(
-        problem.dhT)[(column.row * S + s) * problem.size.channels + column.channel];
+        problem.dhT)[(final * S + s) * problem.size.channels + column.channel];
   });
   scan_by_warp<T, S>(last, mu, load, follow);
 }
@@ -86,13 +87,13 @@ __device__ bool verify(const BackwardProblem& problem, unsigned round) {
 
 /// Runs a lane again from the adjoint at its end. A function of its own, so that it is compiled
 /// once for all who correct.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __device__ __noinline__ void run_again(const BackwardProblem& problem, const Lane& lane) {
-  const Backward<C, Storage, 1> backward(problem, lane);
+  const Backward<C, Storage, 1, kStarts> backward(problem, lane);
   backward.run(backward.template load_boundary<C::kState>(problem.end));
 }
 
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __device__ void repair_column(const BackwardProblem& problem, const Lane& column) {
   using B = Backward<C, Storage, 1>;
   for (Int p = problem.size.chunks - 2; p >= 0; --p) {
@@ -105,12 +106,12 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
     const Lane after = lane_of_chunk(problem.size, column, p + 1);
     const auto mu = B(problem, after).template load_boundary<C::kState>(problem.start);
     B(problem, lane).template store_boundary<C::kState>(mu, problem.end);
-    run_again<C, Storage>(problem, lane);
+    run_again<C, Storage, kStarts>(problem, lane);
   }
 }
 
 /// Corrects the columns that fail, and repairs; by a cooperative grid.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
@@ -122,7 +123,7 @@ __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
     }
   };
   each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk > 0) Backward<C, Storage, 1>(problem, lane).run_map();
+    if (lane.chunk > 0) Backward<C, Storage, 1, kStarts>(problem, lane).run_map();
   });
   grid_barrier(counters, barrier);
   for (Int i = warp_index(); i < columns; i += warp_count()) {
@@ -130,7 +131,7 @@ __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
   }
   grid_barrier(counters, barrier);
   each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage>(problem, lane);
+    if (lane.chunk < problem.size.chunks - 1) run_again<C, Storage, kStarts>(problem, lane);
   });
   grid_barrier(counters, barrier);
   verify<C, T>(problem, 2);
@@ -139,19 +140,20 @@ __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
     if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
     if (problem.failing[i] != 2) continue;
     atomicAdd(&counters->columns_repaired, 1u);
-    repair_column<C, Storage>(problem, column_at(problem.size, i));
+    repair_column<C, Storage, kStarts>(problem, column_at(problem.size, i));
   }
   if (thread_index() == 0) counters->newton_iterations = 1;
   grid_barrier(counters, barrier);
 }
 
 /// Verifies, corrects and repairs, then sums the parameters' gradient; a cooperative grid.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     backward_correct(const __grid_constant__ BackwardProblem problem) {
   int barrier = 0;
   const bool fails = verify<C, Arithmetic<Storage>>(problem, 1);
-  if (grid_barrier(problem.counters, barrier, fails)) correct_failing<C, Storage>(problem, barrier);
+  if (grid_barrier(problem.counters, barrier, fails))
+    correct_failing<C, Storage, kStarts>(problem, barrier);
   sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 

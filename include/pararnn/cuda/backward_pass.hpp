@@ -16,8 +16,9 @@
 
 namespace pararnn::cuda {
 
-/// One cell on tensors of one storage, V columns a thread.
-template <class C, class Storage, int V>
+/// One cell on tensors of one storage, V columns a thread. With kStarts, states may start anew
+/// within a row.
+template <class C, class Storage, int V, bool kStarts = false>
 struct Backward {
   static constexpr int S = C::kState, U = C::kInputs, P = C::kParams, K = kCheckpointInterval;
   static constexpr int kAll = S + U + P;
@@ -110,20 +111,21 @@ struct Backward {
     return steps;
   }
 
-  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first. begin is
-  /// a checkpoint.
-  template <int N, class F>
-  PARARNN_FN void each_step(Int begin, Int end, F&& sweep) const {
+  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first, and
+  /// cross(t, sequence), which goes on in the sequence before, where a state started anew before
+  /// step t. begin is a checkpoint.
+  template <int N, class Sweep, class Cross>
+  PARARNN_FN void each_step(Int begin, Int end, Sweep&& sweep, Cross&& cross) const {
     const Int whole = begin + (end - begin) / K * K;
-    each_section<N, 1>(whole, end, sweep);
-    each_section<N, kept_steps<N>()>(begin, whole, sweep);
+    each_section<N, 1>(whole, end, sweep, cross);
+    each_section<N, kept_steps<N>()>(begin, whole, sweep, cross);
   }
 
   /// The same for whole sections of kKept steps, each while the inputs of the one before it are on
   /// their way. A section that does not begin at a checkpoint takes the steps from there again, in
   /// a loop, as they are many instructions to compile and their inputs are near.
-  template <int N, int kKept, class F>
-  PARARNN_FN void each_section(Int begin, Int end, F&& sweep) const {
+  template <int N, int kKept, class Sweep, class Cross>
+  PARARNN_FN void each_section(Int begin, Int end, Sweep&& sweep, Cross&& cross) const {
     auto left = static_cast<unsigned>((end - begin) / kKept);
     if (left == 0) return;
     const Storage *u = u_at(end - kKept), *dy = dy_at(end - kKept);
@@ -136,6 +138,10 @@ struct Backward {
       return load_columns<S, V, T>(checkpoint, [&](int s) { return s * problem.size.channels; });
     };
     Columns<T, S, V> start = load_start();
+    const BlockStarts* next_starts =
+        kStarts ? problem.starts + starts_offset(problem.size, lane.row, end - kKept) : nullptr;
+    BlockStarts coming{};
+    if constexpr (kStarts) coming = *next_starts;
     Inputs inputs[kKept];
     if constexpr (kAhead) {
 #pragma unroll
@@ -145,10 +151,20 @@ struct Backward {
     while (left > 0) {
       --left;
       Columns<T, S, V> h = start;
+      const int offset = static_cast<int>(left % (K / kKept)) * kKept;  // in its block
+      [[maybe_unused]] const BlockStarts starts = coming;
+      [[maybe_unused]] int sequence = starts.sequence;
+      [[maybe_unused]] const Int first = begin + static_cast<Int>(left) * kKept;
+      const auto start_anew_before = [&](int i) {
+        if constexpr (kStarts) {
+          if (starts.bits >> (offset + i) & 1) h = state_of_start(first + i, sequence);
+        }
+      };
       if constexpr (kKept < K) {
 #pragma unroll 1
-        for (int i = -static_cast<int>(left % (K / kKept)) * kKept; i < 0; ++i) {
+        for (int i = -offset; i < 0; ++i) {
           take_step(load_step(i), h);
+          start_anew_before(i + 1);
         }
       }
       if constexpr (!kAhead) {
@@ -157,8 +173,11 @@ struct Backward {
       }
       u -= kKept * problem.u.step_stride;
       dy -= kKept * problem.dy.step_stride;
-      if (left % (K / kKept) == 0) checkpoint -= S * problem.size.channels;
+      if (offset == 0) checkpoint -= S * problem.size.channels;
       if (left > 0) start = load_start();
+      if constexpr (kStarts) {
+        if (offset == 0 && left > 0) coming = *--next_starts;
+      }
       Jacobians<N> jacobians[kKept];
       Pack<Storage, V> direct[kKept];
 #pragma unroll
@@ -169,10 +188,40 @@ struct Backward {
         if (kAhead && left > 0) inputs[i] = load_step(i);
         jacobians[i] = differentiate_step<N>(now, h);
         direct[i] = now.dy;
+        if (i + 1 < kKept) start_anew_before(i + 1);
       }
 #pragma unroll
-      for (int i = kKept - 1; i >= 0; --i) sweep(jacobians[i], direct[i].unpack());
+      for (int i = kKept - 1; i >= 0; --i) {
+        sweep(jacobians[i], direct[i].unpack());
+        if constexpr (kStarts) {
+          if (starts.bits >> (offset + i) & 1) cross(first + i, sequence);
+        }
+      }
     }
+  }
+
+  /// The state from which step t begins, where it starts anew.
+  PARARNN_FN Columns<T, S, V> state_of_start(Int t, int& sequence) const {
+    if (!problem.sequences.offsets) return {};
+    sequence = sequence_after(problem.sequences, sequence, t);
+    if (offsets_are_wrong(problem)) return unknown();
+    if (!problem.h0) return {};
+    return load_columns<S, V, T>(problem.h0, [&](int s) { return state_offset(sequence, s); });
+  }
+
+  /// The adjoint behind the step before t, in the sequence before.
+  PARARNN_FN Adjoint adjoint_of_end(Int t, int& sequence) const {
+    if (!problem.sequences.offsets || t == 0) return {};
+    sequence = sequence_before(problem.sequences, sequence, t);
+    return final_adjoint(sequence);
+  }
+
+  /// NaN.
+  PARARNN_FN static Adjoint unknown() {
+    Adjoint mu{};
+    static_for<V>(
+        [&](auto v) { static_for<S>([&](auto s) { mu[v][s] = T(__builtin_nanf("")); }); });
+    return mu;
   }
 
   PARARNN_FN static Vec<T, S> with_direct_part(Vec<T, S> mu, T dy) {
@@ -182,17 +231,19 @@ struct Backward {
 
   /// Carries the adjoint alone.
   PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
-    each_step<S>(begin, end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+    const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
       }
-    });
+    };
+    each_step<S>(begin, end, sweep,
+                 [&](Int t, int& sequence) { mu = adjoint_of_end(t, sequence); });
   }
 
   /// Carries the affine map from the adjoint at the chunk's end.
   PARARNN_FN void map(Map& maps) const {
-    each_step<S>(lane.begin, lane.end, [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
+    const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const auto back = [&](const Vec<T, S>& x) {
@@ -206,6 +257,10 @@ struct Backward {
           static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
         });
       }
+    };
+    each_step<S>(lane.begin, lane.end, sweep, [&](Int t, int& sequence) {
+      const Adjoint mu = adjoint_of_end(t, sequence);
+      static_for<V>([&](auto v) { maps[v] = {{}, mu[v]}; });
     });
   }
 
@@ -213,27 +268,34 @@ struct Backward {
   PARARNN_FN void gradients(Gradients& g) const {
     Storage* du = static_cast<Storage*>(problem.du.data) +
                   view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
-    each_step<kAll>(lane.begin, lane.end,
-                    [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
-                      Vec<T, V> inputs[U];
+    [[maybe_unused]] bool crossed = false;
+    const auto sweep = [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
+      Vec<T, V> inputs[U];
 #pragma unroll
-                      for (int v = 0; v < V; ++v) {
-                        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
-                        static_for<S>([&](auto s) {
-                          g.peak[v] = g.peak[v] < abs(lambda[s]) ? abs(lambda[s]) : g.peak[v];
-                        });
-                        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
-                        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
-                        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
-                        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
-                      }
+      for (int v = 0; v < V; ++v) {
+        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
+        static_for<S>([&](auto s) {
+          const bool larger = g.peak[v] < abs(lambda[s]) && !(kStarts && crossed);
+          g.peak[v] = larger ? abs(lambda[s]) : g.peak[v];
+        });
+        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
+        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
+        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
+        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
+      }
 #pragma unroll
-                      for (int n = 0; n < U; ++n) {
-                        store_pack<Storage, V>(du + n * problem.du.component_stride,
-                                               Pack<Storage, V>::of(inputs[n]));
-                      }
-                      du -= problem.du.step_stride;
-                    });
+      for (int n = 0; n < U; ++n) {
+        store_pack<Storage, V>(du + n * problem.du.component_stride,
+                               Pack<Storage, V>::of(inputs[n]));
+      }
+      du -= problem.du.step_stride;
+    };
+    // The sequences before have another scale than the adjoint at the chunk's end.
+    each_step<kAll>(lane.begin, lane.end, sweep, [&](Int t, int& sequence) {
+      crossed = true;
+      if (problem.sequences.offsets) store_initial(g.mu, sequence);
+      g.mu = adjoint_of_end(t, sequence);
+    });
   }
 
   template <int N>
@@ -246,8 +308,13 @@ struct Backward {
     store_columns<N, V, T>(values, to,
                            [&](int n) { return boundary_offset(problem.size, lane, N, n); });
   }
-  PARARNN_FN Int row_offset(int s) const {
-    return (lane.row * S + s) * problem.size.channels + lane.channel;
+  /// Of component s among states (N,S,D).
+  PARARNN_FN Int state_offset(Int number, int s) const {
+    return (number * S + s) * problem.size.channels + lane.channel;
+  }
+  /// The adjoint of an initial state.
+  PARARNN_FN void store_initial(const Adjoint& mu, Int number) const {
+    store_columns<S, V, T>(mu, problem.dh0, [&](int s) { return state_offset(number, s); });
   }
 
   /// The adjoint at the chunk's end by a burn-in beyond it, from zero, or from the final adjoint
@@ -257,12 +324,19 @@ struct Backward {
     const bool reaches_end = left <= problem.size.burn_in;
     const Int end = lane.end + (reaches_end ? left : problem.size.burn_in);
     Adjoint mu{};
+    if (kStarts && offsets_are_wrong(problem)) mu = unknown();
     if (reaches_end) mu = final_adjoint();
     adjoint(lane.end, end, mu);
     return mu;
   }
+  /// Of the row's last step.
   PARARNN_FN Adjoint final_adjoint() const {
-    return load_columns<S, V, T>(problem.dhT, [&](int s) { return row_offset(s); });
+    return final_adjoint(kStarts ? last_state(problem.size, problem.sequences, lane.row)
+                                 : lane.row);
+  }
+  PARARNN_FN Adjoint final_adjoint(Int number) const {
+    if (kStarts && offsets_are_wrong(problem)) return unknown();
+    return load_columns<S, V, T>(problem.dhT, [&](int s) { return state_offset(number, s); });
   }
 
   /// Runs the chunk from mu and keeps all results.
@@ -274,9 +348,8 @@ struct Backward {
     Columns<T, 1, V> peak{};
     static_for<V>([&](auto v) { peak[v][0] = g.peak[v]; });
     store_boundary<1>(peak, problem.peak);
-    if (lane.chunk == 0) {
-      store_columns<S, V, T>(g.mu, problem.dh0, [&](int s) { return row_offset(s); });
-    }
+    if (kStarts && problem.sequences.offsets) return;
+    if (lane.chunk == 0) store_initial(g.mu, lane.row);
   }
 
   PARARNN_FN void run_map() const {
@@ -305,13 +378,13 @@ inline constexpr int kLeastBlocks = sizeof(Storage) == 8 ||
                                         : 0;
 
 /// All lanes once. The last chunk's end is the final adjoint.
-template <class C, class Storage, int V, BackwardPass kPass>
+template <class C, class Storage, int V, BackwardPass kPass, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kPass>)
     backward_pass(const __grid_constant__ BackwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
-  using B = Backward<C, Storage, V>;
+  using B = Backward<C, Storage, V, kStarts>;
   const B backward(problem, lane);
   if (kPass != BackwardPass::kGiven) reset_verification<V>(problem, lane);
   if constexpr (kPass == BackwardPass::kMap) {

@@ -70,9 +70,9 @@ __device__ bool verify(const ForwardProblem& problem, unsigned round) {
 }
 
 /// Runs a lane again from the start that is kept for it.
-template <class C, class Storage, bool kLinearize>
+template <class C, class Storage, bool kStarts, bool kLinearize>
 __device__ void run_again(const ForwardProblem& problem, const Lane& lane) {
-  const Forward<C, Storage, 1> forward(problem, lane);
+  const Forward<C, Storage, 1, 1, kStarts> forward(problem, lane);
   auto h = forward.load_boundary(problem.start);
   auto m = forward.identities();
   forward.template run<false, true, kLinearize>(lane.begin, h, m);
@@ -82,9 +82,9 @@ __device__ void run_again(const ForwardProblem& problem, const Lane& lane) {
 
 /// Walks the chunks of a column in order, and runs again those that do not begin where the one
 /// before ended.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __device__ void repair_column(const ForwardProblem& problem, const Lane& column) {
-  using F = Forward<C, Storage, 1>;
+  using F = Forward<C, Storage, 1, 1, kStarts>;
   typename F::State arrived{};
   for (Int p = 0; p < problem.size.chunks; ++p) {
     const Lane lane = lane_of_chunk(problem.size, column, p);
@@ -98,17 +98,17 @@ __device__ void repair_column(const ForwardProblem& problem, const Lane& column)
     }
     if (!passes) {
       forward.store_boundary(arrived, problem.start);
-      run_again<C, Storage, false>(problem, lane);
+      run_again<C, Storage, kStarts, false>(problem, lane);
     }
     arrived = forward.load_boundary(problem.end);
   }
 }
 
 /// Verifies, corrects and repairs; a cooperative grid.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     forward_correct(const __grid_constant__ ForwardProblem problem) {
-  using F = Forward<C, Storage, 1>;
+  using F = Forward<C, Storage, 1, 1, kStarts>;
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
   Counters* counters = problem.counters;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
       if (lane.chunk == 0 || problem.failing[column_index(problem.size, lane)] != round) continue;
-      run_again<C, Storage, true>(problem, lane);
+      run_again<C, Storage, kStarts, true>(problem, lane);
     }
     grid_barrier(counters, barrier);
     failing = grid_barrier(counters, barrier, verify<C, T>(problem, round + 1));
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     if (problem.failing[i] > 0) atomicAdd(&counters->columns_corrected, 1u);
     if (problem.failing[i] != round) continue;
     atomicAdd(&counters->columns_repaired, 1u);
-    repair_column<C, Storage>(problem, column_at(problem.size, i));
+    repair_column<C, Storage, kStarts>(problem, column_at(problem.size, i));
   }
   if (thread_index() == 0) counters->newton_iterations = round - 1;
 }

@@ -22,7 +22,8 @@ inline constexpr Index<0> kPerhapsNotWhole;
 
 /// One cell on tensors of one storage, V columns a thread, W neighbours a load: two for each of two
 /// threads where numbers of two bytes are to come through the ring.
-template <class C, class Storage, int V, int W = V>
+/// With kStarts, states may start anew within a row.
+template <class C, class Storage, int V, int W = V, bool kStarts = false>
 struct Forward {
   static_assert(W == V || (V == 1 && W == 2));
   static constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
@@ -96,7 +97,32 @@ struct Forward {
   PARARNN_FN void run(Int first, State& h, Jacobian& m) const {
     Storage* y = static_cast<Storage*>(problem.y.data) +
                  view_offset(problem.y, lane.row, lane.begin, lane.channel);
-    each_block(first, lane.end, [&](Int t, const auto& each_step) {
+    const BlockStarts* next_starts =
+        kStarts ? problem.starts + starts_offset(problem.size, lane.row, first) : nullptr;
+    BlockStarts coming{};
+    if constexpr (kStarts) coming = *next_starts;
+    each_block(first, lane.end, [&](Int t, const auto& each_step_of_block) {
+      const BlockStarts starts = coming;
+      if constexpr (kStarts) {
+        if (t + kBlock < lane.end) coming = *++next_starts;
+      }
+      const auto each_step = [&](auto whole, const auto& take) {
+        if constexpr (kStarts) {
+          if (starts.bits > 1) {
+            int i = 0, sequence = starts.sequence;
+            each_step_of_block(whole, [&](const Inputs& inputs) {
+              take(inputs);
+              ++i;
+              if (starts.bits >> i & 1) {
+                start_anew(t + i, kWrite && t >= lane.begin, sequence, h);
+                m = Jacobian{};
+              }
+            });
+            return;
+          }
+        }
+        each_step_of_block(whole, take);
+      };
       if constexpr (kBurnIn) {
         if (t < lane.begin) {
           each_step(kWhole, [&](const Inputs& inputs) { take_step(inputs, h); });
@@ -226,14 +252,18 @@ struct Forward {
                            [&](int s) { return boundary_offset(problem.size, lane, S, s); });
   }
 
-  /// Keeps where the chunk ended, and the final state.
+  /// Keeps where the chunk ended, and the final state, which those of sequences are no more.
   PARARNN_FN void store_end(const State& h) const {
     if (problem.size.chunks > 1) store_boundary(h, problem.end);
-    if (lane.chunk == problem.size.chunks - 1) {
-      store_columns<S, V, T>(h, problem.hT, [&](int s) {
-        return (lane.row * S + s) * problem.size.channels + lane.channel;
-      });
-    }
+    if (kStarts && problem.sequences.offsets) return;
+    if (lane.chunk == problem.size.chunks - 1) store_final(h, lane.row);
+  }
+  PARARNN_FN void store_final(const State& h, Int number) const {
+    store_columns<S, V, T>(h, problem.hT, [&](int s) { return state_offset(number, s); });
+  }
+  /// Of component s among states (N,S,D).
+  PARARNN_FN Int state_offset(Int number, int s) const {
+    return (number * S + s) * problem.size.channels + lane.channel;
   }
   PARARNN_FN void store_jacobian(const Jacobian& m) const {
     static_for<S>([&](auto r) {
@@ -247,11 +277,42 @@ struct Forward {
     });
   }
 
+  /// Of the row's first step.
   PARARNN_FN State initial_state() const {
+    if constexpr (kStarts) {
+      const BlockStarts first = problem.starts[starts_offset(problem.size, lane.row, 0)];
+      if (problem.sequences.offsets) return initial_state(first.sequence);
+      if (first.bits & 1) return {};
+    }
+    return initial_state(lane.row);
+  }
+  PARARNN_FN State initial_state(Int number) const {
+    if (kStarts && offsets_are_wrong(problem)) return unknown_state();
     if (!problem.h0) return {};
-    return load_columns<S, V, T>(problem.h0, [&](int s) {
-      return (lane.row * S + s) * problem.size.channels + lane.channel;
-    });
+    return load_columns<S, V, T>(problem.h0, [&](int s) { return state_offset(number, s); });
+  }
+  /// From which a burn-in begins.
+  PARARNN_FN State forgotten_state() const {
+    if (kStarts && offsets_are_wrong(problem)) return unknown_state();
+    return {};
+  }
+  /// NaN.
+  PARARNN_FN static State unknown_state() {
+    State h{};
+    static_for<V>([&](auto v) { static_for<S>([&](auto s) { h[v][s] = T(__builtin_nanf("")); }); });
+    return h;
+  }
+  /// The state before step t, behind another sequence, whose state is kept if the chunk `keeps` it,
+  /// or at a flag.
+  PARARNN_FN void start_anew(Int t, bool keeps, int& sequence, State& h) const {
+    if (!problem.sequences.offsets) {
+      h = State{};
+      return;
+    }
+    if (keeps) store_final(h, sequence);
+    if (t == problem.size.steps) return;
+    sequence = sequence_after(problem.sequences, sequence, t);
+    h = initial_state(sequence);
   }
 
   PARARNN_FN static Jacobian identities() {
@@ -267,13 +328,13 @@ template <class Storage>
 inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4 : 8;
 
 /// All lanes once.
-template <class C, class Storage, int V, int W, ForwardPass kPass>
+template <class C, class Storage, int V, int W, ForwardPass kPass, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
-  using F = Forward<C, Storage, V, W>;
+  using F = Forward<C, Storage, V, W, kStarts>;
   const F forward(problem, lane);
   constexpr bool kBurnIn = kPass != ForwardPass::kGiven, kMap = kPass == ForwardPass::kMap;
   if (kBurnIn) reset_verification<V>(problem, lane);
@@ -283,6 +344,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
   if (lane.chunk == 0) {
     h = forward.initial_state();
   } else if constexpr (kBurnIn) {
+    h = forward.forgotten_state();
     first -= problem.size.burn_in < lane.begin ? problem.size.burn_in : lane.begin;
   } else {
     h = forward.load_boundary(problem.start);

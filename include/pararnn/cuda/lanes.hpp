@@ -64,6 +64,23 @@ PARARNN_FN Int checkpoint_offset(const Chunking& size, const Lane& lane, Int ste
   return (row * components + n) * size.channels + lane.channel;
 }
 
+/// The starts of the block of steps from t on.
+PARARNN_FN Int starts_offset(const Chunking& size, Int row, Int t) {
+  const Int count = (size.steps + kCheckpointInterval - 1) / kCheckpointInterval;
+  return row * count + t / kCheckpointInterval;
+}
+
+/// Then all states are NaN.
+template <class Problem>
+PARARNN_FN bool offsets_are_wrong(const Problem& problem) {
+  return problem.sequences.offsets && *problem.wrong_offsets;
+}
+
+/// The number of the final state of a row's last step.
+PARARNN_FN Int last_state(const Chunking& size, const Sequences& sequences, Int row) {
+  return sequences.offsets ? sequence_at(sequences.offsets, sequences.count, size.steps - 1) : row;
+}
+
 /// V columns of N numbers each: values[v][n].
 template <class T, int N, int V>
 using Columns = Vec<Vec<T, N>, V>;

@@ -51,6 +51,12 @@ class Workspace {
   Int size_ = 0;
 };
 
+/// Of the starts of all blocks.
+inline Int starts_bytes(const Chunking& size) {
+  const Int blocks = (size.steps + kCheckpointInterval - 1) / kCheckpointInterval;
+  return size.batch * blocks * Int(sizeof(BlockStarts));
+}
+
 /// Launches the kernels of a way, in their order. Those that will be needed `later` are prepared
 /// with them.
 template <Launcher L, class Problem>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pararnn/method.hpp"
+#include "pararnn/sequences.hpp"
 
 namespace pararnn::cuda {
 
@@ -59,11 +60,12 @@ struct Counters {
 };
 
 /// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the
-/// arithmetic's type. The workspace is from `start` to `counters`; `have_jacobians` is the
-/// driver's.
+/// arithmetic's type. Of N sequences in one row, h0, hT, dh0 and dhT are (N,S,D). The workspace is
+/// from `start` to `counters`; `have_jacobians` is the driver's.
 struct ForwardProblem {
   Chunking size;
   TensorView u, y;
+  Sequences sequences;
   const void* w;                     // (P,D)
   const void* h0;                    // (B,S,D); null for zeros
   void* hT;                          // (B,S,D)
@@ -72,9 +74,12 @@ struct ForwardProblem {
   void* end = nullptr;               // F_p(b_p)
   void* jacobian = nullptr;          // M_p = dF_p/db_p
   unsigned char* failing = nullptr;  // (B,D): the last verification that the column failed
+  BlockStarts* starts = nullptr;     // (B,ceil(T/8)), where a state may start anew
   Counters* counters = nullptr;
-  double tolerance;             // of a boundary's mismatch
-  bool have_jacobians = false;  // of some earlier pass, when the correction begins
+  unsigned* wrong_offsets = nullptr;  // of the sequences: made not 0 if they are; then all states
+                                      // are NaN. 0 before
+  double tolerance;                   // of a boundary's mismatch
+  bool have_jacobians = false;        // of some earlier pass, when the correction begins
 };
 
 /// How a pass runs its lanes.
@@ -84,23 +89,28 @@ enum class ForwardPass {
   kMap,     // find `start` by a burn-in; only end and Jacobian, no outputs
 };
 
-/// The workspace is from `end` to `dw_parts`, `failing` and `counters`.
+/// The workspace is from `end` to `dw_parts`, and from `failing` to `counters`.
 struct BackwardProblem {
   Chunking size;
   TensorView u, dy, du;
+  Sequences sequences;
   const void* w;
+  const void* h0 = nullptr;  // needed where a state starts anew from it
   const void* checkpoints;
-  const void* dhT;             // (B,S,D)
-  void* dh0;                   // (B,S,D)
-  void* end = nullptr;         // the adjoint from which a chunk was run
-  void* start = nullptr;       // the adjoint at which it arrived
-  void* peak = nullptr;        // (B,P,D): largest |lambda| in the chunk, the scale of its tolerance
+  const void* dhT;        // (B,S,D)
+  void* dh0;              // (B,S,D)
+  void* end = nullptr;    // the adjoint from which a chunk was run
+  void* start = nullptr;  // the adjoint at which it arrived
+  void* peak = nullptr;   // (B,P,D): largest |lambda| in the chunk, of the sequence that goes on
+                          // at its end: the scale of its tolerance
   void* map_matrix = nullptr;  // (B,P,S,S,D): start = map_matrix end + map_offset
   void* map_offset = nullptr;  // (B,P,S,D)
   void* dw_parts = nullptr;    // (B,P,P_w,D): the chunk's part of the parameters' gradient
   void* dw;                    // (P_w,D): their sum over rows and chunks
   unsigned char* failing = nullptr;
+  BlockStarts* starts = nullptr;
   Counters* counters = nullptr;
+  unsigned* wrong_offsets = nullptr;
   double tolerance;
 };
 

@@ -13,21 +13,29 @@
 
 namespace pararnn::cuda {
 
-/// The kernels of a way, in the order of their launches.
-inline std::vector<Kernel> backward_kernels(Way way) {
-  const auto pass = [](BackwardPass how) { return Kernel{Kernel::kBackwardPass, {}, {}, how}; };
+/// The kernels of a way, in the order of their launches. `starts`: states may start anew within a
+/// row.
+inline std::vector<Kernel> backward_kernels(Way way, bool starts) {
+  const auto pass = [&](BackwardPass how) {
+    return Kernel{Kernel::kBackwardPass, {}, {}, how, starts};
+  };
+  const Kernel correct{Kernel::kBackwardCorrect, {}, {}, {}, starts};
+  std::vector<Kernel> kernels;
+  if (starts) kernels.push_back({Kernel::kBackwardStarts});
   switch (way) {
     case Way::kSequential:
-      return {pass(BackwardPass::kGiven), {Kernel::kSumParts}};
+      kernels.insert(kernels.end(), {pass(BackwardPass::kGiven), {Kernel::kSumParts}});
+      break;
     case Way::kSpeculative:
-      return {pass(BackwardPass::kBurnIn), {Kernel::kBackwardCorrect}};
+      kernels.insert(kernels.end(), {pass(BackwardPass::kBurnIn), correct});
+      break;
     case Way::kNewton:
-      return {pass(BackwardPass::kMap),
-              {Kernel::kBackwardScan},
-              pass(BackwardPass::kGiven),
-              {Kernel::kBackwardCorrect}};
+      kernels.insert(
+          kernels.end(),
+          {pass(BackwardPass::kMap), {Kernel::kBackwardScan}, pass(BackwardPass::kGiven), correct});
+      break;
   }
-  __builtin_unreachable();
+  return kernels;
 }
 
 /// Places the arrays of a pass of problem.size in `memory`, aligned to 256 bytes. Returns how many
@@ -45,6 +53,9 @@ inline Int place_workspace(BackwardProblem& problem, const CellSizes& cell, void
   problem.map_offset = workspace.add(map * cell.state);
   problem.dw_parts = workspace.add(number * cell.params);
   problem.failing = static_cast<unsigned char*>(workspace.add(columns));
+  if (!problem.sequences.none()) {
+    problem.starts = static_cast<BlockStarts*>(workspace.add(starts_bytes(size)));
+  }
   problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
   return workspace.size();
 }
@@ -54,7 +65,7 @@ inline Int place_workspace(BackwardProblem& problem, const CellSizes& cell, void
 template <Launcher L>
 void scan_backward(const L& launcher, const BackwardProblem& problem, Way way) {
   if (problem.size.chunks == 1) way = Way::kSequential;
-  launch_all(launcher, backward_kernels(way), problem);
+  launch_all(launcher, backward_kernels(way, !problem.sequences.none()), problem);
 }
 
 }  // namespace pararnn::cuda

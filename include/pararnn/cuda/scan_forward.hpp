@@ -12,21 +12,29 @@
 namespace pararnn::cuda {
 
 /// The kernels of a way, in the order of their launches. `decodes`: one step, without checkpoints.
-inline std::vector<Kernel> forward_kernels(Way way, Width width, bool decodes) {
-  const auto pass = [&](ForwardPass how) { return Kernel{Kernel::kForwardPass, width, how}; };
+/// `starts`: states may start anew within a row.
+inline std::vector<Kernel> forward_kernels(Way way, Width width, bool decodes, bool starts) {
+  if (decodes) return {{Kernel::kDecodeStep, {width.thread}}};
+  const auto pass = [&](ForwardPass how) {
+    return Kernel{Kernel::kForwardPass, width, how, {}, starts};
+  };
+  const Kernel correct{Kernel::kForwardCorrect, {}, {}, {}, starts};
+  std::vector<Kernel> kernels;
+  if (starts) kernels.push_back({Kernel::kForwardStarts});
   switch (way) {
     case Way::kSequential:
-      if (decodes) return {{Kernel::kDecodeStep, {width.thread}}};
-      return {pass(ForwardPass::kGiven)};
+      kernels.push_back(pass(ForwardPass::kGiven));
+      break;
     case Way::kSpeculative:
-      return {pass(ForwardPass::kBurnIn), {Kernel::kForwardCorrect}};
+      kernels.insert(kernels.end(), {pass(ForwardPass::kBurnIn), correct});
+      break;
     case Way::kNewton:
-      return {pass(ForwardPass::kMap),
-              {Kernel::kForwardScan},
-              pass(ForwardPass::kGiven),
-              {Kernel::kForwardCorrect}};
+      kernels.insert(
+          kernels.end(),
+          {pass(ForwardPass::kMap), {Kernel::kForwardScan}, pass(ForwardPass::kGiven), correct});
+      break;
   }
-  __builtin_unreachable();
+  return kernels;
 }
 
 /// Two channels a thread take fewer instructions than one a thread, but are half as many warps to
@@ -60,6 +68,9 @@ inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void*
   problem.end = workspace.add(boundary);
   problem.jacobian = workspace.add(boundary * cell.state);
   problem.failing = static_cast<unsigned char*>(workspace.add(columns));
+  if (!problem.sequences.none()) {
+    problem.starts = static_cast<BlockStarts*>(workspace.add(starts_bytes(size)));
+  }
   problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
   return workspace.size();
 }
@@ -73,9 +84,10 @@ void scan_forward(const L& launcher, ForwardProblem problem, Way way, int pair,
                   std::span<const Kernel> later = {}) {
   if (problem.size.chunks == 1) way = Way::kSequential;
   problem.have_jacobians = way == Way::kNewton;
-  const bool decodes = problem.size.steps == 1 && !problem.checkpoints;
+  const bool starts = !problem.sequences.none();
+  const bool decodes = problem.size.steps == 1 && !problem.checkpoints && !starts;
   const Width width = forward_width(problem.size, pair, decodes, launcher.multiprocessors());
-  launch_all(launcher, forward_kernels(way, width, decodes), problem, later);
+  launch_all(launcher, forward_kernels(way, width, decodes, starts), problem, later);
 }
 
 }  // namespace pararnn::cuda

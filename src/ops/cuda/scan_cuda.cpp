@@ -115,7 +115,8 @@ std::tuple<Tensor, Tensor, Tensor, bool> scan_forward_cuda(const Tensor& u_in, c
   std::vector<cuda::Kernel> later;
   if (checkpoint_interval > 0) {
     later = cuda::backward_kernels(
-        make_plan(backward_request(sizes, launcher.multiprocessors(), way, chunk, burn_in)).way);
+        make_plan(backward_request(sizes, launcher.multiprocessors(), way, chunk, burn_in)).way,
+        false);
   }
   cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
