@@ -160,12 +160,14 @@ TEST(Fused, ConvolutionEqualsItsDefinition) {
     for (const int64_t taps : {1, 2, 4, 7}) {
       for (const auto& [stream, branch, tolerance] : kPrecisions) {
         const auto weight = stream == torch::kDouble ? torch::kDouble : torch::kFloat;
-        expect_same(
-            [](const auto& x) { return causal_convolution(x[0], x[1], x[2]); },
-            [](const auto& x) { return causal_convolution_definition(x[0], x[1], x[2]); },
-            {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
-             torch::randn({batch, taps - 1, width}).to(branch)},
-            tolerance);
+        for (const Tensor& reset : {Tensor(), torch::rand({batch, steps}) < 0.2}) {
+          expect_same(
+              [&](const auto& x) { return causal_convolution(x[0], x[1], x[2], reset); },
+              [&](const auto& x) { return causal_convolution_definition(x[0], x[1], x[2], reset); },
+              {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
+               torch::randn({batch, taps - 1, width}).to(branch)},
+              tolerance);
+        }
       }
     }
   }
@@ -220,7 +222,10 @@ TEST(Gradient, Functions) {
   expect_gradient([&] { return add_scaled(x, weight, gate); }, {x, weight, gate});
   const Tensor wide = leaf({2, 9, 8}), taps = leaf({4, 5}), before = leaf({2, 3, 5});
   expect_gradient([&] { return swiglu(wide); }, {wide});
-  expect_gradient([&] { return causal_convolution(x, taps, before); }, {x, taps, before});
+  const Tensor reset = torch::rand({2, 9}) < 0.3;
+  for (const Tensor& anew : {Tensor(), reset}) {
+    expect_gradient([&] { return causal_convolution(x, taps, before, anew); }, {x, taps, before});
+  }
   for (const int64_t heads : {1, 2, 4}) {
     const Tensor blocks = leaf({heads, 3 * 8 / heads, 8 / heads}),
                  bias = leaf({heads, 3 * 8 / heads});
@@ -290,20 +295,41 @@ TEST(HeadProjection, EqualsADenseOneWithABlockMatrix) {
 TEST(Convolution, PiecesEqualTheWhole) {
   torch::manual_seed(9);
   for (const int64_t taps : {1, 4}) {
-    CausalConvolution convolution(7, taps);
-    const Tensor x = torch::randn({2, 20, 7});
-    const auto [whole, tail] = convolution.forward(x, {});
-    Tensor before;
-    std::vector<Tensor> pieces;
-    for (int64_t begin = 0, length = 1; begin < 20; begin += length, ++length) {
-      length = std::min(length, 20 - begin);
-      auto [y, next] = convolution.forward(x.narrow(1, begin, length), before);
-      pieces.push_back(y);
-      before = next;
+    for (const Tensor& reset : {Tensor(), torch::rand({2, 20}) < 0.3}) {
+      CausalConvolution convolution(7, taps);
+      const Tensor x = torch::randn({2, 20, 7});
+      const auto [whole, tail] = convolution.forward(x, {}, reset);
+      Tensor before;
+      std::vector<Tensor> pieces;
+      for (int64_t begin = 0, length = 1; begin < 20; begin += length, ++length) {
+        length = std::min(length, 20 - begin);
+        const auto part = [&](const Tensor& t) {
+          return t.defined() ? t.narrow(1, begin, length) : t;
+        };
+        auto [y, next] = convolution.forward(part(x), before, part(reset));
+        pieces.push_back(y);
+        before = next;
+      }
+      EXPECT_TRUE(torch::equal(torch::cat(pieces, 1), whole));
+      EXPECT_TRUE(torch::equal(before, tail));
     }
-    EXPECT_TRUE(torch::equal(torch::cat(pieces, 1), whole));
-    EXPECT_TRUE(torch::equal(before, tail));
   }
+}
+
+TEST(Convolution, ReadsWhatStartsAnewAsIfAlone) {
+  torch::manual_seed(10);
+  CausalConvolution convolution(7, 4);
+  const Tensor x = torch::randn({1, 20, 7});
+  const int64_t starts[] = {0, 3, 4, 13, 20};
+  Tensor reset = torch::zeros({1, 20}, torch::kBool);
+  std::vector<Tensor> alone;
+  for (int i = 0; i < 4; ++i) {
+    reset[0][starts[i]] = true;
+    alone.push_back(
+        convolution.forward(x.narrow(1, starts[i], starts[i + 1] - starts[i]), {}).first);
+  }
+  const Tensor before = torch::randn({1, 3, 7});
+  EXPECT_TRUE(torch::equal(convolution.forward(x, before, reset).first, torch::cat(alone, 1)));
 }
 
 }  // namespace

@@ -40,15 +40,18 @@ template <class T, class A>
   for (int64_t i = 0; i < width; ++i) row[i] = narrow<T>(sums[i]);
 }
 
+// `starts`: for each step, the one at which its row started anew last; null where rows do not.
 template <class T>
 PARARNN_VECTORISED void forward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
-                                      int64_t tap_count, T* y, int64_t begin, int64_t end) {
+                                      int64_t tap_count, const int64_t* starts, T* y, int64_t begin,
+                                      int64_t end) {
   Arithmetic<T> sums[kTile];
   for (int64_t tile = 0; tile < x.width; tile += kTile) {
     const int64_t width = std::min(kTile, x.width - tile);
     for (int64_t t = begin; t < end; ++t) {
       std::fill_n(sums, width, Arithmetic<T>(0));
-      for (int64_t k = 0; k < tap_count; ++k) {
+      const int64_t missing = starts ? starts[t] - (t - tap_count + 1) : 0;
+      for (int64_t k = std::max<int64_t>(missing, 0); k < tap_count; ++k) {
         accumulate(sums, taps + k * x.width + tile, x[t - tap_count + 1 + k] + tile, width);
       }
       store(y + t * x.width + tile, sums, width);
@@ -60,9 +63,9 @@ PARARNN_VECTORISED void forward_steps(Sequence<const T> x, const Arithmetic<T>* 
 // `dy` from 0 on, their part of the gradient of the taps.
 template <class T>
 PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
-                                       int64_t tap_count, const T* dy, int64_t dy_stride,
-                                       int64_t steps, Sequence<T> dx, Arithmetic<T>* dtaps,
-                                       int64_t begin, int64_t end) {
+                                       int64_t tap_count, const int64_t* starts, const T* dy,
+                                       int64_t dy_stride, int64_t steps, Sequence<T> dx,
+                                       Arithmetic<T>* dtaps, int64_t begin, int64_t end) {
   using A = Arithmetic<T>;
   A sums[kTile];
   for (int64_t tile = 0; tile < x.width; tile += kTile) {
@@ -71,13 +74,14 @@ PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>*
       std::fill_n(sums, width, A(0));
       for (int64_t k = 0; k < tap_count; ++k) {
         const int64_t later = t + tap_count - 1 - k;
-        if (later < 0 || later >= steps) continue;
+        if (later < 0 || later >= steps || (starts && t < starts[later])) continue;
         accumulate(sums, taps + k * x.width + tile, dy + later * dy_stride + tile, width);
       }
       store(dx[t] + tile, sums, width);
       if (t < 0) continue;
       const T* dys = dy + t * dy_stride + tile;
-      for (int64_t k = 0; k < tap_count; ++k) {
+      const int64_t missing = starts ? starts[t] - (t - tap_count + 1) : 0;
+      for (int64_t k = std::max<int64_t>(missing, 0); k < tap_count; ++k) {
         const T* xs = x[t - tap_count + 1 + k] + tile;
         A* gradients = dtaps + k * x.width + tile;
 #pragma omp simd
@@ -108,13 +112,26 @@ void for_each_piece(int64_t batch, int64_t steps, const Work& work) {
   });
 }
 
+// (B,T) int64, -K where a row has not started anew yet.
+Tensor starts_of(const Tensor& reset, int64_t tap_count) {
+  const Tensor steps = torch::arange(reset.size(1)).expand_as(reset);
+  return std::get<0>(torch::where(reset, steps, torch::full({}, -tap_count)).cummax(1));
+}
+
+// How often each step's row has started anew, (B,K-1+T) with the steps before x, where it never
+// has.
+Tensor starts_so_far(const Tensor& reset, int64_t before) {
+  return torch::constant_pad_nd(reset.to(torch::kInt).cumsum(1), {before, 0}, 0);
+}
+
 // The tensor itself where its channels are contiguous.
 Tensor with_contiguous_channels(const Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
 struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
-                        const Tensor& taps, const Tensor& input_before) {
+                        const Tensor& taps, const Tensor& input_before, const Tensor& reset) {
     const Tensor x = with_contiguous_channels(input);
+    const Tensor starts = reset.defined() ? starts_of(reset, taps.size(0)) : Tensor();
     const Tensor before = input_before.contiguous();
     const Tensor y = torch::empty(x.sizes(), x.options());
     with_type(x.scalar_type(), [&]<class T>(T) {
@@ -122,10 +139,11 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
       const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
       for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
         forward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
+                         starts_of_row(starts, row),
                          static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin, end);
       });
     });
-    context->save_for_backward({x, taps, before});
+    context->save_for_backward({x, taps, before, starts});
     return y;
   }
 
@@ -133,7 +151,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                                                  const torch::autograd::variable_list& gradients) {
     refuse_second_derivative();
     const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &taps = saved[1], &before = saved[2];
+    const Tensor &x = saved[0], &taps = saved[1], &before = saved[2], &starts = saved[3];
     const Tensor dy = with_contiguous_channels(gradients[0]);
     const Tensor dx = torch::empty(x.sizes(), x.options());
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
@@ -147,6 +165,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                                           x.options().dtype(arithmetic));
       for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
         backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
+                          starts_of_row(starts, row),
                           static_cast<T*>(dy.data_ptr()) + row * dy.stride(0), dy.stride(1), steps,
                           sequence<T>(dx, dbefore, row),
                           partial.data_ptr<A>() + piece * partial.stride(0),
@@ -154,24 +173,37 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
       });
       dtaps = partial.sum(0).to(taps.scalar_type());
     });
-    return {dx, dtaps, dbefore};
+    return {dx, dtaps, dbefore, Tensor()};
+  }
+
+  static const int64_t* starts_of_row(const Tensor& starts, int64_t row) {
+    return starts.defined() ? starts.const_data_ptr<int64_t>() + row * starts.stride(0) : nullptr;
   }
 };
 
 }  // namespace
 
-Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before) {
+Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
+                          const Tensor& reset) {
   if (has_loops(x, x.scalar_type()) && x.numel() > 0)
-    return FusedConvolution::apply(x, taps, before);
-  return causal_convolution_definition(x, taps, before);
+    return FusedConvolution::apply(x, taps, before, reset);
+  return causal_convolution_definition(x, taps, before, reset);
 }
 
-Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before) {
+Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,
+                                     const Tensor& reset) {
+  const int64_t steps = x.size(1), kept = taps.size(0) - 1;
+  const Tensor times = reset.defined() ? starts_so_far(reset, kept) : Tensor();
   const Tensor padded = torch::cat({before, x}, 1);
   const Tensor weights = taps.to(arithmetic_dtype(x.scalar_type()));
   Tensor y = torch::zeros(x.sizes(), x.options().dtype(weights.scalar_type()));
   for (int64_t k = 0; k < taps.size(0); ++k) {
-    y = torch::addcmul(y, padded.narrow(1, k, x.size(1)), weights[k]);
+    Tensor earlier = padded.narrow(1, k, steps);
+    if (reset.defined()) {
+      const Tensor anew = times.narrow(1, k, steps) != times.narrow(1, kept, steps);
+      earlier = earlier.masked_fill(anew.unsqueeze(2), 0);
+    }
+    y = torch::addcmul(y, earlier, weights[k]);
   }
   return y.to(x.scalar_type());
 }
@@ -181,14 +213,22 @@ CausalConvolution::CausalConvolution(int64_t channels, int64_t width) {
   weight_ = register_parameter("weight", torch::empty({width, channels}).uniform_(-bound, bound));
 }
 
-std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tensor& before) {
+std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tensor& before,
+                                                     const Tensor& reset) {
   const int64_t kept = weight_.size(0) - 1, steps = x.size(1);
   const Tensor past = before.defined() ? before.to(x.scalar_type())
                                        : torch::zeros({x.size(0), kept, x.size(2)}, x.options());
   // A copy, so that the state does not hold on to all of x.
-  const Tensor tail = steps >= kept ? x.narrow(1, steps - kept, kept).clone()
-                                    : torch::cat({past.narrow(1, steps, kept - steps), x}, 1);
-  return {causal_convolution(x, weight_, past), tail};
+  Tensor tail = steps >= kept ? x.narrow(1, steps - kept, kept).clone()
+                              : torch::cat({past.narrow(1, steps, kept - steps), x}, 1);
+  if (reset.defined() && kept > 0) {
+    // What is before the last start is not kept.
+    const Tensor times = starts_so_far(reset, kept);
+    const Tensor before_start =
+        times.narrow(1, steps, kept) != times.narrow(1, kept + steps - 1, 1);
+    tail = tail.masked_fill(before_start.unsqueeze(2), 0);
+  }
+  return {causal_convolution(x, weight_, past, reset), tail};
 }
 
 }  // namespace pararnn::nn

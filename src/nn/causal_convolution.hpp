@@ -1,6 +1,7 @@
 // The causal depthwise convolution: every channel is filtered by K taps of its own over the current
 // and the K - 1 steps before, y_t = Σ_k w_k ⊙ x_{t-K+1+k}. Steps before the first come from the
-// state, the last K - 1 inputs of what was read so far, or are zeros.
+// state, the last K - 1 inputs of what was read so far, or are zeros. Where a row starts anew
+// before some steps, what is before counts as zeros too.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -10,23 +11,25 @@
 
 namespace pararnn::nn {
 
-/// x (B,T,d), taps (K,d), before (B,K-1,d) in x's dtype: the inputs before x -> y (B,T,d).
-/// Differentiable.
+/// x (B,T,d), taps (K,d), before (B,K-1,d) in x's dtype: the inputs before x; reset (B,T), bool:
+/// the row starts anew before this step, or undefined -> y (B,T,d). Differentiable.
 torch::Tensor causal_convolution(const torch::Tensor& x, const torch::Tensor& taps,
-                                 const torch::Tensor& before);
+                                 const torch::Tensor& before, const torch::Tensor& reset = {});
 
 /// The same in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor causal_convolution_definition(const torch::Tensor& x, const torch::Tensor& taps,
-                                            const torch::Tensor& before);
+                                            const torch::Tensor& before,
+                                            const torch::Tensor& reset = {});
 
 /// The convolution with its taps, at first uniform in ±1/sqrt(K).
 struct CausalConvolution : torch::nn::Module {
   CausalConvolution(int64_t channels, int64_t width);
 
-  /// x (B,T,d) and the inputs before it, (B,K-1,d) or undefined for zeros -> y (B,T,d), and the
-  /// inputs before what comes next.
+  /// x (B,T,d), the inputs before it, (B,K-1,d) or undefined for zeros, and where the rows start
+  /// anew -> y (B,T,d), and the inputs before what comes next.
   std::pair<torch::Tensor, torch::Tensor> forward(const torch::Tensor& x,
-                                                  const torch::Tensor& before);
+                                                  const torch::Tensor& before,
+                                                  const torch::Tensor& reset = {});
 
  private:
   torch::Tensor weight_;  // (K,d)
