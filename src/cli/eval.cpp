@@ -134,6 +134,9 @@ void add_eval_command(CLI::App& program) {
   add_size("--batch", options.batch, "windows read side by side", 1);
   add_size("--tokens", options.tokens,
            "about how many tokens to predict, in windows spread evenly; 0: all", 0);
+  command->add_flag("--documents", options.documents,
+                    "begin with an empty state at each token that ends a document, as train does "
+                    "with this option");
   command
       ->add_flag("--baselines", arguments->baselines,
                  "also the same text under models that count bytes, and under gzip; they learn "

@@ -131,7 +131,9 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
   };
   train::for_each_field(config, [&](std::string_view name, auto& value, const train::Field& field) {
     using Value = std::remove_reference_t<decltype(value)>;
-    if constexpr (std::is_arithmetic_v<Value>) {
+    if constexpr (std::is_same_v<Value, bool>) {
+      command.add_flag(train::option_name(name), value, std::string(field.meaning));
+    } else if constexpr (std::is_arithmetic_v<Value>) {
       add(name, value, field)
           ->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
     } else if (name == "precision") {

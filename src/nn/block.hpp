@@ -13,9 +13,9 @@ struct Block : torch::nn::Module {
   explicit Block(const ModelConfig& config);
 
   /// x (B,T,d), the residual stream in its own dtype; the branches compute in `dtype`. Returns the
-  /// stream after the block and the mixer's state.
+  /// stream after the block and the mixer's state. `reset`: as a mixer takes it.
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               torch::ScalarType dtype);
+                                               const torch::Tensor& reset, torch::ScalarType dtype);
   void clip_weights() { mixer_->clip_weights(); }
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
 

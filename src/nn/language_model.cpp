@@ -27,7 +27,8 @@ LanguageModelImpl::LanguageModelImpl(const ModelConfig& config) : config_(config
 Tensor LanguageModelImpl::forward(const Tensor& tokens) { return forward(tokens, {}).first; }
 
 std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& tokens,
-                                                                 const LanguageModelState& state) {
+                                                                 const LanguageModelState& state,
+                                                                 const Tensor& reset) {
   require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
   require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
           "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
@@ -44,7 +45,7 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& t
   Tensor x = torch::embedding(embedding_, tokens);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto [stream, layer] =
-        blocks_[i]->forward(x, state.layers.empty() ? MixerState{} : state.layers[i], dtype);
+        blocks_[i]->forward(x, state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
     x = std::move(stream);
     next.layers.push_back(std::move(layer));
   }

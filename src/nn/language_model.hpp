@@ -38,9 +38,11 @@ struct LanguageModelImpl : torch::nn::Module {
   /// wait, they fail an assertion of the device.
   torch::Tensor forward(const torch::Tensor& tokens);
 
-  /// The same, going on from `state`; returns also the state after step T.
+  /// The same, going on from `state`; returns also the state after step T. Where `reset` (B,T),
+  /// bool, is given, a row begins anew before each step that it marks, as if nothing had been read.
   std::pair<torch::Tensor, LanguageModelState> forward(const torch::Tensor& tokens,
-                                                       const LanguageModelState& state);
+                                                       const LanguageModelState& state,
+                                                       const torch::Tensor& reset = {});
 
   /// One step of decoding: tokens (B) -> logits (B,V), advancing `state`. Its cost does not grow
   /// with the text. No gradient.

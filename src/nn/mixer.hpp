@@ -22,10 +22,12 @@ namespace pararnn::nn {
 using MixerState = std::vector<torch::Tensor>;
 
 struct Mixer : torch::nn::Module {
-  /// Mixes x (B,T,d), already normalised, going on from `state`. Returns y (B,T,d) in x's dtype and
-  /// the state after step T.
+  /// Mixes x (B,T,d), already normalised, going on from `state`. Where `reset` (B,T), bool, is
+  /// given, a row begins with an empty state before each step that it marks. Returns y (B,T,d) in
+  /// x's dtype and the state after step T.
   virtual std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x,
-                                                       const MixerState& state) = 0;
+                                                       const MixerState& state,
+                                                       const torch::Tensor& reset) = 0;
 
   /// Brings the weights back into the bounds that the config sets. Call after every update.
   virtual void clip_weights() {}

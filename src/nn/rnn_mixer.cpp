@@ -61,13 +61,17 @@ Tensor RnnMixer::with_side_inputs(const Tensor& u) const {
   return torch::cat(rows, inputs);
 }
 
-std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state) {
+std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state,
+                                                const Tensor& reset) {
   const auto halves = input_->forward(x).chunk(2, -1);
   const Tensor &branch = halves[0], &gate = halves[1];
-  const auto [convolved, tail] = convolution_->forward(branch, state.empty() ? Tensor() : state[0]);
+  const auto [convolved, tail] =
+      convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
+  ScanSequences sequences;
+  if (reset.defined()) sequences.reset = reset;
   const auto [y, hT] = scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_,
-                            h0, cell_, scan_options_);
+                            h0, cell_, scan_options_, sequences);
   return {output_->forward(norm_->forward(y, y.scalar_type(), gate)), {tail, hT}};
 }
 

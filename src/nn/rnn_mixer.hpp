@@ -22,8 +22,8 @@ namespace pararnn::nn {
 
 struct RnnMixer : Mixer {
   explicit RnnMixer(const ModelConfig& config);
-  std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x,
-                                               const MixerState& state) override;
+  std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
+                                               const torch::Tensor& reset) override;
   void clip_weights() override;
   void set_scan_options(const ScanOptions& options) override { scan_options_ = options; }
 

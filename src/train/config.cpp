@@ -38,6 +38,7 @@ TrainConfig train_config_from_json(const nlohmann::json& json) {
     if (found == json.end()) return;
     using Value = std::remove_reference_t<decltype(value)>;
     const bool right_type = std::is_same_v<Value, std::string> ? found->is_string()
+                            : std::is_same_v<Value, bool>      ? found->is_boolean()
                             : std::is_integral_v<Value>        ? found->is_number_integer()
                                                                : found->is_number();
     require(right_type, "the training option \"{}\" has the wrong type: {}", name, found->dump());

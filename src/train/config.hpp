@@ -21,6 +21,7 @@ struct TrainConfig {
   int64_t batch = 16;
   int64_t length = 256;
   int64_t accumulate = 1;
+  bool documents = false;
   int64_t steps = 0;
   double minutes = 0;
   double learning_rate = 3e-3;
@@ -65,6 +66,11 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("length", config.length, Field{"tokens in a sequence", 1, kAny, kFixed});
   visit("accumulate", config.accumulate,
         Field{"batches whose gradients make one step", 1, kAny, kFixed});
+  visit(
+      "documents", config.documents,
+      Field{"keep documents apart: the state begins anew at each token that ends a document, which "
+            "the next one begins with",
+            0, 1, kFixed});
   visit("steps", config.steps, Field{"steps to train; 0: until --minutes are over", 0, kAny});
   visit(
       "minutes", config.minutes,

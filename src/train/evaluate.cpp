@@ -72,7 +72,10 @@ Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
       }
       const torch::Tensor text = tokens_on(device, tokens, rows, piece + 1);  // (R,T+1)
       torch::Tensor logits;                                                   // (R,T,V)
-      std::tie(logits, state) = model->forward(text.slice(1, 0, piece), state);
+      const torch::Tensor inputs = text.slice(1, 0, piece);
+      const torch::Tensor anew =
+          options.documents ? inputs == tokenizer.end_of_document() : torch::Tensor();
+      std::tie(logits, state) = model->forward(inputs, state, anew);
       nats += torch::nn::functional::cross_entropy(
           logits.flatten(0, 1).to(torch::kFloat32), text.slice(1, 1).flatten(),
           torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));

@@ -12,9 +12,10 @@
 namespace pararnn::train {
 
 struct EvaluationOptions {
-  int64_t batch = 16;    // windows read side by side
-  int64_t length = 256;  // tokens in a piece
-  int64_t context = 0;   // tokens in a window; 0: one piece
+  int64_t batch = 16;      // windows read side by side
+  int64_t length = 256;    // tokens in a piece
+  int64_t context = 0;     // tokens in a window; 0: one piece
+  bool documents = false;  // the state begins anew at each token that ends a document
   int64_t tokens =
       0;  // about how many tokens to predict, in windows spread evenly over the text; 0: all
 };

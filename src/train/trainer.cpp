@@ -124,7 +124,7 @@ StepReport Trainer::train_step() {
     };
     const torch::Tensor inputs = as_tensor(batch.inputs);    // (B,T)
     const torch::Tensor targets = as_tensor(batch.targets);  // (B,T): inputs, one token on
-    const torch::Tensor logits = model_->forward(inputs);    // (B,T,V)
+    const torch::Tensor logits = model_->forward(inputs, {}, starts_of_documents(inputs)).first;
     const Loss loss = language_model_loss(logits, targets, config_.z_loss);
     (loss.total * share).backward();
     mean_loss.add_(loss.cross_entropy.detach(), share);
@@ -150,11 +150,18 @@ StepReport Trainer::train_step() {
   return report;
 }
 
+/// (B,T), bool, of tokens (B,T); undefined where documents are not kept apart.
+torch::Tensor Trainer::starts_of_documents(const torch::Tensor& inputs) const {
+  if (!config_.documents) return {};
+  return inputs == dataset_.tokenizer->end_of_document();
+}
+
 void Trainer::validate() {
   if (dataset_.held_out->size() < 2) return;
   report_->validation(step_, evaluate(model_, *dataset_.held_out, *dataset_.tokenizer,
                                       {.batch = config_.batch,
                                        .length = config_.length,
+                                       .documents = config_.documents,
                                        .tokens = config_.validation_tokens}));
 }
 

@@ -57,6 +57,7 @@ class Trainer {
   double progress() const;
   double seconds() const;
   double seconds_left() const;
+  torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
   void save_checkpoint();
 

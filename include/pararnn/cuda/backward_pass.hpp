@@ -138,10 +138,9 @@ struct Backward {
       return load_columns<S, V, T>(checkpoint, [&](int s) { return s * problem.size.channels; });
     };
     Columns<T, S, V> start = load_start();
-    const BlockStarts* next_starts =
+    const BlockStarts* starts =
         kStarts ? problem.starts + starts_offset(problem.size, lane.row, end - kKept) : nullptr;
-    BlockStarts coming{};
-    if constexpr (kStarts) coming = *next_starts;
+    unsigned coming_bits = kStarts ? starts->bits : 0;
     Inputs inputs[kKept];
     if constexpr (kAhead) {
 #pragma unroll
@@ -152,12 +151,15 @@ struct Backward {
       --left;
       Columns<T, S, V> h = start;
       const int offset = static_cast<int>(left % (K / kKept)) * kKept;  // in its block
-      [[maybe_unused]] const BlockStarts starts = coming;
-      [[maybe_unused]] int sequence = starts.sequence;
-      [[maybe_unused]] const Int first = begin + static_cast<Int>(left) * kKept;
+      [[maybe_unused]] const unsigned bits = coming_bits;
+      [[maybe_unused]] int sequence = kStarts && bits ? starts->sequence : 0;
+      // Step i of the section, whose number is needed rarely.
+      [[maybe_unused]] const auto step = [&](int i) {
+        return step_of_starts(problem.size, lane.row, starts - problem.starts) + offset + i;
+      };
       const auto start_anew_before = [&](int i) {
         if constexpr (kStarts) {
-          if (starts.bits >> (offset + i) & 1) h = state_of_start(first + i, sequence);
+          if (bits >> (offset + i) & 1) h = state_of_start(step(i), sequence);
         }
       };
       if constexpr (kKept < K) {
@@ -176,7 +178,7 @@ struct Backward {
       if (offset == 0) checkpoint -= S * problem.size.channels;
       if (left > 0) start = load_start();
       if constexpr (kStarts) {
-        if (offset == 0 && left > 0) coming = *--next_starts;
+        if (offset == 0 && left > 0) coming_bits = starts[-1].bits;
       }
       Jacobians<N> jacobians[kKept];
       Pack<Storage, V> direct[kKept];
@@ -194,9 +196,10 @@ struct Backward {
       for (int i = kKept - 1; i >= 0; --i) {
         sweep(jacobians[i], direct[i].unpack());
         if constexpr (kStarts) {
-          if (starts.bits >> (offset + i) & 1) cross(first + i, sequence);
+          if (bits >> (offset + i) & 1) cross(step(i), sequence);
         }
       }
+      if (kStarts && offset == 0) --starts;
     }
   }
 
@@ -219,8 +222,7 @@ struct Backward {
   /// NaN.
   PARARNN_FN static Adjoint unknown() {
     Adjoint mu{};
-    static_for<V>(
-        [&](auto v) { static_for<S>([&](auto s) { mu[v][s] = T(__builtin_nanf("")); }); });
+    static_for<V>([&](auto v) { static_for<S>([&](auto s) { mu[v][s] = not_a_number<T>(); }); });
     return mu;
   }
 

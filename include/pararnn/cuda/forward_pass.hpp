@@ -299,7 +299,7 @@ struct Forward {
   /// NaN.
   PARARNN_FN static State unknown_state() {
     State h{};
-    static_for<V>([&](auto v) { static_for<S>([&](auto s) { h[v][s] = T(__builtin_nanf("")); }); });
+    static_for<V>([&](auto v) { static_for<S>([&](auto s) { h[v][s] = not_a_number<T>(); }); });
     return h;
   }
   /// The state before step t, behind another sequence, whose state is kept if the chunk `keeps` it,
@@ -324,12 +324,14 @@ struct Forward {
 
 /// Blocks on a multiprocessor that a pass leaves registers for, as the ring leaves them shared
 /// memory. The compiler's own choice is more of them, and spills.
-template <class Storage>
-inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4 : 8;
+template <class Storage, bool kStarts>
+inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4
+                                   : kStarts            ? 7
+                                                        : 8;
 
 /// All lanes once.
 template <class C, class Storage, int V, int W, ForwardPass kPass, bool kStarts>
-__global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage>)
+__global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage, kStarts>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;

@@ -70,6 +70,16 @@ PARARNN_FN Int starts_offset(const Chunking& size, Int row, Int t) {
   return row * count + t / kCheckpointInterval;
 }
 
+/// The first step of the block of starts number `index`.
+PARARNN_FN Int step_of_starts(const Chunking& size, Int row, Int index) {
+  return (index - starts_offset(size, row, 0)) * kCheckpointInterval;
+}
+
+template <class T>
+PARARNN_FN T not_a_number() {
+  return T(__uint_as_float(0x7fffffffu));
+}
+
 /// Then all states are NaN.
 template <class Problem>
 PARARNN_FN bool offsets_are_wrong(const Problem& problem) {
