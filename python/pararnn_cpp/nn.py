@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,6 +35,34 @@ _Run: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, 
 
 #: The longest memory given to a channel at first, in steps.
 _LONGEST_MEMORY = 128.0
+
+
+class _Rows(NamedTuple):
+    """The N steps of B packed sequences as one row, the longest sequence first."""
+
+    packed_of_row: Tensor  # (N): for each step of the row, where it is packed
+    row_of_packed: Tensor  # (N): the other way round
+    offsets: Tensor  # (B+1), int32: where each sequence begins in the row
+
+
+def _rows_of(batch_sizes: Tensor, device: torch.device, *, reverse: bool) -> _Rows:
+    """The row of a PackedSequence; if `reverse`, each sequence from its last step to its first.
+
+    The number of sequences that run at step t is batch_sizes[t]; they are packed step by step.
+    """
+    steps, total = len(batch_sizes), int(batch_sizes.sum())
+    sequences = torch.arange(int(batch_sizes[0]))
+    lengths = steps - torch.searchsorted(batch_sizes.flip(0), sequences, right=True)
+    offsets = functional.pad(lengths.cumsum(0), (1, 0)).to(device)
+    lengths, sizes = lengths.to(device), batch_sizes.to(device)
+    step = torch.arange(steps, device=device).repeat_interleave(sizes, output_size=total)
+    place = torch.arange(total, device=device)
+    sequence = place - (sizes.cumsum(0) - sizes)[step]
+    if reverse:
+        step = lengths[sequence] - 1 - step
+    row_of_packed = offsets[sequence] + step
+    packed_of_row = torch.empty_like(place).scatter_(0, row_of_packed, place)
+    return _Rows(packed_of_row, row_of_packed, offsets.int())
 
 
 class Scan(Module):
@@ -181,7 +209,7 @@ class Scan(Module):
 
         Args:
             input: (T,B,C), (B,T,C) with batch_first, (T,C) for one sequence, or a PackedSequence
-                of sequences of different lengths, which is slower (see `_run_packed`).
+                of sequences of different lengths, which run as one packed row.
             h_0: (L,B,D), 2·L if bidirectional, or a tuple of S of these for a cell of S states;
                 (L,D) for one sequence. None: zeros. Of layer l it is row l, or rows 2·l (forward)
                 and 2·l + 1 (reverse).
@@ -303,14 +331,18 @@ class Scan(Module):
                 "side should be a PackedSequence of the same lengths and order as input; pack both "
                 "alike"
             )
-        sequences = int(input.batch_sizes[0])
-        states = self._split_states(h_0, sequences)
+        states = self._split_states(h_0, int(input.batch_sizes[0]))
         if input.sorted_indices is not None:
             order = input.sorted_indices
             states = [None if state is None else state.index_select(0, order) for state in states]
 
+        rows = [
+            _rows_of(input.batch_sizes, input.data.device, reverse=direction == 1)
+            for direction in range(self._directions())
+        ]
+
         def run(u: Tensor, w: Tensor, h0: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-            return self._run_packed(u, w, h0, reverse, input.batch_sizes)
+            return self._run_packed(u, w, h0, rows[reverse])
 
         y, finals = self._run_layers(input.data, states, given, run)
         if input.unsorted_indices is not None:
@@ -383,8 +415,18 @@ class Scan(Module):
         ]
         return torch.cat(rows, -2)
 
-    def _scan(self, u: Tensor, w: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
-        return scan(u, w, h0, cell=self.cell, plan=self.plan, tolerance=self.tolerance)
+    def _scan(
+        self, u: Tensor, w: Tensor, h0: Tensor | None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return scan(
+            u,
+            w,
+            h0,
+            cell=self.cell,
+            cu_seqlens=cu_seqlens,
+            plan=self.plan,
+            tolerance=self.tolerance,
+        )
 
     def _run_whole(
         self, u: Tensor, w: Tensor, h0: Tensor | None, reverse: bool
@@ -404,46 +446,12 @@ class Scan(Module):
         return step(u, w, h0, cell=self.cell)
 
     def _run_packed(
-        self, u: Tensor, w: Tensor, h0: Tensor | None, reverse: bool, batch_sizes: Tensor
+        self, u: Tensor, w: Tensor, h0: Tensor | None, rows: _Rows
     ) -> tuple[Tensor, Tensor]:
-        """One direction over packed sequences: u (N,...) -> (N,D), (B,S,D). The slow path.
-
-        The sequences, longest first, are cut where one of them ends: in each segment the same ones
-        are running, and each segment is a scan that starts from the states the one before left. So
-        no step is computed beyond a sequence's end, and every component of every final state is
-        that of the sequence's own last step. With as many different lengths as there are
-        sequences, it takes that many scans, one after another.
-        """
-        rows, steps = (
-            counts.tolist() for counts in torch.unique_consecutive(batch_sizes, return_counts=True)
-        )
-        start = self._zeros_like_state_of(u, rows[0])
-        if h0 is not None:
-            start = h0.to(start.dtype)
-        parts = u.split_with_sizes([r * t for r, t in zip(rows, steps, strict=True)])
-        segments = [
-            torch.unflatten(part, 0, (t, r)).transpose(0, 1)
-            for part, r, t in zip(parts, rows, steps, strict=True)
-        ]
-        outputs = []
-        if reverse:
-            state = start[:0]
-            for segment in reversed(segments):
-                # The sequences that end with this segment join those that are running.
-                state = torch.cat((state, start[state.shape[0] : segment.shape[0]]))
-                y, state = self._run_whole(segment, w, state, reverse=True)
-                outputs.append(y)
-            outputs.reverse()
-            final = state
-        else:
-            state = start
-            ended = []
-            for segment in segments:
-                ended.append(state[segment.shape[0] :])
-                y, state = self._run_whole(segment, w, state[: segment.shape[0]], reverse=False)
-                outputs.append(y)
-            final = torch.cat((state, *reversed(ended)))
-        return torch.cat([y.transpose(0, 1).flatten(0, 1) for y in outputs]), final
+        """One direction over packed sequences: u (N,...) -> (N,D), (B,S,D)."""
+        row = u.index_select(0, rows.packed_of_row).unsqueeze(0)
+        y, final = self._scan(row, w, h0, rows.offsets)
+        return y.squeeze(0).index_select(0, rows.row_of_packed), final
 
     def _zeros_like_state_of(self, u: Tensor, sequences: int) -> Tensor:
         """The zero state (B,S,D), in the arithmetic of u's dtype."""
