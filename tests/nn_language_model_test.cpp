@@ -63,6 +63,32 @@ struct TemporaryFolder {
   ~TemporaryFolder() { std::filesystem::remove_all(path); }
 };
 
+TEST(Documents, AreReadAsIfAlone) {
+  torch::manual_seed(4);
+  torch::NoGradGuard no_grad;
+  const ModelConfig config = small_config();
+  auto model = exact_model(config);
+  const Tensor tokens = random_tokens(config, 2, 40);
+  const int64_t starts[] = {0, 1, 12, 15, 40};
+  Tensor reset = torch::zeros({2, 40}, torch::kBool);
+  std::vector<Tensor> alone;
+  LanguageModelState last;
+  for (int i = 0; i < 4; ++i) {
+    if (i > 0) reset.select(1, starts[i]).fill_(true);
+    auto [logits, state] =
+        model->forward(tokens.slice(1, starts[i], starts[i + 1]), LanguageModelState{});
+    alone.push_back(logits);
+    last = state;
+  }
+  const auto [logits, state] = model->forward(tokens, {}, reset);
+  EXPECT_TRUE(torch::allclose(logits, torch::cat(alone, 1), 1e-10, 1e-10));
+  for (size_t layer = 0; layer < last.layers.size(); ++layer) {
+    for (size_t i = 0; i < last.layers[layer].size(); ++i) {
+      EXPECT_TRUE(torch::allclose(state.layers[layer][i], last.layers[layer][i], 1e-10, 1e-10));
+    }
+  }
+}
+
 class EveryCell : public testing::TestWithParam<CellDefinition> {};
 
 TEST_P(EveryCell, StepByStepEqualsTheWholeText) {

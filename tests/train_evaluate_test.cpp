@@ -70,6 +70,22 @@ TEST_P(EvaluateTest, CarriesTheStateOverTheWholeContext) {
   }
 }
 
+TEST_P(EvaluateTest, ReadsDocumentsApart) {
+  double expected = 0;
+  int64_t begin = 0;
+  for (int64_t end = 1; end < size(); ++end) {
+    const bool last = end + 1 == size();
+    if (text_[static_cast<size_t>(end)] != dataset_.tokenizer->end_of_document() && !last) continue;
+    expected += nats(begin, end + 1);
+    begin = end;
+  }
+  for (const int64_t length : {16, 1000}) {
+    const Score apart = score({.length = length, .context = size(), .documents = true});
+    EXPECT_NEAR(apart.nats, expected, 1e-5 * expected);
+    EXPECT_EQ(apart.tokens, size() - 1);
+  }
+}
+
 TEST_P(EvaluateTest, APartIsSpreadOverTheText) {
   const Score part = score({.length = 10, .tokens = 50});
   EXPECT_EQ(part.tokens, 50);

@@ -131,6 +131,42 @@ TEST_F(TrainerTest, AccumulatedBatchesMakeTheStepOfOneLargeBatch) {
   }
 }
 
+TEST_F(TrainerTest, DocumentsAreReadAsIfAlone) {
+  data::Random random(2);
+  for (const char* name : {"a.txt", "b.txt", "c.txt"}) {
+    write(folder_ / "texts" / name, data::random_text(random, 40));
+  }
+  config_.data = (folder_ / "texts").string();
+  config_.held_out = 0;
+  config_.batch = 1;
+  config_.length = 100;
+  config_.documents = true;
+  const StepReport step = make(folder_ / "run").train_step();
+
+  const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
+  const data::Batch batch =
+      data::BatchSampler(dataset.training, 1, config_.length, config_.seed).batch(0);
+  torch::manual_seed(config_.seed);
+  model_.vocabulary = dataset.tokenizer->vocabulary_size();
+  nn::LanguageModel model(model_);
+  double nats = 0;
+  int documents = 0;
+  for (int64_t begin = 0, end = 1; begin < config_.length; begin = end++, ++documents) {
+    while (end < config_.length && batch.inputs[end] != dataset.tokenizer->end_of_document()) ++end;
+    const auto of_document = [&](const std::vector<int32_t>& tokens) {
+      return torch::tensor(std::vector<int64_t>(tokens.begin() + begin, tokens.begin() + end))
+          .unsqueeze(0);
+    };
+    nats -= model->forward(of_document(batch.inputs))
+                .log_softmax(2)
+                .gather(2, of_document(batch.targets).unsqueeze(2))
+                .sum()
+                .item<double>();
+  }
+  EXPECT_GE(documents, 2);
+  EXPECT_NEAR(step.loss, nats / 100, 1e-5);
+}
+
 TEST_F(TrainerTest, PlansDifferInTheLastDigitsAlone) {
   config_.length = 300;
   std::map<std::string, double> losses;
