@@ -15,6 +15,7 @@
 #include "cli/bench_gpu.hpp"
 #include "cli/bench_options.hpp"
 #include "cli/bench_report.hpp"
+#include "cli/bench_sequences.hpp"
 #include "cli/common_options.hpp"
 
 namespace pararnn::cli {
@@ -29,9 +30,13 @@ struct BenchArguments {
 };
 
 constexpr const char* kFirstUse = "first-use";
+constexpr const char* kSequences = "sequences";
 const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096x8"};
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
+// For --part sequences.
+const std::vector<std::string> kCpuRows = {"1x8192x512", "1x16384x64"};
+const std::vector<std::string> kGpuRows = {"1x65536x2048", "1x65536x256", "1x2097152x64"};
 
 constexpr const char* kExplanation = R"(
 Each result is validated as `pararnn check` does before it is timed. Times are
@@ -49,9 +54,11 @@ On a GPU the L2 cache is flushed before each call. Parts:
   module  the operator with autograd, launched by the host: B8 T2048 D2048 float32
   decode  one step, beside a copy of the same bytes
   length  B1 D2048 at 512 to 131072 steps, of the first cell: what --plot shows
-A part for either device, of one cell, which measures this process:
-  first-use  from the command to the first gradient; with PARARNN_CACHE_DIR naming
-             an empty folder all is compiled, the next time nothing is
+Parts for either device, each by itself:
+  first-use  of one cell, in this process: from the command to the first gradient;
+             with PARARNN_CACHE_DIR naming an empty folder all is compiled, the
+             next time nothing is
+  sequences  one row, as one sequence and as many packed ones
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -70,12 +77,18 @@ nlohmann::json run(BenchArguments arguments) {
   const bool on_gpu = arguments.device == "cuda";
   BenchOptions& options = arguments.options;
   const bool first_use = std::ranges::count(options.parts, kFirstUse) > 0;
-  require(on_gpu || options.parts.empty() || first_use,
-          "on the CPU the only --part is {}; the others choose what --device cuda measures",
-          kFirstUse);
+  const bool sequences = std::ranges::count(options.parts, kSequences) > 0;
+  require(on_gpu || options.parts.empty() || first_use || sequences,
+          "on the CPU the only parts are {} and {}; the others choose what --device cuda measures",
+          kFirstUse, kSequences);
+  require(!sequences || options.parts.size() == 1, "--part {} is measured by itself", kSequences);
   require(!first_use || (options.parts.size() == 1 && options.cells.size() == 1),
           "--part {} measures one cell, and nothing else in the same process", kFirstUse);
-  if (arguments.shapes.empty()) arguments.shapes = on_gpu ? kGpuShapes : kCpuShapes;
+  if (arguments.shapes.empty()) {
+    arguments.shapes = sequences ? (on_gpu ? kGpuRows : kCpuRows)
+                       : on_gpu  ? kGpuShapes
+                                 : kCpuShapes;
+  }
   if (options.dtype.empty()) options.dtype = on_gpu ? "bfloat16" : "float32";
   if (options.parts.empty()) options.parts = kGpuParts;
   if (first_use) {
@@ -89,6 +102,13 @@ nlohmann::json run(BenchArguments arguments) {
             {"first_use", {measurement}}};
   }
   for (const std::string& shape : arguments.shapes) options.shapes.push_back(parse_shape(shape));
+  if (sequences) {
+    return {{"device", arguments.device},
+            {"machine", on_gpu ? describe_gpu() : describe_processor()},
+            {"dtype", options.dtype},
+            {"results", nlohmann::json::array()},
+            {"sequences", measure_sequences(options, arguments.device)}};
+  }
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
@@ -121,8 +141,10 @@ void add_bench_command(CLI::App& program) {
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
   add_scan_options(*command, options.scan);
   std::vector<std::string> parts = kGpuParts;
-  parts.emplace_back(kFirstUse);
-  command->add_option("--part", options.parts, "what to measure on a GPU, or " + parts.back())
+  parts.insert(parts.end(), {kFirstUse, kSequences});
+  command
+      ->add_option("--part", options.parts,
+                   fmt::format("what to measure on a GPU, or {} or {}", kFirstUse, kSequences))
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(parts));

@@ -17,6 +17,7 @@
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
 #include "cells/cpu_kernels.hpp"
+#include "cli/bench_host_timer.hpp"
 #include "cli/bench_report.hpp"
 #include "cli/bench_tables.hpp"
 #include "cli/bench_torch_loop.hpp"
@@ -40,25 +41,6 @@ void validate(const CheckCase& c, const CheckProblem& problem) {
   const auto [forward, backward] = last_scan_statistics();
   const std::string wrong = what_is_wrong(c, wide, results, forward, backward, 2);
   require(wrong.empty(), "{}", wrong);
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// Median of the run time in milliseconds, after a warm-up: over at least `fewest` runs, and more
-/// for as long as `seconds` have not passed.
-double median_milliseconds(const std::function<void()>& run, int fewest, double seconds) {
-  run();
-  std::vector<double> times;
-  const auto start = std::chrono::steady_clock::now();
-  while (int(times.size()) < fewest || (seconds_since(start) < seconds && times.size() < 1000)) {
-    const auto before = std::chrono::steady_clock::now();
-    run();
-    times.push_back(1e3 * seconds_since(before));
-  }
-  std::nth_element(times.begin(), times.begin() + std::ptrdiff_t(times.size() / 2), times.end());
-  return times[times.size() / 2];
 }
 
 /// Gigabytes per second, read and written together, of a copy between tensors too large for any

@@ -12,6 +12,7 @@
 #include "base/error.hpp"
 #include "cli/bench_first_use.hpp"
 #include "cli/bench_plot.hpp"
+#include "cli/bench_sequences.hpp"
 #include "cli/bench_tables.hpp"
 
 namespace pararnn::cli {
@@ -34,7 +35,7 @@ json read_report(const std::string& path) {
 std::string identity(const json& measurement) {
   std::string result;
   for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
-                          "from_the_cache"}) {
+                          "from_the_cache", "mean_length"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;
@@ -61,6 +62,15 @@ std::string first_use_table(const json& report) {
   return rows.empty() ? "" : "## First use of a cell\n\n" + first_use_table_header() + rows + "\n";
 }
 
+std::string sequences_table(const json& report) {
+  std::string rows;
+  for (const json& r : list(report, "sequences")) rows += sequences_table_row(r);
+  return rows.empty() ? ""
+                      : "## Sequences packed in one row\n\nBeside the same steps as one sequence; "
+                        "lengths are uniform from 1 to twice the mean.\n\n" +
+                            sequences_table_header() + rows + "\n";
+}
+
 std::string gpu_tables(const json& report) {
   std::string scans, modules, decode, baselines;
   for (const json& r : report.at("results")) {
@@ -80,7 +90,7 @@ std::string gpu_tables(const json& report) {
   if (!baselines.empty()) {
     result += "## Beside others\n\n" + baseline_table_header() + baselines + "\n";
   }
-  return result + first_use_table(report);
+  return result + sequences_table(report) + first_use_table(report);
 }
 
 constexpr const char* kGpuText =
@@ -123,7 +133,7 @@ json read_reports(const std::vector<std::string>& paths) {
     require(more.at("machine") == result.at("machine"),
             "'{}' and '{}' are of different machines; reports of one machine can be put together",
             paths[0], paths[i]);
-    for (const char* list : {"results", "decode", "baselines", "first_use"}) {
+    for (const char* list : {"results", "decode", "baselines", "sequences", "first_use"}) {
       if (more.contains(list)) merge(result[list], more.at(list));
     }
   }
@@ -153,8 +163,8 @@ std::string markdown_of(const json& report, const std::string& path, const std::
       path);
   result += machine_line(report) + cpu_table_header();
   for (const json& r : report.at("results")) result += cpu_table_row(r);
-  const std::string first_use = first_use_table(report);
-  return first_use.empty() ? result : result + "\n" + first_use;
+  const std::string others = sequences_table(report) + first_use_table(report);
+  return others.empty() ? result : result + "\n" + others;
 }
 
 std::string time_against_steps_svg(const json& report) {
