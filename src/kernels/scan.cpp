@@ -19,10 +19,10 @@ ForwardResults scan_forward(const Tensor& u, const Tensor& w, const std::optiona
 
 BackwardResults scan_backward(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
                               const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
-                              const ScanOptions& options) {
+                              const ScanOptions& options, const BackwardRequest& request) {
   check_device(u);
   return (u.is_cuda() ? scan_backward_cuda : scan_backward_cpu)(u, w, checkpoints, dy, dhT, cell,
-                                                                options);
+                                                                options, request);
 }
 
 }  // namespace pararnn::kernels

@@ -28,7 +28,8 @@ PARARNN_EXPORT ForwardResults scan_forward(const Tensor& u, const Tensor& w,
 PARARNN_EXPORT BackwardResults scan_backward(const Tensor& u, const Tensor& w,
                                              const Tensor& checkpoints, const Tensor& dy,
                                              const Tensor& dhT, const CellDefinition& cell,
-                                             const ScanOptions& options);
+                                             const ScanOptions& options,
+                                             const BackwardRequest& request = {});
 
 /// The same on each device. They take w as the caller keeps it, in any dtype: its address tells a
 /// GPU's calls apart (cuda/plan_trial.hpp), which that of a converted copy would not.
@@ -40,9 +41,9 @@ ForwardResults scan_forward_cuda(const Tensor& u, const Tensor& w, const std::op
                                  const ForwardRequest& request);
 BackwardResults scan_backward_cpu(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
                                   const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
-                                  const ScanOptions& options);
+                                  const ScanOptions& options, const BackwardRequest& request);
 BackwardResults scan_backward_cuda(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
                                    const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
-                                   const ScanOptions& options);
+                                   const ScanOptions& options, const BackwardRequest& request);
 
 }  // namespace pararnn::kernels

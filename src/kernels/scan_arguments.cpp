@@ -1,5 +1,8 @@
 #include "kernels/scan_arguments.hpp"
 
+#include <array>
+#include <limits>
+
 #include "kernels/scan_statistics.hpp"
 #include "pararnn/cpu/problem.hpp"
 #include "pararnn/cuda/problem.hpp"
@@ -61,6 +64,77 @@ Tensor with_neighbouring_channels(const Tensor& t) {
   return t.size(-1) == 1 || t.stride(-1) == 1 ? t : torch::stable::contiguous(t);
 }
 
+/// Checks where states start anew. Offsets are read where the host has them.
+void check_sequences(const SequenceTensors& sequences, const Tensor& u, const ScanSizes& s) {
+  const auto check_place = [&](const char* name, const Tensor& t) {
+    if (!is_dense(t)) refuse("scan: {} is sparse, but should be dense", name);
+    if (on_same_device(t, u)) return;
+    refuse("scan: {} is on {}, but u is on {}; move one of them", name, device_of(t), device_of(u));
+  };
+  if (sequences.cu_seqlens && sequences.reset) {
+    refuse("scan: cu_seqlens and reset are both given; give one of them");
+  }
+  if (const auto& reset = sequences.reset) {
+    check_place("reset", *reset);
+    if (reset->scalar_type() != ScalarType::Bool) {
+      refuse("scan: reset has dtype {}, but should be bool", type_of(*reset));
+    }
+    if (reset->dim() != 2 || reset->size(0) != s.batch || reset->size(1) != s.steps) {
+      refuse("scan: reset has shape {}, but for u of shape {} it should be {}", shape_of(*reset),
+             shape_of(u), text_of(std::array{s.batch, s.steps}));
+    }
+  }
+  if (!sequences.cu_seqlens) return;
+  const Tensor& offsets = *sequences.cu_seqlens;
+  check_place("cu_seqlens", offsets);
+  if (offsets.scalar_type() != ScalarType::Int) {
+    refuse("scan: cu_seqlens has dtype {}, but should be int32", type_of(offsets));
+  }
+  if (offsets.dim() != 1 || offsets.size(0) < 2) {
+    refuse("scan: cu_seqlens has shape {}, but should be (N+1), where N sequences begin and end",
+           shape_of(offsets));
+  }
+  if (s.batch != 1) {
+    refuse("scan: u has shape {}, but with cu_seqlens it should be one row, B = 1", shape_of(u));
+  }
+  if (s.steps > std::numeric_limits<int>::max()) {
+    refuse("scan: u has {} steps, more than cu_seqlens can count", s.steps);
+  }
+  if (!u.is_cpu()) return;
+  const Tensor read = torch::stable::contiguous(offsets);
+  const int* at = read.const_data_ptr<int>();
+  if (at[0] != 0) refuse("scan: cu_seqlens begins with {}, but should begin with 0", at[0]);
+  for (int64_t n = 0; n < s.sequences; ++n) {
+    if (at[n] > at[n + 1]) {
+      refuse("scan: cu_seqlens falls from {} to {} at {}, but should never fall", at[n], at[n + 1],
+             n + 1);
+    }
+  }
+  if (at[s.sequences] != s.steps) {
+    refuse("scan: cu_seqlens ends with {}, but should end with {}, the steps of u", at[s.sequences],
+           s.steps);
+  }
+}
+
+/// The tensors themselves, or contiguous copies.
+SequenceTensors as_read(const SequenceTensors& sequences) {
+  const auto read = [](const std::optional<Tensor>& t) {
+    return t ? std::make_optional(torch::stable::contiguous(*t)) : std::nullopt;
+  };
+  return {read(sequences.cu_seqlens), read(sequences.reset)};
+}
+
+/// Final states, or the gradients of initial ones: of packed sequences on a GPU they are NaN until
+/// they are written, as those of wrong offsets stay.
+Tensor make_states(const char* name, const ScanSizes& s, ScalarType arithmetic,
+                   const SequenceTensors& sequences, const Tensor& like) {
+  const Tensor states = make_tensor(name, {s.sequences, s.state, s.channels}, arithmetic, like);
+  if (sequences.cu_seqlens && like.is_cuda()) {
+    torch::stable::fill_(states, std::numeric_limits<double>::quiet_NaN());
+  }
+  return states;
+}
+
 /// An uninitialised tensor of u's shape and, where it can be, strides.
 Tensor gradient_of_input(const Tensor& u) {
   const auto sizes = u.sizes();
@@ -104,8 +178,21 @@ int64_t checkpoint_count(int64_t steps, int64_t interval) {
   return interval == 0 ? 0 : (steps + interval - 1) / interval;
 }
 
+Sequences sequences_of(const SequenceTensors& tensors) {
+  Sequences sequences;
+  if (tensors.cu_seqlens) {
+    sequences.offsets = tensors.cu_seqlens->const_data_ptr<int>();
+    sequences.count = tensors.cu_seqlens->size(0) - 1;
+  }
+  if (tensors.reset) {
+    sequences.reset = static_cast<const unsigned char*>(tensors.reset->const_data_ptr());
+  }
+  return sequences;
+}
+
 ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
-                               const CellDefinition& cell, int axes) {
+                               const CellDefinition& cell, int axes,
+                               const SequenceTensors& sequences) {
   check_tensor("u", u, u);
   check_tensor("w", w, u);
   if (h0) check_tensor("h0", *h0, u);
@@ -119,21 +206,29 @@ ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::opti
     refuse("scan: u has shape {}, more numbers than any memory holds", shape_of(u));
   }
   const int64_t heads = dims == axes + 3 ? u.size(axes) : 1;
-  const ScanSizes s{
-      u.size(0),  axes == 2 ? u.size(1) : 1, u.size(-2), heads * u.size(-1), heads, cell.state,
-      cell.params};
+  const ScanSizes s{.batch = u.size(0),
+                    .steps = axes == 2 ? u.size(1) : 1,
+                    .inputs = u.size(-2),
+                    .channels = heads * u.size(-1),
+                    .heads = heads,
+                    .state = cell.state,
+                    .params = cell.params,
+                    .sequences = sequences.cu_seqlens && sequences.cu_seqlens->dim() == 1
+                                     ? sequences.cu_seqlens->size(0) - 1
+                                     : u.size(0)};
   if (s.inputs != cell.inputs) {
     refuse("scan: u has shape {}, {} inputs a channel, but the cell {} takes U = {}", shape_of(u),
            s.inputs, cell.name, cell.inputs);
   }
   check_shape("w", w, {s.params, s.channels}, u, cell);
-  if (h0) check_shape("h0", *h0, {s.batch, s.state, s.channels}, u, cell);
+  if (sequences.cu_seqlens || sequences.reset) check_sequences(sequences, u, s);
+  if (h0) check_shape("h0", *h0, {s.sequences, s.state, s.channels}, u, cell);
   return s;
 }
 
 ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
                                const CellDefinition& cell, const ForwardRequest& request) {
-  const ScanSizes s = check_scan_arguments(u, w, h0, cell, request.axes);
+  const ScanSizes s = check_scan_arguments(u, w, h0, cell, request.axes, request.sequences);
   const auto type = u.scalar_type(), arithmetic = arithmetic_type(type);
   std::optional<Tensor> checkpoints;
   if (request.checkpoint_interval) {
@@ -156,8 +251,9 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
                          request.axes == 2
                              ? make_tensor("y", {s.batch, s.steps, s.channels}, type, u)
                              : make_tensor("y", {s.batch, s.channels}, type, u),
-                         make_tensor("hT", {s.batch, s.state, s.channels}, arithmetic, u),
-                         std::move(checkpoints)};
+                         make_states("hT", s, arithmetic, request.sequences, u),
+                         std::move(checkpoints),
+                         as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
     h0 ? torch::stable::copy_(tensors.hT, *tensors.h0) : torch::stable::zero_(tensors.hT);
     record_forward_statistics({});
@@ -166,8 +262,9 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
 }
 
 BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tensor& checkpoints,
-                                 const Tensor& dy, const Tensor& dhT, const CellDefinition& cell) {
-  const ScanSizes s = check_scan_arguments(u_in, w, std::nullopt, cell);
+                                 const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
+                                 const BackwardRequest& request) {
+  const ScanSizes s = check_scan_arguments(u_in, w, request.h0, cell, 2, request.sequences);
   const auto arithmetic = arithmetic_type(u_in.scalar_type());
   check_tensor("checkpoints", checkpoints, u_in);
   check_tensor("dy", dy, u_in);
@@ -179,20 +276,23 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
   }
   check_shape("checkpoints", checkpoints, {s.batch, count, s.state, s.channels}, u_in, cell);
   check_shape("dy", dy, {s.batch, s.steps, s.channels}, u_in, cell);
-  check_shape("dhT", dhT, {s.batch, s.state, s.channels}, u_in, cell);
+  check_shape("dhT", dhT, {s.sequences, s.state, s.channels}, u_in, cell);
   check_type("checkpoints", checkpoints, arithmetic, u_in);
   check_type("dy", dy, u_in.scalar_type(), u_in);
   const Tensor u = with_neighbouring_channels(u_in);
-  BackwardTensors tensors{s,
-                          arithmetic,
-                          u,
-                          contiguous(w, arithmetic),
-                          contiguous(checkpoints, arithmetic),
-                          with_neighbouring_channels(dy),
-                          contiguous(dhT, arithmetic),
-                          gradient_of_input(u),
-                          make_tensor("dw", {s.params, s.channels}, arithmetic, u),
-                          make_tensor("dh0", {s.batch, s.state, s.channels}, arithmetic, u)};
+  BackwardTensors tensors{
+      s,
+      arithmetic,
+      u,
+      contiguous(w, arithmetic),
+      contiguous(checkpoints, arithmetic),
+      with_neighbouring_channels(dy),
+      contiguous(dhT, arithmetic),
+      gradient_of_input(u),
+      make_tensor("dw", {s.params, s.channels}, arithmetic, u),
+      make_states("dh0", s, arithmetic, request.sequences, u),
+      request.h0 ? std::make_optional(contiguous(*request.h0, arithmetic)) : std::nullopt,
+      as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
     torch::stable::zero_(tensors.dw);
     torch::stable::copy_(tensors.dh0, tensors.dhT);

@@ -5,6 +5,7 @@
 #include "cells/cell_definition.hpp"
 #include "kernels/scan_options.hpp"
 #include "kernels/torch_stable.hpp"
+#include "pararnn/sequences.hpp"
 
 namespace pararnn::kernels {
 
@@ -12,7 +13,17 @@ namespace pararnn::kernels {
 struct ScanSizes {
   int64_t batch, steps, inputs, channels, heads;
   int64_t state, params;
+  int64_t sequences;  // N of h0 and hT (N,S,D): B, or as many as are packed in the only row
 };
+
+/// Where states start anew within a row; at most one of the two.
+struct PARARNN_HOLDS_TENSORS SequenceTensors {
+  std::optional<Tensor> cu_seqlens;  // (N+1), int32: steps [cu_seqlens[n], cu_seqlens[n+1]) of the
+                                     // only row are sequence n
+  std::optional<Tensor> reset;       // (B,T), bool: the state is zero before this step
+};
+/// As the engine reads them.
+Sequences sequences_of(const SequenceTensors& tensors);
 
 /// Where the numbers of a tensor (B,T,N,D), (B,T,H,N,D/H) or (B,T,D) are, in elements. Of a step,
 /// which has no axis T, too.
@@ -37,11 +48,13 @@ int64_t checkpoint_interval_on(const Tensor& t);
 /// an interval of 0.
 int64_t checkpoint_count(int64_t steps, int64_t interval);
 
-/// Checks u (B,T,U,D) or (B,T,H,U,D/H), or of a step without T, w (P,D), h0 (B,S,D) against the
-/// cell; throws Error with a sentence that names the argument and what it should be.
+/// Checks u (B,T,U,D) or (B,T,H,U,D/H), or of a step without T, w (P,D), h0 (B,S,D), or (N,S,D) of
+/// N sequences, against the cell; throws Error with a sentence that names the argument and what it
+/// should be. What lengths a GPU has is not looked at, as the host would have to wait.
 PARARNN_EXPORT ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w,
                                               const std::optional<Tensor>& h0,
-                                              const CellDefinition& cell, int axes = 2);
+                                              const CellDefinition& cell, int axes = 2,
+                                              const SequenceTensors& sequences = {});
 
 /// The tensors of a forward pass, checked: inputs as the engine reads them (channels are
 /// neighbours; w and h0 contiguous, in the arithmetic's dtype), and the outputs.
@@ -52,11 +65,13 @@ struct PARARNN_HOLDS_TENSORS ForwardTensors {
   std::optional<Tensor> h0;
   Tensor y, hT;
   std::optional<Tensor> checkpoints;
+  SequenceTensors sequences;
 };
 /// What a forward pass is asked for.
-struct ForwardRequest {
+struct PARARNN_HOLDS_TENSORS ForwardRequest {
   int axes = 2;                                  // of batch and time: 2 of a scan, 1 of a step
   std::optional<int64_t> checkpoint_interval{};  // none: no tensor of checkpoints either
+  SequenceTensors sequences{};
 };
 /// Outputs are not initialised, except those of a scan of no numbers, which is complete. Throws
 /// Error as check_scan_arguments, and for an interval other than 0 or the device's.
@@ -65,15 +80,23 @@ PARARNN_EXPORT ForwardTensors forward_tensors(const Tensor& u, const Tensor& w,
                                               const CellDefinition& cell,
                                               const ForwardRequest& request);
 
-/// The same for a backward pass: dy (B,T,D) in u's dtype, dhT (B,S,D), and the checkpoints of the
+/// The same for a backward pass: dy (B,T,D) in u's dtype, dhT like hT, and the checkpoints of the
 /// forward pass on the same device.
 struct PARARNN_HOLDS_TENSORS BackwardTensors {
   ScanSizes sizes;
   ScalarType arithmetic;
   Tensor u, w, checkpoints, dy, dhT, du, dw, dh0;
+  std::optional<Tensor> h0;
+  SequenceTensors sequences;
+};
+/// Where states start anew in the forward pass, and from what.
+struct PARARNN_HOLDS_TENSORS BackwardRequest {
+  std::optional<Tensor> h0{};
+  SequenceTensors sequences{};
 };
 PARARNN_EXPORT BackwardTensors backward_tensors(const Tensor& u, const Tensor& w,
                                                 const Tensor& checkpoints, const Tensor& dy,
-                                                const Tensor& dhT, const CellDefinition& cell);
+                                                const Tensor& dhT, const CellDefinition& cell,
+                                                const BackwardRequest& request = {});
 
 }  // namespace pararnn::kernels

@@ -22,26 +22,31 @@ namespace {
 
 using Optional = std::optional<Tensor>;
 
+// Behind the options of each: cu_seqlens (N+1) or reset (B,T), where states start anew within rows.
+
 ScanOptions options_of(const Text& plan, int64_t chunk, int64_t burn_in, double tolerance) {
   return {std::string(plan), chunk, burn_in, tolerance};
 }
 
 std::tuple<Tensor, Tensor> scan_operator(const Tensor& u, const Tensor& w, const Optional& h0,
                                          StringHandle cell_text, StringHandle plan_text,
-                                         int64_t chunk, int64_t burn_in, double tolerance) {
+                                         int64_t chunk, int64_t burn_in, double tolerance,
+                                         const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
   const auto [y, hT, checkpoints, remembers] =
-      scan_forward(u, w, h0, find_cell(cell), options_of(plan, chunk, burn_in, tolerance), {});
+      scan_forward(u, w, h0, find_cell(cell), options_of(plan, chunk, burn_in, tolerance),
+                   {.sequences = {cu_seqlens, reset}});
   return {y, hT};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> scan_forward_operator(
     const Tensor& u, const Tensor& w, const Optional& h0, StringHandle cell_text,
-    StringHandle plan_text, int64_t chunk, int64_t burn_in, double tolerance, int64_t interval) {
+    StringHandle plan_text, int64_t chunk, int64_t burn_in, double tolerance, int64_t interval,
+    const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
   const auto [y, hT, checkpoints, remembers] =
       scan_forward(u, w, h0, find_cell(cell), options_of(plan, chunk, burn_in, tolerance),
-                   {.checkpoint_interval = interval});
+                   {.checkpoint_interval = interval, .sequences = {cu_seqlens, reset}});
   // One where it is known, and none where it is not.
   const Tensor flag = make_tensor("remembers", {u.is_cpu() ? 1 : 0}, ScalarType::Bool, u);
   if (u.is_cpu()) *flag.mutable_data_ptr<bool>() = remembers;
@@ -51,14 +56,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> scan_forward_operator(
 std::tuple<Tensor, Tensor, Tensor> scan_backward_operator(
     const Tensor& u, const Tensor& w, const Tensor& checkpoints, const Optional& remembers,
     const Tensor& dy, const Tensor& dhT, StringHandle cell_text, StringHandle plan_text,
-    int64_t chunk, int64_t burn_in, double tolerance) {
+    int64_t chunk, int64_t burn_in, double tolerance, const Optional& h0,
+    const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
   ScanOptions options = options_of(plan, chunk, burn_in, tolerance);
   // The adjoint forgets as the state does: where that reached beyond the burn-in, so will this.
   const bool known = options.plan == "auto" && remembers && remembers->is_cpu() &&
                      remembers->scalar_type() == ScalarType::Bool && remembers->numel() == 1;
   if (known && *remembers->const_data_ptr<bool>()) options.plan = "newton";
-  const auto [du, dw, dh0] = scan_backward(u, w, checkpoints, dy, dhT, find_cell(cell), options);
+  const auto [du, dw, dh0] = scan_backward(u, w, checkpoints, dy, dhT, find_cell(cell), options,
+                                           {h0, {cu_seqlens, reset}});
   return {du, dw, dh0};
 }
 
@@ -84,11 +91,12 @@ void refuse_derivatives(const char* op, std::initializer_list<const Tensor*> ten
 
 std::tuple<Tensor, Tensor> guarded_scan(const Tensor& u, const Tensor& w, const Optional& h0,
                                         StringHandle cell_text, StringHandle plan_text,
-                                        int64_t chunk, int64_t burn_in, double tolerance) {
+                                        int64_t chunk, int64_t burn_in, double tolerance,
+                                        const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
   refuse_derivatives("scan", {&u, &w, h0 ? &*h0 : nullptr});
   const auto [y, hT] = call<2>("pararnn::_scan", u, w, h0, std::string(cell), std::string(plan),
-                               chunk, burn_in, tolerance);
+                               chunk, burn_in, tolerance, cu_seqlens, reset);
   return {y, hT};
 }
 
@@ -109,19 +117,20 @@ int64_t checkpoint_interval_operator(torch::stable::Device device) {
 STABLE_TORCH_LIBRARY_FRAGMENT(pararnn, m) {
   m.def(
       "scan(Tensor u, Tensor w, Tensor? h0, str cell, str plan='auto', int chunk=0, "
-      "int burn_in=-1, float tolerance=0.) -> (Tensor y, Tensor hT)");
+      "int burn_in=-1, float tolerance=0., Tensor? cu_seqlens=None, Tensor? reset=None) -> "
+      "(Tensor y, Tensor hT)");
   m.def("step(Tensor u, Tensor w, Tensor h, str cell) -> (Tensor y, Tensor h)");
   m.def(
       "_scan(Tensor u, Tensor w, Tensor? h0, str cell, str plan, int chunk, int burn_in, "
-      "float tolerance) -> (Tensor y, Tensor hT)");
+      "float tolerance, Tensor? cu_seqlens=None, Tensor? reset=None) -> (Tensor y, Tensor hT)");
   m.def(
       "_scan_forward(Tensor u, Tensor w, Tensor? h0, str cell, str plan, int chunk, int burn_in, "
-      "float tolerance, int checkpoint_interval) -> (Tensor y, Tensor hT, Tensor checkpoints, "
-      "Tensor remembers)");
+      "float tolerance, int checkpoint_interval, Tensor? cu_seqlens=None, Tensor? reset=None) -> "
+      "(Tensor y, Tensor hT, Tensor checkpoints, Tensor remembers)");
   m.def(
       "_scan_backward(Tensor u, Tensor w, Tensor checkpoints, Tensor? remembers, Tensor dy, "
-      "Tensor dhT, str cell, str plan, int chunk, int burn_in, float tolerance) -> "
-      "(Tensor du, Tensor dw, Tensor dh0)");
+      "Tensor dhT, str cell, str plan, int chunk, int burn_in, float tolerance, Tensor? h0=None, "
+      "Tensor? cu_seqlens=None, Tensor? reset=None) -> (Tensor du, Tensor dw, Tensor dh0)");
   m.def("_step(Tensor u, Tensor w, Tensor h, str cell) -> (Tensor y, Tensor h)");
   m.def("_checkpoint_interval(Device device) -> int");
 }

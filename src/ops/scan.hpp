@@ -21,15 +21,26 @@
 
 namespace pararnn {
 
+/// Where states start anew within a row; at most one of the two.
+struct ScanSequences {
+  /// (N+1), int32, from 0 to T: N sequences, steps [cu_seqlens[n], cu_seqlens[n+1]) of the only row
+  /// each. h0 and hT are (N,S,D), of each sequence.
+  std::optional<torch::Tensor> cu_seqlens = {};
+  /// (B,T), bool: the state is zero before this step.
+  std::optional<torch::Tensor> reset = {};
+};
+
 /// Runs `cell` over T steps: h_t = f(h_{t-1}, u_t; w), y_t = component 0 of h_t.
 /// u (B,T,U,D) or (B,T,H,U,D/H); w (P,D); h0 (B,S,D), or none for zeros.
 /// Returns y (B,T,D) in u's dtype and hT (B,S,D) in the arithmetic's dtype.
 /// Differentiable in u, w and h0, from y and hT. Throws Error on a wrong cell, shape, dtype or
-/// device.
+/// device, and on a CPU on lengths that are none; on a GPU, which would have to be waited for, all
+/// results are NaN then.
 std::tuple<torch::Tensor, torch::Tensor> scan(const torch::Tensor& u, const torch::Tensor& w,
                                               const std::optional<torch::Tensor>& h0,
                                               const std::string& cell,
-                                              const ScanOptions& options = {});
+                                              const ScanOptions& options = {},
+                                              const ScanSequences& sequences = {});
 
 /// One step, for decoding: u (B,U,D) or (B,H,U,D/H), w (P,D), h (B,S,D) -> y (B,D), h (B,S,D).
 /// No gradient.

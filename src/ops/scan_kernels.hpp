@@ -16,19 +16,22 @@ int64_t checkpoint_interval_on(const torch::Device& device);
 std::tuple<torch::Tensor, torch::Tensor> call_scan(const torch::Tensor& u, const torch::Tensor& w,
                                                    const std::optional<torch::Tensor>& h0,
                                                    const std::string& cell,
-                                                   const ScanOptions& options);
+                                                   const ScanOptions& options,
+                                                   const ScanSequences& sequences = {});
 
 /// y, hT, checkpoints, and whether most columns remembered for longer than the burn-in: one number,
 /// or none where it is not known at once.
 std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, torch::Tensor> call_scan_forward(
     const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
-    const std::string& cell, const ScanOptions& options, int64_t checkpoint_interval);
+    const std::string& cell, const ScanOptions& options, int64_t checkpoint_interval,
+    const ScanSequences& sequences = {});
 
-/// du, dw, dh0.
+/// du, dw, dh0. `h0`: where states start anew from it.
 std::tuple<torch::Tensor, torch::Tensor, torch::Tensor> call_scan_backward(
     const torch::Tensor& u, const torch::Tensor& w, const torch::Tensor& checkpoints,
     const torch::Tensor& dy, const torch::Tensor& dhT, const std::string& cell,
-    const ScanOptions& options, const std::optional<torch::Tensor>& remembers = {});
+    const ScanOptions& options, const std::optional<torch::Tensor>& remembers = {},
+    const std::optional<torch::Tensor>& h0 = {}, const ScanSequences& sequences = {});
 
 /// y, h.
 std::tuple<torch::Tensor, torch::Tensor> call_step(const torch::Tensor& u, const torch::Tensor& w,
@@ -43,13 +46,11 @@ bool has_tangent(const torch::Tensor& t);
 std::tuple<torch::Tensor, torch::Tensor> scan_tangent(
     const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
     const torch::Tensor& du, const torch::Tensor& dw, const std::optional<torch::Tensor>& dh0,
-    const std::string& cell, const ScanOptions& options);
+    const std::string& cell, const ScanOptions& options, const ScanSequences& sequences = {});
 
 /// scan of tensors of which some have a tangent.
-std::tuple<torch::Tensor, torch::Tensor> scan_of_duals(const torch::Tensor& u,
-                                                       const torch::Tensor& w,
-                                                       const std::optional<torch::Tensor>& h0,
-                                                       const std::string& cell,
-                                                       const ScanOptions& options);
+std::tuple<torch::Tensor, torch::Tensor> scan_of_duals(
+    const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
+    const std::string& cell, const ScanOptions& options, const ScanSequences& sequences = {});
 
 }  // namespace pararnn

@@ -8,6 +8,9 @@
 
 #include <optional>
 
+#include "kernels/scan_arguments.hpp"
+#include "ops/scan.hpp"
+
 namespace pararnn {
 
 inline torch::stable::Tensor to_stable(const torch::Tensor& t) {
@@ -16,6 +19,10 @@ inline torch::stable::Tensor to_stable(const torch::Tensor& t) {
 
 inline std::optional<torch::stable::Tensor> to_stable(const std::optional<torch::Tensor>& t) {
   return t ? std::make_optional(to_stable(*t)) : std::nullopt;
+}
+
+inline kernels::SequenceTensors to_stable(const ScanSequences& sequences) {
+  return {to_stable(sequences.cu_seqlens), to_stable(sequences.reset)};
 }
 
 inline torch::Tensor from_stable(const torch::stable::Tensor& t) {

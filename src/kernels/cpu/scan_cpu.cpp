@@ -69,7 +69,7 @@ ForwardResults scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
                                 const std::optional<Tensor>& h0_in, const CellDefinition& cell,
                                 const ScanOptions& options, const ForwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
-  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints] =
+  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints, sequences] =
       forward_tensors(u_in, w_in, h0_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
   bool remembers = false;
@@ -80,6 +80,7 @@ ForwardResults scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
     problem.size = {sizes.batch, sizes.steps, sizes.channels, 0, 0, 0};
     problem.u = view_of(u, request.axes);
     problem.y = view_of(y, request.axes);
+    problem.sequences = sequences_of(sequences);
     problem.w = w.const_data_ptr<T>();
     problem.h0 = h0 ? h0->const_data_ptr<T>() : nullptr;
     problem.hT = hT.mutable_data_ptr<T>();
@@ -97,10 +98,10 @@ ForwardResults scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
 BackwardResults scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
                                   const Tensor& checkpoints_in, const Tensor& dy_in,
                                   const Tensor& dhT_in, const CellDefinition& cell,
-                                  const ScanOptions& options) {
+                                  const ScanOptions& options, const BackwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
-  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0] =
-      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell);
+  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
+      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
   if (dy.numel() == 0) return {du, dw, dh0};
   in_arithmetic(arithmetic, [&]<class T>(T) {
@@ -110,6 +111,8 @@ BackwardResults scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
     problem.u = view_of(u);
     problem.dy = view_of(dy);
     problem.du = view_of(du);
+    problem.sequences = sequences_of(sequences);
+    problem.h0 = h0 ? h0->const_data_ptr<T>() : nullptr;
     problem.w = w.const_data_ptr<T>();
     problem.checkpoints = checkpoints.const_data_ptr<T>();
     problem.dhT = dhT.const_data_ptr<T>();

@@ -25,7 +25,8 @@ struct Place {
   const CellDefinition* cell;  // the registry's
   torch::headeronly::ScalarType type;
   int64_t batch, steps, channels;
-  const void* w;  // as the caller gave it
+  int64_t sequences;  // B, or as many as are packed in the only row
+  const void* w;      // as the caller gave it
 
   auto operator<=>(const Place&) const = default;
 };

@@ -68,6 +68,17 @@ Tensor workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) 
   return memory;
 }
 
+/// What a pass over packed sequences needs to say that their offsets are wrong: a 0 on the device.
+std::optional<Tensor> flag_for(const SequenceTensors& sequences, const Tensor& like) {
+  if (!sequences.cu_seqlens) return std::nullopt;
+  Tensor flag = make_tensor("a flag", {1}, ScalarType::Int, like);
+  torch::stable::zero_(flag);
+  return flag;
+}
+unsigned* flag_in(const std::optional<Tensor>& flag) {
+  return flag ? static_cast<unsigned*>(flag->data_ptr()) : nullptr;
+}
+
 /// Reads the statistics of a pass when they are asked for; keeps its workspace until then.
 template <class Problem>
 ReadStatistics statistics_of(const Problem& problem, const Plan& plan, const Tensor& workspace,
@@ -86,7 +97,7 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
   const DeviceGuard guard(device);
-  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints] =
+  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints, sequences] =
       forward_tensors(u_in, w_in, h0_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
   if (y.numel() == 0) return {y, hT, checkpoints};
@@ -98,24 +109,28 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
   const int pair = cuda::pair_of(view_of(u, request.axes), static_cast<int>(u.element_size()));
   w = aligned_for(pair, w);
   if (h0) h0 = aligned_for(pair, *h0);
-  PlanTrial trial(
-      {device, false, &cell, type, sizes.batch, sizes.steps, sizes.channels, w_in.const_data_ptr()},
-      forward_request(sizes, pair, launcher.multiprocessors(), options), stream);
+  PlanTrial trial({device, false, &cell, type, sizes.batch, sizes.steps, sizes.channels,
+                   sizes.sequences, w_in.const_data_ptr()},
+                  forward_request(sizes, pair, launcher.multiprocessors(), options), stream);
   const Plan plan = trial.plan();
+  const std::optional<Tensor> wrong_offsets = flag_for(sequences, w);
   const bool keeps = request.checkpoint_interval.value_or(0) > 0;
   cuda::ForwardProblem problem{.size = chunking_of(sizes, plan),
                                .u = view_of(u, request.axes),
                                .y = view_of(y, request.axes),
+                               .sequences = sequences_of(sequences),
                                .w = w.const_data_ptr(),
                                .h0 = h0 ? h0->const_data_ptr() : nullptr,
                                .hT = hT.data_ptr(),
                                .checkpoints = keeps ? checkpoints->data_ptr() : nullptr,
+                               .wrong_offsets = flag_in(wrong_offsets),
                                .tolerance = tolerance};
   const Tensor workspace = workspace_for(problem, sizes, w);
   std::vector<cuda::Kernel> later;
   if (keeps) {
     later = cuda::backward_kernels(
-        make_plan(backward_request(sizes, launcher.multiprocessors(), options)).way);
+        make_plan(backward_request(sizes, launcher.multiprocessors(), options)).way,
+        !problem.sequences.none());
   }
   cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
@@ -126,31 +141,35 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
 BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                                    const Tensor& checkpoints_in, const Tensor& dy_in,
                                    const Tensor& dhT_in, const CellDefinition& cell,
-                                   const ScanOptions& options) {
+                                   const ScanOptions& options, const BackwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
   const DeviceGuard guard(device);
-  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0] =
-      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell);
+  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
+      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
   if (dy.numel() == 0) return {du, dw, dh0};
 
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
   const auto type = u.scalar_type();
   const ScanLauncher launcher(cell, type, stream);
-  PlanTrial trial(
-      {device, true, &cell, type, sizes.batch, sizes.steps, sizes.channels, w_in.const_data_ptr()},
-      backward_request(sizes, launcher.multiprocessors(), options), stream);
+  PlanTrial trial({device, true, &cell, type, sizes.batch, sizes.steps, sizes.channels,
+                   sizes.sequences, w_in.const_data_ptr()},
+                  backward_request(sizes, launcher.multiprocessors(), options), stream);
   const Plan plan = trial.plan();
+  const std::optional<Tensor> wrong_offsets = flag_for(sequences, w);
   cuda::BackwardProblem problem{.size = chunking_of(sizes, plan),
                                 .u = view_of(u),
                                 .dy = view_of(dy),
                                 .du = view_of(du),
+                                .sequences = sequences_of(sequences),
                                 .w = w.const_data_ptr(),
+                                .h0 = h0 ? h0->const_data_ptr() : nullptr,
                                 .checkpoints = checkpoints.const_data_ptr(),
                                 .dhT = dhT.const_data_ptr(),
                                 .dh0 = dh0.data_ptr(),
                                 .dw = dw.data_ptr(),
+                                .wrong_offsets = flag_in(wrong_offsets),
                                 .tolerance = tolerance};
   const Tensor workspace = workspace_for(problem, sizes, w);
   cuda::scan_backward(launcher, problem, plan.way);
