@@ -4,12 +4,12 @@ include(CMakePackageConfigHelpers)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/pararnn)
 
 install(TARGETS pararnn RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(TARGETS pararnn_engine pararnn_base pararnn_ops EXPORT pararnn
+install(TARGETS pararnn_engine pararnn_base pararnn_kernels pararnn_ops EXPORT pararnn
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/pararnn DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # The library's own headers, in a folder that only its target adds to the include path.
 set(library_headers ${CMAKE_INSTALL_INCLUDEDIR}/pararnn/library)
-foreach(layer base jit cells ops)
+foreach(layer base jit cells kernels ops)
   install(DIRECTORY src/${layer} DESTINATION ${library_headers} FILES_MATCHING PATTERN "*.hpp")
 endforeach()
 

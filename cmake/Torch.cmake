@@ -5,6 +5,16 @@ if(NOT EXISTS ${torch}/lib/libtorch_cpu.so)
                       "Python package torch with -DPARARNN_TORCH_DIR=")
 endif()
 
+# torch::stable: its stable interface, which needs no more than libtorch_cpu and is the same in every version since.
+# libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first.
+# Its headers by themselves: beside them LibTorch has a fmt of its own, which is not for it.
+set(stable_headers ${CMAKE_BINARY_DIR}/torch_stable)
+file(MAKE_DIRECTORY ${stable_headers})
+file(CREATE_LINK ${torch}/include/torch ${stable_headers}/torch SYMBOLIC)
+add_library(torch::stable INTERFACE IMPORTED)
+target_include_directories(torch::stable SYSTEM INTERFACE ${stable_headers})
+target_link_libraries(torch::stable INTERFACE stdc++ ${torch}/lib/libtorch_cpu.so ${CMAKE_DL_LIBS})
+
 add_library(torch::torch INTERFACE IMPORTED)
 target_include_directories(torch::torch SYSTEM INTERFACE
   ${torch}/include ${torch}/include/torch/csrc/api/include)
@@ -20,7 +30,6 @@ target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 # and not with the few files that need it, because a precompiled header serves only files of the same flags.
 target_compile_options(torch::torch INTERFACE -fopenmp -fno-trapping-math)
 target_link_options(torch::torch INTERFACE LINKER:--no-as-needed)
-# libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first.
 target_link_libraries(torch::torch INTERFACE stdc++)
 foreach(library torch torch_cpu c10 torch_cuda c10_cuda)
   if(EXISTS ${torch}/lib/lib${library}.so)

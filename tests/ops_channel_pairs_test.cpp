@@ -1,13 +1,21 @@
 // Which tensors the kernels may read two channels at a time, against every address that such an
 // access would have.
-#include "ops/cuda/channel_pairs.hpp"
+#include "kernels/cuda/channel_pairs.hpp"
 
 #include <gtest/gtest.h>
+
+#include "ops/stable_tensor.hpp"
 
 namespace pararnn {
 namespace {
 
 using torch::Tensor;
+
+bool comes_in_pairs(const Tensor& t) { return kernels::comes_in_pairs(to_stable(t)); }
+
+Tensor aligned_for(int width, const Tensor& t) {
+  return from_stable(kernels::aligned_for(width, to_stable(t)));
+}
 
 /// The addresses of all channels 2i are aligned to two, and 2i+1 lies behind.
 bool every_pair_is_aligned(const Tensor& t) {

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "ops/cuda/plan_choice.hpp"
+#include "kernels/cuda/plan_choice.hpp"
 
 namespace pararnn {
 namespace {

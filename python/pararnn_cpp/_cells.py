@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ._library import operators
 
@@ -37,26 +40,8 @@ class Cell:
     @classmethod
     def named(cls, name: str) -> Cell:
         """The cell of that name, such as "gru". Raises RuntimeError with the names there are."""
-        key = operators._cell_key(name)
-        state, inputs, params, memory_input, memory_direction = operators._cell_sizes(key)
-        name, struct, summary, source = operators._cell_texts(key)
-        state_names, input_names, param_names = operators._cell_names(key)
-        return cls(
-            key=key,
-            name=name,
-            state=state,
-            inputs=inputs,
-            params=params,
-            source=source,
-            struct=struct,
-            summary=summary,
-            state_names=tuple(state_names),
-            input_names=tuple(input_names),
-            param_names=tuple(param_names),
-            side_inputs=tuple(operators._cell_side_inputs(key)),
-            memory_input=memory_input,
-            memory_direction=memory_direction,
-        )
+        described = json.loads(operators._describe_cell(name))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
 
     @classmethod
     def from_file(cls, path: str | Path, struct: str | None = None) -> Cell:
@@ -81,14 +66,26 @@ class Cell:
 
     @classmethod
     def _restored(cls, name: str, source: str, struct: str) -> Cell:
-        if name in operators._cell_list() and operators._cell_texts(name)[3] == source:
-            return cls.named(name)
+        if name in json.loads(operators._cell_list()):
+            known = cls.named(name)
+            if known.source == source:
+                return known
         return cls.from_source(source, struct)
 
 
 def key_of(cell: str | Cell) -> str:
     """How the operators know a cell."""
     return cell if isinstance(cell, str) else cell.key
+
+
+_built_in = frozenset(json.loads(operators._cell_list()))
+
+
+def lasting_key(cell: str) -> str:
+    """What goes on meaning the cell of that name, key or file when the name is given to another."""
+    if cell in _built_in or torch.compiler.is_compiling():
+        return cell
+    return str(operators._cell_key(cell))
 
 
 def as_cell(cell: str | Cell) -> Cell:

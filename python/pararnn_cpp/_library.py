@@ -9,7 +9,7 @@ import torch
 
 # PARARNN_LIBRARY names the library of a build folder, to work on the package without installing it.
 _library = Path(
-    os.environ.get("PARARNN_LIBRARY") or Path(__file__).parent / "lib" / "libpararnn.so"
+    os.environ.get("PARARNN_LIBRARY") or Path(__file__).parent / "lib" / "libpararnn_kernels.so"
 )
 
 
@@ -26,15 +26,12 @@ def _load(path: Path) -> None:
 
 
 def _check_torch() -> None:
-    """The C++ interface of LibTorch is another in each version."""
-    built_for = _library.parent / "torch_version"
-    if not built_for.is_file():
-        return
-    wanted = built_for.read_text().strip()
-    if torch.__version__.split(".")[:2] != wanted.split("."):
+    """The library is of torch's stable interface as it is since 2.11."""
+    version = torch.__version__.split(".")
+    if (int(version[0]), int(version[1])) < (2, 11):
         raise ImportError(
-            f"pararnn_cpp was built for torch {wanted}, and this is torch {torch.__version__}: "
-            f"install torch {wanted}, or build pararnn_cpp anew beside this one"
+            f"pararnn_cpp needs torch 2.11 or later, and this is torch {torch.__version__}: "
+            "install a later one"
         )
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from ._cells import Cell, key_of
-from ._compiled import scan_compiled
+from . import _operators
+from ._cells import Cell, lasting_key
+from ._derivatives import Scan, TransformedScan
 from ._library import operators
+
+
+def _is_transformed() -> bool:
+    """Whether forward-mode differentiation or one of torch.func's transforms is under way."""
+    if torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0:
+            raise RuntimeError(
+                "scan has no forward-mode derivative inside a compiled function: "
+                "call it outside of torch.compile"
+            )
+        return False
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def scan(
@@ -46,20 +62,33 @@ def scan(
     Raises:
         RuntimeError: one sentence that names the argument that is wrong, and what it should be.
     """
-    options = key_of(cell), plan, chunk, burn_in, tolerance
-    if torch.compiler.is_compiling():
-        return scan_compiled(u, w, h0, *options)
-    y, hT = operators.scan(u, w, h0, *options)
-    return y, hT
+    key = cell if isinstance(cell, str) else cell.key
+    # Plans that are learned differ from call to call, and in the last digits of the results.
+    if plan == "auto" and u.is_cuda and torch.are_deterministic_algorithms_enabled():
+        plan = "planner"
+    if _is_transformed():
+        options = lasting_key(key), plan, chunk, burn_in, tolerance
+        results: Any = TransformedScan.apply(u, w, h0, *options)  # type: ignore[no-untyped-call]
+        return results[0], results[1]
+    if torch.is_grad_enabled() and (
+        u.requires_grad or w.requires_grad or (h0 is not None and h0.requires_grad)
+    ):
+        options = lasting_key(key), plan, chunk, burn_in, tolerance
+        return Scan.apply(u, w, h0, *options)  # type: ignore[no-untyped-call, no-any-return]
+    return _operators.scan(u, w, h0, key, plan, chunk, burn_in, tolerance)  # type: ignore[no-any-return]
 
 
 def step(u: Tensor, w: Tensor, h: Tensor, *, cell: str | Cell) -> tuple[Tensor, Tensor]:
     """One step, for decoding: u (B,U,D) or (B,H,U,D/H), w (P,D), h (B,S,D) -> y (B,D), h (B,S,D).
 
-    No gradient. Raises RuntimeError as `scan`.
+    Differentiable as `scan`, and raises as it does.
     """
-    y, h = operators.step(u, w, h, key_of(cell))
-    return y, h
+    if _is_transformed() or (
+        torch.is_grad_enabled() and (u.requires_grad or w.requires_grad or h.requires_grad)
+    ):
+        y, h = scan(u.unsqueeze(1), w, h, cell=cell, plan="sequential")
+        return y.squeeze(1), h
+    return _operators.step(u, w, h, cell if isinstance(cell, str) else cell.key)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -80,19 +109,5 @@ class ScanStatistics:
 def last_statistics() -> tuple[ScanStatistics, ScanStatistics]:
     """Of the last forward and the last backward pass of this process. Waits for a GPU."""
 
-    def of(backward: bool) -> ScanStatistics:
-        plan, counts, largest_mismatch = operators._last_statistics(backward)
-        chunk, chunks, burn_in, iterations, columns, corrected, repaired = counts
-        return ScanStatistics(
-            plan=plan,
-            chunk=chunk,
-            chunks=chunks,
-            burn_in=burn_in,
-            newton_iterations=iterations,
-            columns=columns,
-            columns_corrected=corrected,
-            columns_repaired=repaired,
-            largest_mismatch=largest_mismatch,
-        )
-
-    return of(False), of(True)
+    passes = json.loads(operators._last_statistics())
+    return ScanStatistics(**passes["forward"]), ScanStatistics(**passes["backward"])

@@ -22,7 +22,7 @@ from torch.nn import Module, Parameter, functional, init
 from torch.nn.utils.rnn import PackedSequence
 
 from ._cells import Cell, as_cell
-from ._compiled import arithmetic_of
+from ._operators import arithmetic_of
 from ._scan import scan, step
 
 __all__ = ["GRU", "LSTM", "Scan", "State"]

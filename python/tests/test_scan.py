@@ -66,13 +66,21 @@ def test_is_the_loop_and_so_are_its_gradients() -> None:
         )
 
 
-def test_passes_the_checks_of_operators() -> None:
-    inputs = problem()
+def test_operators_pass_the_checks() -> None:
+    inputs = problem(37, requires_grad=False)
     options = ("gru", "auto", 0, -1, 0.0)
-    opcheck(torch.ops.pararnn.scan.default, (*inputs, *options))
-    detached = [t.detach() for t in inputs]
-    opcheck(torch.ops.pararnn._scan_forward.default, (*detached, *options, 16))
-    assert torch.autograd.gradcheck(lambda u, w, h0: scan(u, w, h0, cell="gru"), problem(7))
+    u, w, h0 = inputs
+    crossed = u.transpose(-1, -2).contiguous().transpose(-1, -2)
+    for u, w, h0 in (inputs, (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
+        opcheck(torch.ops.pararnn.scan.default, (u, w, h0, *options))
+        opcheck(torch.ops.pararnn._scan.default, (u, w, h0, *options))
+        opcheck(torch.ops.pararnn._scan_forward.default, (u, w, h0, *options, 16))
+        y, hT, *kept = torch.ops.pararnn._scan_forward(u, w, h0, *options, 16)
+        gradients = (torch.ones_like(y), torch.ones_like(hT))
+        opcheck(torch.ops.pararnn._scan_backward.default, (u, w, *kept, *gradients, *options))
+    step_inputs = (inputs[0][:, 0], *inputs[1:], "gru")
+    opcheck(torch.ops.pararnn.step.default, step_inputs)
+    opcheck(torch.ops.pararnn._step.default, step_inputs)
 
 
 def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
@@ -90,19 +98,6 @@ def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
         gradients = torch.autograd.grad(value, inputs)
         expected_value = expected[0].sin().sum() + expected[1].sum()
         torch.testing.assert_close(gradients, torch.autograd.grad(expected_value, inputs))
-
-
-def test_compiled_operators_pass_the_checks() -> None:
-    u, w, h0 = problem(37, requires_grad=False)
-    options = ("gru", "auto", 0, -1, 0.0)
-    crossed = u.transpose(-1, -2).contiguous().transpose(-1, -2)
-    for inputs in ((u, w, h0), (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
-        opcheck(torch.ops.pararnn._compiled_scan.default, (*inputs, *options))
-        y, hT, *kept = torch.ops.pararnn._compiled_scan(*inputs, *options)
-        opcheck(
-            torch.ops.pararnn._compiled_scan_backward.default,
-            (*inputs[:2], *kept, torch.ones_like(y), torch.ones_like(hT), *options),
-        )
 
 
 def test_exports_with_any_number_of_steps() -> None:
@@ -199,11 +194,14 @@ def test_wrong_arguments_are_one_sentence() -> None:
         scan(u, w, h0, cell="perceptron")
 
 
-def test_second_derivatives_are_refused() -> None:
-    inputs = problem(10)
-    y, _ = scan(*inputs, cell="gru")
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(y.sum(), inputs, create_graph=True)
+def test_derivatives_of_both_modes_and_second_ones_pass_the_checks() -> None:
+    for cell in ("gru", "elman"):
+        run = lambda u, w, h0, cell=cell: scan(u, w, h0, cell=cell)  # noqa: E731
+        inputs = problem(7)
+        if cell == "elman":
+            inputs = (inputs[0][:, :, :1].detach().requires_grad_(), inputs[1][:1], inputs[2])
+        assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(run, inputs)
 
 
 def test_cells_are_values(tmp_path: Path) -> None:
@@ -240,17 +238,3 @@ def test_verdict_is_what_the_program_says(tmp_path: Path) -> None:
     assert str(found).startswith("elman: parallelises well")
     found.save_page(tmp_path / "elman.html")
     assert "<svg" in (tmp_path / "elman.html").read_text()
-
-
-def test_another_torch_is_refused_when_imported(tmp_path: Path) -> None:
-    library = tmp_path / "libpararnn.so"
-    library.write_bytes(b"")
-    (tmp_path / "torch_version").write_text("1.0\n")
-    package = Path(pararnn_cpp.__file__).parents[1]
-    imported = subprocess.run(
-        [sys.executable, "-c", "import pararnn_cpp"],
-        env={"PYTHONPATH": str(package), "PARARNN_LIBRARY": str(library), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert "pararnn_cpp was built for torch 1.0, and this is torch" in imported.stderr

@@ -80,28 +80,16 @@ void dump(const std::string& folder, const std::string& key, const KernelSource&
 
 int current_device() {
   int device = 0;
-  check_cuda(cudaGetDevice(&device), "use a GPU");
+  check_cuda(cuda().cudaGetDevice(&device), "use a GPU");
   return device;
 }
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
-  check_cuda(cudaDeviceGetAttribute(&value, which, device), "ask the GPU for its properties");
+  check_cuda(cuda().cudaDeviceGetAttribute(&value, which, device),
+             "ask the GPU for its properties");
   return value;
 }
-
-// Lets a kernel be loaded while a stream of this thread is being captured.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { exchange(); }
-  ~RelaxedCapture() { exchange(); }
-  RelaxedCapture(const RelaxedCapture&) = delete;
-  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
-
- private:
-  void exchange() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
 
 // For the check of launches alone, so what cannot be read is not known.
 std::vector<size_t> known_parameter_bytes(const CompiledKernel& compiled) {
@@ -152,18 +140,19 @@ Kernel load_kernel(const std::string& name, const CompiledKernel& compiled) {
   const std::string action = fmt::format("load the kernel {}", name);
   Kernel kernel{name, nullptr, known_parameter_bytes(compiled)};
   cudaLibrary_t library = nullptr;
-  check_cuda(
-      cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
-      action);
-  check_cuda(cudaLibraryGetKernel(&kernel.handle, library, compiled.symbol.c_str()), action);
+  check_cuda(cuda().cudaLibraryLoadData(&library, compiled.code.data(), nullptr, nullptr, 0,
+                                        nullptr, nullptr, 0),
+             action);
+  check_cuda(cuda().cudaLibraryGetKernel(&kernel.handle, library, compiled.symbol.c_str()), action);
   cudaFuncAttributes taken{};
-  check_cuda(cudaFuncGetAttributes(&taken, kernel.handle), action);
+  check_cuda(cuda().cudaFuncGetAttributes(&taken, kernel.handle), action);
   // All shared memory that the device gives may be asked for at a launch. This also brings the code
   // to the device now: a capture would not allow that at the first launch.
-  check_cuda(cudaFuncSetAttribute(kernel.handle, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  check_cuda(
+      cuda().cudaFuncSetAttribute(kernel.handle, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device) -
                                       static_cast<int>(taken.sharedSizeBytes)),
-             action);
+      action);
   return kernel;
 }
 
@@ -207,7 +196,7 @@ void launch(const Kernel& kernel, const Launch& how, std::span<void* const> argu
   config.attrs = &cooperative;
   config.numAttrs = how.cooperative ? 1 : 0;
   const cudaError_t status =
-      cudaLaunchKernelExC(&config, kernel.handle, const_cast<void**>(arguments.data()));
+      cuda().cudaLaunchKernelExC(&config, kernel.handle, const_cast<void**>(arguments.data()));
   if (status == cudaSuccess) return;
   check_cuda(status, fmt::format("launch {} on {}x{}x{} blocks of {} threads with {} bytes of "
                                  "shared memory",
@@ -217,16 +206,10 @@ void launch(const Kernel& kernel, const Launch& how, std::span<void* const> argu
 
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes) {
   int blocks = 0;
-  check_cuda(
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel.handle, threads, shared_bytes),
-      fmt::format("tell how many blocks of {} fit", kernel.name));
+  check_cuda(cuda().cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel.handle, threads,
+                                                                  shared_bytes),
+             fmt::format("tell how many blocks of {} fit", kernel.name));
   return blocks;
-}
-
-void check_cuda(cudaError_t status, std::string_view action) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // reported here, and not once more by whoever looks next
-  throw Error(fmt::format("cannot {}: {}", action, cudaGetErrorString(status)));
 }
 
 }  // namespace pararnn::jit

@@ -8,13 +8,12 @@
 // PARARNN_DUMP_SOURCE names a folder that gets the text of each program and how it was compiled.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <array>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "jit/cuda_runtime.hpp"
 #include "jit/nvrtc.hpp"
 #include "jit/source.hpp"
 
@@ -69,8 +68,5 @@ void launch(const Kernel& kernel, const Launch& how, const Arguments&... argumen
 /// How many blocks of so many threads a multiprocessor holds at once: a cooperative grid has at
 /// most this times the number of multiprocessors.
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes = 0);
-
-/// Throws Error "cannot <action>: <reason>" unless `status` is success.
-void check_cuda(cudaError_t status, std::string_view action);
 
 }  // namespace pararnn::jit

@@ -1,6 +1,5 @@
 #include "jit/nvrtc.hpp"
 
-#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <nvrtc.h>
 
@@ -8,18 +7,10 @@
 #include <filesystem>
 
 #include "base/error.hpp"
+#include "jit/cuda_runtime.hpp"
 
 namespace pararnn::jit {
 namespace {
-
-// Where libcudart was loaded from: LibTorch's packages keep libnvrtc in the same folder.
-std::filesystem::path cuda_folder() {
-  Dl_info info{};
-  void* symbol = dlsym(RTLD_DEFAULT, "cudaGetDeviceCount");
-  return symbol && dladdr(symbol, &info) && info.dli_fname
-             ? std::filesystem::path(info.dli_fname).parent_path()
-             : std::filesystem::path();
-}
 
 // The functions of the library that are used here, under their own names.
 class Nvrtc {
@@ -28,6 +19,7 @@ class Nvrtc {
     constexpr const char* kName = "libnvrtc.so.13";
     void* library = dlopen(kName, RTLD_LAZY | RTLD_LOCAL);
     const std::string reason = library ? "" : dlerror();
+    // LibTorch's packages keep it beside the CUDA runtime.
     if (!library) library = dlopen((cuda_folder() / kName).c_str(), RTLD_LAZY | RTLD_LOCAL);
     require(library,
             "cannot load NVRTC, which compiles kernels for the GPU ({}): put the folder of {}, "

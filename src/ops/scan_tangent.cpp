@@ -6,7 +6,9 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "kernels/scan_arguments.hpp"
 #include "ops/scan_kernels.hpp"
+#include "ops/stable_tensor.hpp"
 
 namespace pararnn {
 namespace {
@@ -42,18 +44,19 @@ std::tuple<Tensor, Tensor> scan_tangent(const Tensor& u, const Tensor& w,
                                         const std::optional<Tensor>& h0, const Tensor& du,
                                         const Tensor& dw, const std::optional<Tensor>& dh0,
                                         const std::string& cell, const ScanOptions& options) {
-  const ScanSizes sizes = check_scan_arguments(u, w, h0, cell);
+  const CellDefinition& of = find_cell(cell);
+  kernels::check_scan_arguments(to_stable(u), to_stable(w), to_stable(h0), of);
   check_tangent("u", du, u);
   check_tangent("w", dw, w);
   if (h0 && dh0) check_tangent("h0", *dh0, *h0);
   require(h0 || !dh0, "scan: dh0 is the tangent of h0, which is not given");
-  const CellDefinition& tangent = find_tangent(find_cell(cell));
+  const CellDefinition& tangent = find_tangent(of);
   std::optional<Tensor> state;
   if (h0) state = torch::cat({dh0 ? dh0->to(h0->scalar_type()) : torch::zeros_like(*h0), *h0}, 1);
   const auto [dy, both] =
       scan(torch::cat({u, du.to(u.scalar_type())}, -2), torch::cat({w, dw.to(w.scalar_type())}, 0),
            state, tangent.key(), options);
-  return {dy, both.narrow(1, 0, sizes.state)};
+  return {dy, both.narrow(1, 0, of.state)};
 }
 
 std::tuple<Tensor, Tensor> scan_of_duals(const Tensor& u, const Tensor& w,

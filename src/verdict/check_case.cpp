@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
+#include "kernels/scan_arguments.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/cpu/problem.hpp"
 
@@ -174,7 +175,7 @@ CheckReport judge(const CheckCase& check, const CheckProblem& problem, const Che
   const Tensor y = wide(results.of[0]), checkpoints = wide(results.checkpoints);
   const auto data = [](const Tensor& t) { return t.const_data_ptr<double>(); };
   const bool twice = problem.w.scalar_type() == torch::kFloat64;
-  const double tolerance = tolerance_for(check.options.tolerance, problem.w.scalar_type());
+  const double tolerance = kernels::tolerance_for(check.options.tolerance, problem.w.scalar_type());
   const int64_t whole = std::max<int64_t>(shape.steps, 1);
   const Permitted permitted{forward.chunk > 0 ? forward.chunk : whole,
                             backward.chunk > 0 ? backward.chunk : whole, tolerance};

@@ -3,24 +3,20 @@
 #pragma once
 
 #include <cuda_runtime_api.h>
-#include <torch/types.h>
+#include <torch/headeronly/core/ScalarType.h>
 
 #include <span>
-#include <string>
 
+#include "cells/cell_definition.hpp"
 #include "pararnn/cuda/kernel_list.hpp"
-
-namespace pararnn {
-struct CellDefinition;
-}
 
 namespace pararnn::cuda {
 
 class ScanLauncher {
  public:
   /// Kernels for tensors of `type`, on a stream of the current device. Throws Error if there is no
-  /// device.
-  ScanLauncher(const std::string& cell, torch::ScalarType type, cudaStream_t stream);
+  /// device. The cell is one of the registry's, which stays.
+  ScanLauncher(const CellDefinition& cell, torch::headeronly::ScalarType type, cudaStream_t stream);
 
   int multiprocessors() const { return multiprocessors_; }
   /// Compiles and loads those that are not there yet, side by side.
@@ -35,7 +31,7 @@ class ScanLauncher {
   void launch_any(const Kernel& kernel, const Problem& problem) const;
 
   const CellDefinition& cell_;
-  torch::ScalarType type_;
+  torch::headeronly::ScalarType type_;
   cudaStream_t stream_;
   int device_ = 0, multiprocessors_ = 0;
 };

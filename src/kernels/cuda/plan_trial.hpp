@@ -3,12 +3,12 @@
 // waits for the device, and inside a CUDA graph nothing is timed.
 #pragma once
 
-#include <c10/cuda/CUDAStream.h>
-#include <torch/types.h>
+#include <cuda_runtime_api.h>
+#include <torch/headeronly/core/ScalarType.h>
 
 #include <memory>
-#include <string>
 
+#include "cells/cell_definition.hpp"
 #include "pararnn/cuda/problem.hpp"
 #include "pararnn/plan.hpp"
 
@@ -22,8 +22,8 @@ namespace pararnn {
 struct Place {
   int device;
   bool backward;
-  std::string cell;
-  torch::ScalarType type;
+  const CellDefinition* cell;  // the registry's
+  torch::headeronly::ScalarType type;
   int64_t batch, steps, channels;
   const void* w;  // as the caller gave it
 
@@ -33,10 +33,9 @@ struct Place {
 class PlanTrial {
  public:
   /// Chooses the plan, and begins to time it on `stream`, a stream of the current device. A request
-  /// that is not for the way "auto" is the planner's alone, and so are all under
-  /// torch.use_deterministic_algorithms, as plans differ in the last digits. What is learned of a
-  /// place is forgotten once some hundreds of others were called since.
-  PlanTrial(const Place& place, const PlanRequest& request, c10::cuda::CUDAStream stream);
+  /// that is not for the way "auto" is the planner's alone. What is learned of a place is forgotten
+  /// once some hundreds of others were called since.
+  PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream);
   ~PlanTrial();
   PlanTrial(const PlanTrial&) = delete;
   PlanTrial& operator=(const PlanTrial&) = delete;
@@ -50,7 +49,7 @@ class PlanTrial {
 
  private:
   Plan plan_;
-  c10::cuda::CUDAStream stream_;
+  cudaStream_t stream_;
   std::shared_ptr<Entry> timed_;  // which may be forgotten meanwhile
 };
 

@@ -1,4 +1,4 @@
-#include "ops/cuda/plan_choice.hpp"
+#include "kernels/cuda/plan_choice.hpp"
 
 #include <algorithm>
 #include <limits>

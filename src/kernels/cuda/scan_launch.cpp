@@ -1,4 +1,4 @@
-#include "ops/cuda/scan_launch.hpp"
+#include "kernels/cuda/scan_launch.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -7,20 +7,21 @@
 #include <mutex>
 
 #include "base/error.hpp"
-#include "cells/cell_registry.hpp"
 #include "cells/cuda_kernels.hpp"
 #include "jit/kernel.hpp"
 
 namespace pararnn::cuda {
 namespace {
 
-std::string_view storage_name(torch::ScalarType type) {
+using torch::headeronly::ScalarType;
+
+std::string_view storage_name(ScalarType type) {
   switch (type) {
-    case torch::kFloat16:
+    case ScalarType::Half:
       return "pararnn::cuda::Float16";
-    case torch::kBFloat16:
+    case ScalarType::BFloat16:
       return "pararnn::cuda::BFloat16";
-    case torch::kFloat32:
+    case ScalarType::Float:
       return "float";
     default:
       return "double";
@@ -34,10 +35,9 @@ struct Slot {
   int blocks_per_multiprocessor = 0;  // written before `kernel`
 };
 
-Slot& find_slot(int device, const Kernel& kernel, const CellDefinition& cell,
-                torch::ScalarType type) {
+Slot& find_slot(int device, const Kernel& kernel, const CellDefinition& cell, ScalarType type) {
   // Never destroyed: other threads may launch until the process ends.
-  using Key = std::tuple<int, Kernel, const CellDefinition*, torch::ScalarType>;
+  using Key = std::tuple<int, Kernel, const CellDefinition*, ScalarType>;
   static auto& slots = *new std::map<Key, Slot>;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
@@ -45,7 +45,7 @@ Slot& find_slot(int device, const Kernel& kernel, const CellDefinition& cell,
 }
 
 /// Compiles and loads the kernel for the current device, unless that was done.
-void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, torch::ScalarType type) {
+void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, ScalarType type) {
   if (slot.kernel) return;
   const std::lock_guard lock(slot.mutex);
   if (slot.kernel) return;
@@ -56,12 +56,12 @@ void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, torch::S
 
 }  // namespace
 
-ScanLauncher::ScanLauncher(const std::string& cell, torch::ScalarType type, cudaStream_t stream)
-    : cell_(find_cell(cell)), type_(type), stream_(stream) {
-  jit::check_cuda(cudaGetDevice(&device_), "tell the current device");
-  jit::check_cuda(
-      cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_),
-      "count the multiprocessors");
+ScanLauncher::ScanLauncher(const CellDefinition& cell, ScalarType type, cudaStream_t stream)
+    : cell_(cell), type_(type), stream_(stream) {
+  jit::check_cuda(jit::cuda().cudaGetDevice(&device_), "tell the current device");
+  jit::check_cuda(jit::cuda().cudaDeviceGetAttribute(&multiprocessors_,
+                                                     cudaDevAttrMultiProcessorCount, device_),
+                  "count the multiprocessors");
 }
 
 void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
@@ -70,7 +70,7 @@ void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
     Slot& slot = find_slot(device_, kernel, cell_, type_);
     if (slot.kernel) continue;
     compiling.push_back(std::async(std::launch::async, [this, &slot, kernel] {
-      jit::check_cuda(cudaSetDevice(device_), "use a GPU");
+      jit::check_cuda(jit::cuda().cudaSetDevice(device_), "use a GPU");
       load(slot, kernel, cell_, type_);
     }));
   }
@@ -111,9 +111,10 @@ void ScanLauncher::launch(const Kernel& kernel, const BackwardProblem& problem) 
 Counters ScanLauncher::read(const Counters* counters) const {
   Counters result;
   const char* action = "read the statistics of a scan";
-  jit::check_cuda(
-      cudaMemcpyAsync(&result, counters, sizeof result, cudaMemcpyDeviceToHost, stream_), action);
-  jit::check_cuda(cudaStreamSynchronize(stream_), action);
+  jit::check_cuda(jit::cuda().cudaMemcpyAsync(&result, counters, sizeof result,
+                                              cudaMemcpyDeviceToHost, stream_),
+                  action);
+  jit::check_cuda(jit::cuda().cudaStreamSynchronize(stream_), action);
   return result;
 }
 

@@ -3,16 +3,16 @@
 // larger tensor begins anywhere.
 #pragma once
 
-#include <torch/types.h>
+#include "kernels/torch_stable.hpp"
 
-namespace pararnn {
+namespace pararnn::kernels {
 
 /// Whether any two neighbouring channels (2i, 2i+1 of the last dimension) are aligned as one
 /// access.
-bool comes_in_pairs(const torch::Tensor& t);
+PARARNN_EXPORT bool comes_in_pairs(const Tensor& t);
 
 /// The tensor itself if it is aligned for accesses of `width` channels, or a contiguous copy that
 /// is. For small tensors; its last dimension is a multiple of `width`.
-torch::Tensor aligned_for(int width, const torch::Tensor& t);
+PARARNN_EXPORT Tensor aligned_for(int width, const Tensor& t);
 
-}  // namespace pararnn
+}  // namespace pararnn::kernels

@@ -1,8 +1,8 @@
-#include "ops/cuda/channel_pairs.hpp"
+#include "kernels/cuda/channel_pairs.hpp"
 
-namespace pararnn {
+namespace pararnn::kernels {
 
-bool comes_in_pairs(const torch::Tensor& t) {
+bool comes_in_pairs(const Tensor& t) {
   const auto address = reinterpret_cast<uintptr_t>(t.const_data_ptr());
   if (t.size(-1) % 2 != 0 || address % (2 * t.element_size()) != 0) return false;
   if (t.size(-1) > 0 && t.stride(-1) != 1) return false;
@@ -12,9 +12,10 @@ bool comes_in_pairs(const torch::Tensor& t) {
   return true;
 }
 
-torch::Tensor aligned_for(int width, const torch::Tensor& t) {
+Tensor aligned_for(int width, const Tensor& t) {
   if (width == 1 || comes_in_pairs(t)) return t;
-  return t.clone(torch::MemoryFormat::Contiguous);
+  using torch::headeronly::MemoryFormat;
+  return call<1>("aten::clone", t, std::optional(MemoryFormat::Contiguous))[0];
 }
 
-}  // namespace pararnn
+}  // namespace pararnn::kernels

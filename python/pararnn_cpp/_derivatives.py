@@ -1,0 +1,270 @@
+"""The derivatives of a scan, of both modes and any order.
+
+Backward, the library has an operator. Forward, the tangent of a cell is a cell, whose scan is the
+tangent of the cell's scan: y' and hT' along u', w', h0'. Second derivatives follow from these two.
+With L = <dy, y> + <dhT, hT>, whose gradients du, dw, dh0 the backward operator gives, and a
+direction v in the space of u, w, h0:
+
+    d/dv (du, dw, dh0) = gradients of <dy, y'> + <dhT, hT'>: a backward scan of the tangent cell
+    d/d(dy, dhT) of <v, (du, dw, dh0)> = y', hT' along v: a scan of the tangent cell
+
+(Griewank and Walther, "Evaluating Derivatives", chapter 5.) All of them are scans, which run in
+parallel and are differentiable in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _operators as operators
+from ._library import operators as library
+
+Gradients = tuple[Tensor | None, ...]
+#: options of a scan, in their order: cell, plan, chunk, burn_in, tolerance
+_OPTIONS = 5
+
+
+def _or_zeros(tangent: Tensor | None, of: Tensor) -> Tensor:
+    return torch.zeros_like(of) if tangent is None else tangent.to(of.dtype)
+
+
+def _start(u: Tensor, w: Tensor, h0: Tensor | None, cell: str) -> Tensor:
+    """h0 itself, or the zeros that it stands for."""
+    if h0 is not None:
+        return h0
+    state = operators.describe(cell)["state"]
+    return u.new_zeros(u.shape[0], state, w.shape[1], dtype=operators.arithmetic_of(u))
+
+
+class _TangentScan:
+    """The scan of the tangent cell along (du, dw, dh0) from (u, w, h0)."""
+
+    def __init__(
+        self,
+        u: Tensor,
+        w: Tensor,
+        h0: Tensor | None,
+        du: Tensor | None,
+        dw: Tensor | None,
+        dh0: Tensor | None,
+        options: tuple[Any, ...],
+    ) -> None:
+        cell, *others = options
+        start = _start(u, w, h0, cell)
+        self.options = (str(library._tangent_key(cell)), *others)
+        self.inputs, self.params, self.state = u.shape[-2], w.shape[0], start.shape[1]
+        self.arguments = (
+            torch.cat([u, _or_zeros(du, u)], -2),
+            torch.cat([w, _or_zeros(dw, w)], 0),
+            torch.cat([_or_zeros(dh0, start), start], 1),
+        )
+        self.y, hT, self.checkpoints, self.remembers = TransformedScan.apply(  # type: ignore[no-untyped-call]
+            *self.arguments, *self.options
+        )
+        self.hT = hT[:, : self.state]
+
+    def gradients(self, dy: Tensor, dhT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of <dy, y'> + <dhT, hT'> in u, w and h0."""
+        du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
+            *self.arguments,
+            self.checkpoints,
+            self.remembers,
+            dy,
+            torch.cat([dhT, torch.zeros_like(dhT)], 1),
+            *self.options,
+        )
+        return du.narrow(-2, 0, self.inputs), dw[: self.params], dh0[:, self.state :]
+
+
+class ScanGradients(torch.autograd.Function):
+    """du, dw and dh0 of a scan, in the dtypes of u, w and h0, as a function that has derivatives:
+    u, w, h0, checkpoints, remembers, dy, dhT, *options -> du, dw, dh0."""
+
+    @staticmethod
+    def forward(
+        u: Tensor,
+        w: Tensor,
+        h0: Tensor | None,
+        checkpoints: Tensor,
+        remembers: Tensor,
+        dy: Tensor,
+        dhT: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _gradients(u, w, h0, checkpoints, remembers, dy, dhT, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        tensors, ctx.options = inputs[:7], inputs[7:]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gu: Tensor, gw: Tensor, gh0: Tensor) -> Gradients:
+        u, w, h0, _, _, dy, dhT = ctx.saved_tensors
+        along = _TangentScan(u, w, h0, gu, gw, None if h0 is None else gh0, ctx.options)
+        du, dw, dh0 = along.gradients(dy, dhT)
+        of_h0 = None if h0 is None else dh0
+        return du, dw, of_h0, None, None, along.y, along.hT, *[None] * _OPTIONS
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        du: Tensor | None,
+        dw: Tensor | None,
+        dh0: Tensor | None,
+        _checkpoints: None,
+        _remembers: None,
+        ddy: Tensor | None,
+        ddhT: Tensor | None,
+        *_: None,
+    ) -> Gradients:
+        u, w, h0, checkpoints, remembers, dy, dhT = ctx.saved_tensors
+        along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options).gradients(dy, dhT)
+        # Linear in dy and dhT.
+        of_dy = ScanGradients.apply(  # type: ignore[no-untyped-call]
+            u, w, h0, checkpoints, remembers, _or_zeros(ddy, dy), _or_zeros(ddhT, dhT), *ctx.options
+        )
+        return tuple(a + b for a, b in zip(along, of_dy, strict=True))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        n, heads = info.batch_size, _is_in_heads(inputs[0], in_dims[0])
+        u, w, h0, checkpoints, remembers, dy, dhT = inputs[:7]
+        at_u, at_w, at_h0, at_checkpoints, _, at_dy, at_dhT = in_dims[:7]
+        du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
+            _fold_inputs(u, at_u, n),
+            _fold(w, at_w, n),
+            None if h0 is None else _fold(h0, at_h0, n),
+            _fold(checkpoints, at_checkpoints, n),
+            remembers,
+            _fold(dy, at_dy, n),
+            _fold(dhT, at_dhT, n),
+            *inputs[7:],
+        )
+        return (_unfold_inputs(du, n, heads), _unfold(dw, n), _unfold(dh0, n)), (0, 0, 0)
+
+
+class TransformedScan(torch.autograd.Function):
+    """A scan as torch.func's transforms and forward mode take it:
+    u, w, h0, *options -> y, hT, checkpoints, remembers."""
+
+    @staticmethod
+    def forward(
+        u: Tensor, w: Tensor, h0: Tensor | None, *options: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        interval = operators.checkpoint_interval(u)
+        y, hT, checkpoints, remembers = operators.scan_forward(u, w, h0, *options, interval)
+        return y, hT, checkpoints, remembers
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, _, checkpoints, remembers = output
+        ctx.mark_non_differentiable(checkpoints, remembers)
+        ctx.options = inputs[3:]
+        ctx.save_for_backward(*inputs[:3], checkpoints, remembers)
+        ctx.save_for_forward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dhT: Tensor, *_: Any) -> Gradients:
+        u, w, h0, checkpoints, remembers = ctx.saved_tensors
+        du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
+            u, w, h0, checkpoints, remembers, dy, dhT, *ctx.options
+        )
+        return du, dw, None if h0 is None else dh0, *[None] * _OPTIONS
+
+    @staticmethod
+    def jvp(
+        ctx: Any, du: Tensor | None, dw: Tensor | None, dh0: Tensor | None, *_: None
+    ) -> Gradients:
+        u, w, h0 = ctx.saved_tensors[:3]
+        along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options)
+        return along.y, along.hT, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], u: Any, w: Any, h0: Any, *options: Any
+    ) -> tuple[Any, Any]:
+        n = info.batch_size
+        y, hT, checkpoints, remembers = TransformedScan.apply(  # type: ignore[no-untyped-call]
+            _fold_inputs(u, in_dims[0], n),
+            _fold(w, in_dims[1], n),
+            None if h0 is None else _fold(h0, in_dims[2], n),
+            *options,
+        )
+        unfolded = _unfold(y, n), _unfold(hT, n), _unfold(checkpoints, n), remembers
+        return unfolded, (0, 0, 0, None)
+
+
+class Scan(torch.autograd.Function):
+    """A scan for backward alone, and for torch.compile: a third of the other's host time.
+    u, w, h0, *options -> y, hT."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, w: Tensor, h0: Tensor | None, *options: Any
+    ) -> tuple[Tensor, Tensor]:
+        interval = operators.checkpoint_interval(u)
+        y, hT, checkpoints, remembers = operators.scan_forward(u, w, h0, *options, interval)
+        ctx.save_for_backward(u, w, h0, checkpoints, remembers)
+        ctx.options = options
+        return y, hT
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dhT: Tensor) -> Gradients:
+        u, w, h0, checkpoints, remembers = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
+                u, w, h0, checkpoints, remembers, dy, dhT, *ctx.options
+            )
+        else:
+            du, dw, dh0 = _gradients(u, w, h0, checkpoints, remembers, dy, dhT, ctx.options)
+        return du, dw, None if h0 is None else dh0, None, None, None, None, None
+
+
+def _gradients(
+    u: Tensor,
+    w: Tensor,
+    h0: Tensor | None,
+    checkpoints: Tensor,
+    remembers: Tensor,
+    dy: Tensor,
+    dhT: Tensor,
+    options: tuple[Any, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    du, dw, dh0 = operators.scan_backward(u, w, checkpoints, remembers, dy, dhT, *options)
+    return du, dw.to(w.dtype), dh0 if h0 is None else dh0.to(h0.dtype)
+
+
+# vmap: n scans side by side are one scan of n times the channels, those of each in a head of its
+# own. So u is read where it is, and each has its own w and its own gradient of it.
+
+
+def _mapped_first(t: Tensor, at: int | None, n: int) -> Tensor:
+    return t.expand(n, *t.shape) if at is None else t.movedim(at, 0)
+
+
+def _is_in_heads(u: Tensor, at: int | None) -> bool:
+    return u.dim() - (at is not None) == 5
+
+
+def _fold_inputs(u: Tensor, at: int | None, n: int) -> Tensor:
+    """(B,T,U,D) -> (B,T,n,U,D); (B,T,H,U,D/H) -> (B,T,nH,U,D/H)."""
+    side_by_side = _mapped_first(u, at, n).movedim(0, 2)
+    return side_by_side.flatten(2, 3) if side_by_side.dim() == 6 else side_by_side
+
+
+def _unfold_inputs(u: Tensor, n: int, in_heads: bool) -> Tensor:
+    return (u.unflatten(2, (n, -1)) if in_heads else u).movedim(2, 0)
+
+
+def _fold(t: Tensor, at: int | None, n: int) -> Tensor:
+    """(...,D) -> (...,nD)."""
+    return _mapped_first(t, at, n).movedim(0, -2).flatten(-2)
+
+
+def _unfold(t: Tensor, n: int) -> Tensor:
+    return t.unflatten(-1, (n, -1)).movedim(-2, 0)

@@ -1,0 +1,101 @@
+"""The operators of the library: pure functions of tensors, without derivatives, whose shapes are
+told here to whoever compiles or exports a graph of them, for any number of steps.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ._library import operators
+
+#: u, w, h0, cell, plan, chunk, burn_in, tolerance -> y, hT
+scan = operators._scan.default
+#: and the checkpoint interval of the device -> y, hT, checkpoints, remembers
+scan_forward = operators._scan_forward.default
+#: u, w, checkpoints, remembers, dy, dhT, cell, plan, chunk, burn_in, tolerance -> du, dw, dh0
+scan_backward = operators._scan_backward.default
+#: u, w, h, cell -> y, h
+step = operators._step.default
+
+
+def describe(cell: str) -> dict[str, Any]:
+    """What a cell is, by its name, key or file. Raises RuntimeError if there is none."""
+    return cast(dict[str, Any], json.loads(operators._describe_cell(cell)))
+
+
+def checkpoint_interval(u: Tensor) -> int:
+    """Steps from one kept state to the next, on u's device."""
+    return _intervals.get(u.device.type, _intervals["cpu"])
+
+
+_intervals = {
+    device: int(operators._checkpoint_interval(torch.device(device))) for device in ("cpu", "cuda")
+}
+
+
+def arithmetic_of(u: Tensor) -> torch.dtype:
+    """The dtype that u is computed with, and that its states have."""
+    return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+@torch.library.register_fake("pararnn::_scan")  # type: ignore[untyped-decorator]
+def _(u: Tensor, w: Tensor, h0: Tensor | None, cell: str, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
+    return (
+        u.new_empty(batch, steps, channels),
+        u.new_empty(batch, describe(cell)["state"], channels, dtype=arithmetic_of(u)),
+    )
+
+
+@torch.library.register_fake("pararnn::_scan_forward")  # type: ignore[untyped-decorator]
+def _(
+    u: Tensor,
+    w: Tensor,
+    h0: Tensor | None,
+    cell: str,
+    plan: str,
+    chunk: int,
+    burn_in: int,
+    tolerance: float,
+    interval: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
+    state, dtype = describe(cell)["state"], arithmetic_of(u)
+    count = (steps + interval - 1) // interval if interval > 0 else 0
+    return (
+        u.new_empty(batch, steps, channels),
+        u.new_empty(batch, state, channels, dtype=dtype),
+        u.new_empty(batch, count, state, channels, dtype=dtype),
+        u.new_empty(1 if u.device.type == "cpu" else 0, dtype=torch.bool),
+    )
+
+
+@torch.library.register_fake("pararnn::_scan_backward")  # type: ignore[untyped-decorator]
+def _(
+    u: Tensor,
+    w: Tensor,
+    checkpoints: Tensor,
+    remembers: Tensor | None,
+    dy: Tensor,
+    dhT: Tensor,
+    *_: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    in_order = u if u.shape[-1] == 1 or u.stride(-1) == 1 else u.contiguous()
+    return (
+        torch.empty_like(in_order),
+        w.new_empty(w.shape, dtype=arithmetic_of(u)),
+        dhT.new_empty(dhT.shape, dtype=arithmetic_of(u)),
+    )
+
+
+@torch.library.register_fake("pararnn::_step")  # type: ignore[untyped-decorator]
+def _(u: Tensor, w: Tensor, h: Tensor, cell: str) -> tuple[Tensor, Tensor]:
+    batch, channels = u.shape[0], w.shape[1]
+    return (
+        u.new_empty(batch, channels),
+        u.new_empty(batch, describe(cell)["state"], channels, dtype=arithmetic_of(u)),
+    )

@@ -1,0 +1,181 @@
+#include "kernels/cuda/plan_trial.hpp"
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "base/lru_map.hpp"
+#include "jit/cuda_runtime.hpp"
+#include "kernels/cuda/plan_choice.hpp"
+
+namespace pararnn {
+
+namespace timing {
+
+using jit::check_cuda;
+
+/// A point of a stream. Given up also before the device has come to it.
+struct Event {
+  Event() { check_cuda(jit::cuda().cudaEventCreate(&handle), "make an event"); }
+  ~Event() { jit::cuda().cudaEventDestroy(handle); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(cudaStream_t stream) const {
+    check_cuda(jit::cuda().cudaEventRecord(handle, stream), "time a scan");
+  }
+  bool is_reached() const { return jit::cuda().cudaEventQuery(handle) == cudaSuccess; }
+
+  cudaEvent_t handle = nullptr;
+};
+
+/// What one call is timed with, on one device: events, and memory that the device writes.
+struct Timer {
+  Timer() {
+    void* memory = nullptr;
+    check_cuda(jit::cuda().cudaHostAlloc(&memory, sizeof(cuda::Counters), cudaHostAllocDefault),
+               "take memory for the counters of a scan");
+    counters = static_cast<cuda::Counters*>(memory);
+  }
+
+  cuda::Counters* counters = nullptr;  // never given back: that would wait for the device
+  Event begin, end, copied;
+};
+
+/// The timers that nobody holds, by their device. They are used again, and not before the device
+/// has written what it was still to write there.
+class IdleTimers {
+ public:
+  std::unique_ptr<Timer> take(int device) {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::unique_ptr<Timer>>& idle = timers_[device];
+    for (std::unique_ptr<Timer>& timer : idle) {
+      if (!timer->copied.is_reached()) continue;
+      std::swap(timer, idle.back());
+      std::unique_ptr<Timer> taken = std::move(idle.back());
+      idle.pop_back();
+      return taken;
+    }
+    return std::make_unique<Timer>();
+  }
+  void give_back(int device, std::unique_ptr<Timer> timer) {
+    const std::lock_guard lock(mutex_);
+    timers_[device].push_back(std::move(timer));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, std::vector<std::unique_ptr<Timer>>> timers_;
+};
+
+// Never destroyed: other threads may scan until the process ends.
+IdleTimers& idle_timers() {
+  static auto& timers = *new IdleTimers;
+  return timers;
+}
+
+}  // namespace timing
+
+struct PlanTrial::Entry {
+  Entry(int the_device, const PlanRequest& request)
+      : choice(request),
+        columns(request.batch * request.channels),
+        device(the_device),
+        timer(timing::idle_timers().take(device)) {}
+  ~Entry() { timing::idle_timers().give_back(device, std::move(timer)); }
+  Entry(const Entry&) = delete;
+  Entry& operator=(const Entry&) = delete;
+
+  /// Learns from the call that was timed, if the device is done with it.
+  void collect() {
+    if (!pending || !timer->copied.is_reached()) return;
+    float milliseconds = 0;
+    jit::check_cuda(
+        jit::cuda().cudaEventElapsedTime(&milliseconds, timer->begin.handle, timer->end.handle),
+        "read the time of a scan");
+    choice.record(milliseconds, double(timer->counters->columns_corrected) / double(columns));
+    pending = false;
+  }
+
+  PlanChoice choice;
+  int64_t columns;
+  int device;
+  std::unique_ptr<timing::Timer> timer;
+  bool running = false;  // between begin and end
+  bool pending = false;  // since then, until it is collected
+};
+
+namespace {
+
+using jit::check_cuda;
+
+/// A model has two for each layer and shape. A program that never calls twice alike shall not
+/// remember all of its calls.
+constexpr size_t kMostPlaces = 512;
+
+std::mutex mutex;
+
+std::shared_ptr<PlanTrial::Entry> find_entry(const Place& place, const PlanRequest& request) {
+  // Never destroyed: other threads may scan until the process ends.
+  static auto& entries = *new LruMap<Place, std::shared_ptr<PlanTrial::Entry>>(kMostPlaces);
+  return entries.find_or_make(
+      place, [&] { return std::make_shared<PlanTrial::Entry>(place.device, request); });
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(jit::cuda().cudaStreamIsCapturing(stream, &status),
+             "tell whether a stream is captured");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace
+
+PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream)
+    : plan_(make_plan(request)), stream_(stream) {
+  const bool learns = request.way == "auto" && request.chunk == 0 && request.burn_in < 0 &&
+                      plan_.way != Way::kSequential;
+  if (!learns) return;
+  const jit::RelaxedCapture relaxed;
+  const std::lock_guard lock(mutex);
+  const std::shared_ptr<Entry> entry = find_entry(place, request);
+  const bool capturing = is_capturing(stream);
+  if (!capturing) entry->collect();
+  const bool busy = entry->pending || entry->running;
+  if (capturing || busy || !entry->choice.wants_time()) {
+    plan_ = entry->choice.best();
+    return;
+  }
+  plan_ = entry->choice.next();
+  entry->timer->begin.record(stream);
+  entry->running = true;
+  timed_ = entry;
+}
+
+void PlanTrial::finish(const cuda::Counters* counters) {
+  if (!timed_) return;
+  const jit::RelaxedCapture relaxed;
+  const std::lock_guard lock(mutex);
+  const timing::Timer& timer = *timed_->timer;
+  timer.end.record(stream_);
+  if (counters) {
+    check_cuda(jit::cuda().cudaMemcpyAsync(timer.counters, counters, sizeof *counters,
+                                           cudaMemcpyDeviceToHost, stream_),
+               "copy what a scan has found");
+  } else {
+    std::memset(timer.counters, 0, sizeof *counters);
+  }
+  timer.copied.record(stream_);
+  timed_->running = false;
+  timed_->pending = true;
+  timed_.reset();
+}
+
+PlanTrial::~PlanTrial() {
+  if (!timed_) return;  // finished, or not timed
+  const std::lock_guard lock(mutex);
+  timed_->running = false;
+}
+
+}  // namespace pararnn

@@ -1,0 +1,162 @@
+// scan on CUDA tensors: plans the pass, allocates the boundary arrays, and launches the engine's
+// kernels on the current stream. Nothing here waits for the device, so it can be captured in a
+// graph once its kernels are loaded.
+#include "kernels/cuda/channel_pairs.hpp"
+#include "kernels/cuda/plan_trial.hpp"
+#include "kernels/cuda/scan_launch.hpp"
+#include "kernels/scan.hpp"
+#include "kernels/scan_statistics.hpp"
+#include "pararnn/cuda/scan_backward.hpp"
+#include "pararnn/cuda/scan_forward.hpp"
+
+namespace pararnn::kernels {
+namespace {
+
+using cuda::ScanLauncher;
+using torch::stable::accelerator::DeviceGuard;
+
+/// (B,T,N,D) or (B,T,H,N,D/H), or (B,T,D) for N = 1; without T where `axes` is 1. One head is as
+/// wide as its stride.
+cuda::TensorView view_of(const Tensor& t, int axes = 2) {
+  const Strides s = strides_of(t, axes);
+  return {t.data_ptr(), s.batch, s.step, s.component, t.dim() == axes + 3 ? s.head : s.head_width,
+          s.head_width};
+}
+
+/// How the time of a step grows with the blocks on a multiprocessor, measured on an H100: below
+/// about three it is that of its dependent operations.
+struct StepTime {
+  double base, slope;
+};
+constexpr StepTime kForwardStep{0, 0.35}, kBackwardStep{0.67, 0.165};
+
+PlanRequest request_for(const ScanSizes& sizes, int width, int multiprocessors, StepTime step,
+                        const ScanOptions& options) {
+  return {.batch = sizes.batch,
+          .steps = sizes.steps,
+          .channels = sizes.channels,
+          .lanes = cuda::kThreadsPerBlock * width,
+          .threads = multiprocessors,
+          .way = options.plan,
+          .chunk = options.chunk,
+          .burn_in = options.burn_in,
+          .step_base = step.base,
+          .step_slope = step.slope};
+}
+
+PlanRequest forward_request(const ScanSizes& sizes, int pair, int multiprocessors,
+                            const ScanOptions& options) {
+  return request_for(sizes, pair, multiprocessors, kForwardStep, options);
+}
+
+PlanRequest backward_request(const ScanSizes& sizes, int multiprocessors,
+                             const ScanOptions& options) {
+  return request_for(sizes, 1, multiprocessors, kBackwardStep, options);
+}
+
+cuda::Chunking chunking_of(const ScanSizes& sizes, const Plan& plan) {
+  return {sizes.batch, sizes.steps, sizes.channels, plan.chunk, plan.chunks, plan.burn_in};
+}
+
+/// The arrays of a pass, in one piece of device memory that the problem is given.
+template <class Problem>
+Tensor workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) {
+  const cuda::CellSizes cell{sizes.state, sizes.params, cuda::Int(w.element_size())};
+  const Tensor memory = make_tensor("a workspace", {cuda::place_workspace(problem, cell, nullptr)},
+                                    ScalarType::Byte, w);
+  cuda::place_workspace(problem, cell, memory.data_ptr());
+  return memory;
+}
+
+/// Reads the statistics of a pass when they are asked for; keeps its workspace until then.
+template <class Problem>
+ReadStatistics statistics_of(const Problem& problem, const Plan& plan, const Tensor& workspace,
+                             const ScanLauncher& launcher) {
+  return [problem, plan, workspace, launcher] {
+    const DeviceGuard on_its_device(workspace.get_device_index());
+    return public_statistics(cuda::read_statistics(launcher, problem, plan));
+  };
+}
+
+}  // namespace
+
+ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
+                                 const std::optional<Tensor>& h0_in, const CellDefinition& cell,
+                                 const ScanOptions& options, const ForwardRequest& request) {
+  check_plan_options(options.plan, options.chunk, options.burn_in);
+  const int device = u_in.get_device_index();
+  const DeviceGuard guard(device);
+  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints] =
+      forward_tensors(u_in, w_in, h0_in, cell, request);
+  const double tolerance = tolerance_for(options.tolerance, arithmetic);
+  if (y.numel() == 0) return {y, hT, checkpoints};
+
+  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
+  const auto type = u.scalar_type();
+  const ScanLauncher launcher(cell, type, stream);
+  // What is made here lies in pairs where u does; w and h0 may begin anywhere.
+  const int pair = cuda::pair_of(view_of(u, request.axes), static_cast<int>(u.element_size()));
+  w = aligned_for(pair, w);
+  if (h0) h0 = aligned_for(pair, *h0);
+  PlanTrial trial(
+      {device, false, &cell, type, sizes.batch, sizes.steps, sizes.channels, w_in.const_data_ptr()},
+      forward_request(sizes, pair, launcher.multiprocessors(), options), stream);
+  const Plan plan = trial.plan();
+  const bool keeps = request.checkpoint_interval.value_or(0) > 0;
+  cuda::ForwardProblem problem{.size = chunking_of(sizes, plan),
+                               .u = view_of(u, request.axes),
+                               .y = view_of(y, request.axes),
+                               .w = w.const_data_ptr(),
+                               .h0 = h0 ? h0->const_data_ptr() : nullptr,
+                               .hT = hT.data_ptr(),
+                               .checkpoints = keeps ? checkpoints->data_ptr() : nullptr,
+                               .tolerance = tolerance};
+  const Tensor workspace = workspace_for(problem, sizes, w);
+  std::vector<cuda::Kernel> later;
+  if (keeps) {
+    later = cuda::backward_kernels(
+        make_plan(backward_request(sizes, launcher.multiprocessors(), options)).way);
+  }
+  cuda::scan_forward(launcher, problem, plan.way, pair, later);
+  trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
+  record_forward_statistics(statistics_of(problem, plan, workspace, launcher));
+  return {y, hT, checkpoints};
+}
+
+BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
+                                   const Tensor& checkpoints_in, const Tensor& dy_in,
+                                   const Tensor& dhT_in, const CellDefinition& cell,
+                                   const ScanOptions& options) {
+  check_plan_options(options.plan, options.chunk, options.burn_in);
+  const int device = u_in.get_device_index();
+  const DeviceGuard guard(device);
+  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0] =
+      backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell);
+  const double tolerance = tolerance_for(options.tolerance, arithmetic);
+  if (dy.numel() == 0) return {du, dw, dh0};
+
+  const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
+  const auto type = u.scalar_type();
+  const ScanLauncher launcher(cell, type, stream);
+  PlanTrial trial(
+      {device, true, &cell, type, sizes.batch, sizes.steps, sizes.channels, w_in.const_data_ptr()},
+      backward_request(sizes, launcher.multiprocessors(), options), stream);
+  const Plan plan = trial.plan();
+  cuda::BackwardProblem problem{.size = chunking_of(sizes, plan),
+                                .u = view_of(u),
+                                .dy = view_of(dy),
+                                .du = view_of(du),
+                                .w = w.const_data_ptr(),
+                                .checkpoints = checkpoints.const_data_ptr(),
+                                .dhT = dhT.const_data_ptr(),
+                                .dh0 = dh0.data_ptr(),
+                                .dw = dw.data_ptr(),
+                                .tolerance = tolerance};
+  const Tensor workspace = workspace_for(problem, sizes, w);
+  cuda::scan_backward(launcher, problem, plan.way);
+  trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
+  record_backward_statistics(statistics_of(problem, plan, workspace, launcher));
+  return {du, dw, dh0};
+}
+
+}  // namespace pararnn::kernels

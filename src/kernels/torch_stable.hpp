@@ -1,0 +1,111 @@
+// LibTorch's stable interface, which is the same in every version since 2.11, and what the kernels
+// need beyond it: tensors that are allocated or refused in one sentence, functions of operators
+// that take text without a copy, calls through the dispatcher that keep the sentence of an error,
+// the current CUDA stream, and what automatic differentiation would do with a tensor.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/error.hpp"
+
+namespace pararnn::kernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Shape = std::initializer_list<int64_t>;
+
+/// For a struct that holds tensors, whose type is not visible outside of a library; and for a
+/// function that takes some and is called from other libraries.
+#define PARARNN_HOLDS_TENSORS [[gnu::visibility("hidden")]]
+#define PARARNN_EXPORT [[gnu::visibility("default")]]
+
+/// "(2,5,3)".
+std::string text_of(std::span<const int64_t> shape);
+std::string shape_of(const Tensor& t);
+/// "Float", "BFloat16".
+const char* type_of(const Tensor& t);
+/// "cpu", "cuda:1".
+std::string device_of(const Tensor& t);
+
+bool is_dense(const Tensor& t);
+bool is_meta(const Tensor& t);
+bool on_same_device(const Tensor& a, const Tensor& b);
+
+/// An uninitialised contiguous tensor on the device of `like`. Throws Error, which names it, if
+/// there is not enough memory.
+Tensor make_tensor(const char* name, std::span<const int64_t> shape, ScalarType type,
+                   const Tensor& like);
+inline Tensor make_tensor(const char* name, Shape shape, ScalarType type, const Tensor& like) {
+  return make_tensor(name, std::span(shape.begin(), shape.size()), type, like);
+}
+
+/// The tensor itself if it is contiguous and of that dtype, or a copy that is.
+Tensor contiguous(const Tensor& t, ScalarType type);
+
+/// An operator's argument of type str, owned and not copied. (A std::string of LibTorch 2.11's
+/// conversion is never freed.)
+class Text {
+ public:
+  explicit Text(StringHandle handle) : handle_(handle) {}
+  ~Text() { torch_delete_string(handle_); }
+  Text(const Text&) = delete;
+  Text& operator=(const Text&) = delete;
+
+  operator std::string_view() const;
+
+ private:
+  StringHandle handle_;
+};
+
+/// What was last thrown in this thread by an operator of this library: an error loses its sentence
+/// on its way through LibTorch's C functions.
+std::string& last_sentence();
+
+/// A function as LibTorch calls it. Its parameters are those of the schema: const Tensor&,
+/// std::optional<Tensor>, int64_t, double, bool, and StringHandle for str.
+template <auto function>
+void boxed(StableIValue* stack, uint64_t arguments, uint64_t results) {
+  try {
+    TORCH_BOX(function)(stack, arguments, results);
+  } catch (const std::exception& error) {
+    last_sentence() = error.what();
+    throw;
+  }
+}
+
+/// Calls an operator through the dispatcher. Its results are all tensors: results of different
+/// types would come in reverse order. Throws Error with the sentence of the operator's own.
+template <size_t Results, class... Arguments>
+std::array<Tensor, Results> call(const char* op, const Arguments&... arguments) {
+  std::array<StableIValue, std::max(Results, sizeof...(Arguments))> stack{
+      torch::stable::detail::from(arguments)...};
+  last_sentence().clear();
+  if (torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION) != TORCH_SUCCESS) {
+    throw Error(last_sentence().empty() ? fmt::format("{} failed", op) : last_sentence());
+  }
+  return [&]<size_t... I>(std::index_sequence<I...>) {
+    return std::array<Tensor, Results>{torch::stable::detail::to<Tensor>(stack[I])...};
+  }
+  (std::make_index_sequence<Results>());
+}
+
+/// Whether autograd would record an operation on `t` now.
+bool wants_gradient(const Tensor& t);
+/// Whether `t` carries a tangent of forward-mode differentiation.
+bool has_tangent(const Tensor& t);
+
+/// The stream that LibTorch uses on a GPU now, a cudaStream_t. Throws Error for a LibTorch without
+/// CUDA, which has no such function.
+void* current_cuda_stream(int device);
+
+}  // namespace pararnn::kernels

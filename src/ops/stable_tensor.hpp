@@ -1,0 +1,25 @@
+// LibTorch's tensors in C++ and those of its stable interface, which the kernels take: two handles
+// of the same thing.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/utils.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/types.h>
+
+#include <optional>
+
+namespace pararnn {
+
+inline torch::stable::Tensor to_stable(const torch::Tensor& t) {
+  return torch::stable::Tensor(torch::aot_inductor::new_tensor_handle(torch::Tensor(t)));
+}
+
+inline std::optional<torch::stable::Tensor> to_stable(const std::optional<torch::Tensor>& t) {
+  return t ? std::make_optional(to_stable(*t)) : std::nullopt;
+}
+
+inline torch::Tensor from_stable(const torch::stable::Tensor& t) {
+  return *torch::aot_inductor::tensor_handle_to_tensor_pointer(t.get());
+}
+
+}  // namespace pararnn
