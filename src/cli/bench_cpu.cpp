@@ -23,6 +23,7 @@
 #include "cli/bench_torch_loop.hpp"
 #include "cli/bench_validate.hpp"
 #include "cli/bench_vectorized_loop.hpp"
+#include "kernels/scan_arguments.hpp"
 #include "ops/scan_kernels.hpp"
 
 namespace pararnn::cli {
@@ -89,7 +90,7 @@ json measure(const CheckCase& c, const std::string& regime, double bandwidth,
   // What has to be moved at least: u in, y out; and back u, dy and checkpoints in, du out.
   const double checkpoints =
       columns * state * number *
-      double(checkpoint_count(c.steps, checkpoint_interval_on(p.u.device())));
+      double(kernels::checkpoint_count(c.steps, checkpoint_interval_on(p.u.device())));
   const double forward_bytes = steps * (inputs + 1) * element;
   const double both_bytes = forward_bytes + steps * (2 * inputs + 1) * element + 2 * checkpoints;
 

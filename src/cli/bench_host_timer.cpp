@@ -1,17 +1,17 @@
 #include "cli/bench_host_timer.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <vector>
 
 namespace pararnn::cli {
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 double median_milliseconds(const std::function<void()>& run, int fewest, double seconds) {
   using Clock = std::chrono::steady_clock;
-  const auto seconds_since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
   run();
   std::vector<double> times;
   const auto start = Clock::now();

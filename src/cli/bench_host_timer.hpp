@@ -1,9 +1,12 @@
 // Time that work takes on the host.
 #pragma once
 
+#include <chrono>
 #include <functional>
 
 namespace pararnn::cli {
+
+double seconds_since(std::chrono::steady_clock::time_point start);
 
 /// Median of the run time in milliseconds, after a warm-up: over at least `fewest` runs, and more
 /// for as long as `seconds` have not passed.
