@@ -16,11 +16,11 @@ from typing import Any
 
 from ._files import checksum, force_to_disk, map_file, read_json, write_json
 
-MANIFEST = "manifest.json"
+_MANIFEST = "manifest.json"
 CONFIG = "config.json"
-#: What a checkpoint holds of its run, beside the model.
-RUN_STATE = "state.json"
-OPTIMIZER = "optimizer.safetensors"
+# What a checkpoint holds of its run, beside the model.
+_RUN_STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
 _FORMAT = "pararnn checkpoint 1"
 # Names that begin so are being written or deleted, and mean nothing to anyone else.
 _ASIDE = ".aside-"
@@ -31,7 +31,7 @@ def find_checkpoint(path: str | Path) -> Path:
     folder = Path(path)
     if not folder.exists():
         raise RuntimeError(f"{folder} does not exist")
-    if (folder / MANIFEST).exists() or (folder / CONFIG).exists():
+    if (folder / _MANIFEST).exists() or (folder / CONFIG).exists():
         return folder
     checkpoints = _list_checkpoints(folder)
     if not checkpoints:
@@ -55,7 +55,7 @@ def _list_checkpoints(run: Path) -> list[Path]:
 def verify_checkpoint(checkpoint: Path, manifest_needed: bool = False) -> None:
     """Raises RuntimeError, with the damaged file and the checkpoint to use instead, unless every
     file is as it was written. A folder without a manifest has nothing to be compared with."""
-    if not manifest_needed and not (checkpoint / MANIFEST).exists():
+    if not manifest_needed and not (checkpoint / _MANIFEST).exists():
         return
     damage = _find_damage(checkpoint)
     if damage is None:
@@ -77,7 +77,7 @@ def verify_checkpoint(checkpoint: Path, manifest_needed: bool = False) -> None:
 
 
 def _find_damage(checkpoint: Path) -> str | None:
-    manifest_path = checkpoint / MANIFEST
+    manifest_path = checkpoint / _MANIFEST
     if not manifest_path.exists():
         return f"{manifest_path} is missing"
     damaged = f"{manifest_path} is damaged"
@@ -122,7 +122,7 @@ def write_checkpoint(
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise RuntimeError(f"{folder} is no folder: save in another place")
     present = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    for name in sorted(present - {*replaceable, MANIFEST}):
+    for name in sorted(present - {*replaceable, _MANIFEST}):
         raise RuntimeError(
             f"{folder} holds {name}, which would be lost: save in a folder of its own"
         )
@@ -148,6 +148,25 @@ def write_checkpoint(
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def write_continued_run(run: Path, checkpoint: Path, write_files: Callable[[Path], None]) -> None:
+    """Makes a new run of one checkpoint: what `write_files` writes, with the options, step and
+    optimizer of the run that `checkpoint` is of. Raises ValueError if there is something already,
+    and RuntimeError as `write_checkpoint`."""
+    if run.exists():
+        raise ValueError(f"{run} exists already, and a run takes a new folder: name another")
+    state = checkpoint / _RUN_STATE
+    step = read_json(state).get("step")
+    if type(step) is not int:
+        raise RuntimeError(f"{state} makes no state of a run: it lacks the step")
+
+    def write_all(folder: Path) -> None:
+        write_files(folder)
+        for name in (_RUN_STATE, _OPTIMIZER):
+            shutil.copyfile(checkpoint / name, folder / name)
+
+    write_checkpoint(run / f"step-{step:08}", write_all)
+
+
 def _write_manifest(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
@@ -155,6 +174,6 @@ def _write_manifest(folder: Path) -> None:
         files[path.name] = {"bytes": len(contents), "checksum": checksum(contents)}
         force_to_disk(path)
     manifest = {"format": _FORMAT, "files": files, "checksum": _checksum_of_list(files)}
-    write_json(folder / MANIFEST, manifest)
-    force_to_disk(folder / MANIFEST)
+    write_json(folder / _MANIFEST, manifest)
+    force_to_disk(folder / _MANIFEST)
     force_to_disk(folder)

@@ -11,9 +11,7 @@ decoding; both give the same logits. Names and shapes of its parameters are thos
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -22,19 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, Module, Parameter, RMSNorm, functional, init
 
-from . import _checkpoint
-from ._cells import Cell, as_cell
-from ._files import read_json, write_file, write_json
-from ._library import operators
-from ._safetensors import load_safetensors, save_safetensors
+from ._cells import as_cell
+from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
+from ._model_config import ModelConfig
+from ._model_files import MODEL_FILES, read_config, read_weights, write_model
 from ._scan import scan
-from ._tokenizers import (
-    ByteTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-)
+from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
     "ByteTokenizer",
@@ -50,64 +41,8 @@ __all__ = [
 #: taps (B,K-1,d), and the state of its cell (B,S,d).
 State: TypeAlias = list[tuple[Tensor, Tensor]]
 
-_WEIGHTS = "model.safetensors"
-_CELL = "cell.hpp"
-_MODEL_FILES = (_checkpoint.CONFIG, _WEIGHTS, _CELL, "tokenizer.json", "tokenizer.model")
-
 #: The longest memory given to a channel at first, in steps.
 _LONGEST_MEMORY = 128.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """What defines a language model: its sizes and the choice of its parts.
-
-    Raises ValueError, which names the value that makes no model, and RuntimeError if there is no
-    such cell.
-    """
-
-    vocabulary: int = 257  #: V, tokens
-    width: int = 256  #: d, channels of the residual stream
-    layers: int = 3  #: blocks, each a mixer and an MLP
-    mixer: str = "rnn"  #: the sequence mixer of every block: "rnn" is the one there is
-    cell: str | Cell = "gru"  #: the cell of an rnn mixer: a name, a file or a `Cell`
-    heads: int = 1  #: blocks of the cell's block-diagonal input projection; 1: dense
-    conv_width: int = 4  #: taps of the causal depthwise convolution
-    mlp_width: int = 0  #: hidden channels of the MLP; 0: 8d/3 rounded up to a multiple of 32
-    tie_embedding: bool = True  #: output logits through the transposed embedding
-    weight_bound: float = 0.0  #: bound on the size of the recurrent weights; 0: none
-    norm_epsilon: float = 1e-5  #: added to the mean square in every RMSNorm
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("vocabulary", 1),
-            ("width", 1),
-            ("layers", 0),
-            ("heads", 1),
-            ("conv_width", 1),
-            ("mlp_width", 0),
-        ):
-            size = getattr(self, name)
-            if type(size) is not int or not least <= size < 2**31:
-                raise ValueError(
-                    f"{name} must be a whole number from {least} to 2^31 - 1, not {size}"
-                )
-        if self.width % self.heads != 0:
-            raise ValueError(f"heads must divide width: {self.heads} does not divide {self.width}")
-        if not 0 <= self.weight_bound < math.inf:
-            raise ValueError(
-                f"weight_bound must be 0 (none) or a positive number, not {self.weight_bound}"
-            )
-        if not 0 < self.norm_epsilon < math.inf:
-            raise ValueError(f"norm_epsilon must be a positive number, not {self.norm_epsilon}")
-        if self.mixer != "rnn":
-            raise ValueError(f"unknown mixer {self.mixer!r}: there is rnn")
-        object.__setattr__(self, "cell", as_cell(self.cell))
-
-    @property
-    def hidden_width(self) -> int:
-        """mlp_width with its default worked out."""
-        return self.mlp_width or (8 * self.width // 3 + 31) // 32 * 32
 
 
 def _linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
@@ -434,18 +369,16 @@ class LanguageModel(Module):
                 version, and what is wrong in it; or the cell that is not to be trusted.
             ImportError: if the tokenizer needs the package sentencepiece.
         """
-        folder = _checkpoint.find_checkpoint(path)
-        _checkpoint.verify_checkpoint(folder)
-        config = _read_config(folder, trust_cell)
+        folder = find_checkpoint(path)
+        verify_checkpoint(folder)
+        config = read_config(folder, trust_cell)
         tokenizer = load_tokenizer(folder)
         with torch.device("meta"):
             try:
                 model = cls(config, tokenizer)
             except ValueError as error:
                 raise RuntimeError(f"{folder}: {error}") from error
-        weights = folder / _WEIGHTS
-        tensors = load_safetensors(weights)
-        _check_tensors(tensors, model.state_dict(), weights)
+        tensors = read_weights(folder, model.state_dict())
         converted = {name: tensor.float() for name, tensor in tensors.items()}
         model.load_state_dict(converted, assign=True)
         return model
@@ -468,27 +401,19 @@ class LanguageModel(Module):
         """
         if self.tokenizer is None:
             raise ValueError("a model without a tokenizer is not written: give it one")
-        if run is None:
-            _checkpoint.write_checkpoint(Path(path), self._write_files, _MODEL_FILES)
-            return
-        checkpoint = _checkpoint.find_checkpoint(run)
-        _checkpoint.verify_checkpoint(checkpoint, manifest_needed=True)
-        if _read_config(checkpoint, trust_cell=False) != self.config:
-            raise ValueError(f"the model in {checkpoint} has another config than this one")
-        if Path(path).exists():
-            raise ValueError(f"{path} exists already, and a run takes a new folder: name another")
-
-        state = checkpoint / _checkpoint.RUN_STATE
-        step = read_json(state).get("step")
-        if type(step) is not int:
-            raise RuntimeError(f"{state} makes no state of a run: it lacks the step")
+        tokenizer = self.tokenizer
 
         def write_files(folder: Path) -> None:
-            self._write_files(folder)
-            for name in (_checkpoint.RUN_STATE, _checkpoint.OPTIMIZER):
-                shutil.copyfile(checkpoint / name, folder / name)
+            write_model(folder, self.config, tokenizer, self.state_dict())
 
-        _checkpoint.write_checkpoint(Path(path) / f"step-{step:08}", write_files)
+        if run is None:
+            write_checkpoint(Path(path), write_files, MODEL_FILES)
+            return
+        checkpoint = find_checkpoint(run)
+        verify_checkpoint(checkpoint, manifest_needed=True)
+        if read_config(checkpoint, trust_cell=False) != self.config:
+            raise ValueError(f"the model in {checkpoint} has another config than this one")
+        write_continued_run(Path(path), checkpoint, write_files)
 
     def _read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """tokens (B,T) -> what the logits are made of (B,T,d), and the state after them."""
@@ -524,14 +449,6 @@ class LanguageModel(Module):
                 f"less one, but range from {least} to {largest}"
             )
 
-    def _write_files(self, folder: Path) -> None:
-        assert self.tokenizer is not None
-        cell = as_cell(self.config.cell)
-        write_json(folder / _checkpoint.CONFIG, _config_values(self.config) | {"cell": cell.name})
-        write_file(folder / _CELL, [cell.source])
-        save_tokenizer(folder, self.tokenizer)
-        save_safetensors(folder / _WEIGHTS, self.state_dict())
-
 
 def _draw(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
     """A token by its logit (V)."""
@@ -546,53 +463,3 @@ def _draw(logits: Tensor, temperature: float, top_p: float, generator: torch.Gen
     likelier = probabilities.cumsum(0) - probabilities
     kept = probabilities[likelier < top_p]
     return int(order[torch.multinomial(kept, 1, generator=generator)])
-
-
-def _config_values(config: ModelConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-
-
-def _read_config(folder: Path, trust_cell: bool) -> ModelConfig:
-    """The config of the model in a folder, with the cell that it carries."""
-    path = folder / _checkpoint.CONFIG
-    if not path.is_file():
-        raise RuntimeError(f"there is no model in {folder}: it lacks {path.name}")
-    values = read_json(path)
-    known = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
-    for key in values:
-        if key not in known:
-            raise RuntimeError(f"{path} has the unknown key '{key}'")
-    for key, kind in known.items():
-        if key not in values:
-            raise RuntimeError(f"{path} lacks the key '{key}'")
-        if type(values[key]) is not kind and (kind, type(values[key])) != (float, int):
-            raise RuntimeError(f"'{key}' in {path} must be a {kind.__name__}, not {values[key]!r}")
-    name, source = values["cell"], folder / _CELL
-    if "/" in name or "." in name:  # a file would be compiled, whoever wrote it
-        raise RuntimeError(f"'cell' in {path} must be a name, not the file '{name}'")
-    if source.exists():
-        values["cell"] = Cell.named(operators._stored_cell_key(str(source), name, trust_cell))
-    try:
-        return ModelConfig(**values)
-    except ValueError as error:
-        raise RuntimeError(f"{path}: {error}") from error
-
-
-def _check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    """Raises RuntimeError unless a file holds just the tensors of a model."""
-    for name in found:
-        if name not in expected:
-            raise RuntimeError(f"{path} holds the tensor '{name}', which the model does not have")
-    for name, parameter in expected.items():
-        if name not in found:
-            raise RuntimeError(f"{path} lacks the tensor '{name}' of the model")
-        tensor = found[name]
-        if tensor.shape != parameter.shape:
-            raise RuntimeError(
-                f"{path}: tensor '{name}' is of shape {tuple(tensor.shape)}, the model's of "
-                f"{tuple(parameter.shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise RuntimeError(
-                f"{path}: tensor '{name}' must be of a floating-point dtype, not {tensor.dtype}"
-            )
