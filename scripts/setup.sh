@@ -10,6 +10,8 @@ cmake=4.4.4
 ninja=1.13.2
 scikit_build_core=1.1.2
 pytest=9.0.1
+safetensors=0.8.0
+sentencepiece=0.2.3
 packages="ccache clang-format-14 libbenchmark-dev libcli11-dev libfmt-dev libgtest-dev
   libsentencepiece-dev nlohmann-json3-dev zlib1g-dev"
 
@@ -80,9 +82,10 @@ if ! [ "$(.venv/bin/cmake --version 2>/dev/null | head -n 1)" = "cmake version $
   say "installing cmake $cmake and ninja $ninja in .venv"
   pip_install --force-reinstall "cmake==$cmake" "ninja==$ninja"
 fi
-if ! .venv/bin/python -c 'import numpy, pytest, scikit_build_core' 2>/dev/null; then
+if ! .venv/bin/python -c 'import numpy, pytest, safetensors, scikit_build_core, sentencepiece' 2>/dev/null; then
   say "installing what the Python package is built and tested with in .venv"
-  pip_install "scikit-build-core==$scikit_build_core" "pytest==$pytest" "numpy>=2"
+  pip_install "scikit-build-core==$scikit_build_core" "pytest==$pytest" "numpy>=2" \
+    "safetensors==$safetensors" "sentencepiece==$sentencepiece"
 fi
 if ! folder=$(torch_folder .venv/bin/python) && ! folder=$(torch_folder python3); then
   say "installing torch $torch in .venv: 5 GB on disk, a few minutes"

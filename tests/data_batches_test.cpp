@@ -4,7 +4,7 @@
 #include <array>
 #include <set>
 
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/permutation.hpp"
 #include "data_test_support.hpp"
 

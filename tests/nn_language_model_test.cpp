@@ -332,6 +332,11 @@ TEST(ModelFiles, WrongOnesAreRefusedByName) {
                  tensors["embedding"] = tensors["embedding"].to(torch::kInt);
                }),
                "floating-point");
+  nlohmann::json config = to_json(small_config());
+  config["cell"] = (folder.path / "other.hpp").string();
+  std::ofstream(folder.path / "config.json") << config;
+  expect_holds(error_of([&] { load_language_model(folder.path, /*trust_cell=*/true); }),
+               "must be a name");
   std::ofstream(folder.path / "config.json") << "{";
   expect_holds(error_of([&] { load_language_model(folder.path); }), "no valid JSON");
 }

@@ -8,7 +8,7 @@ w = torch.rand(3, 512, requires_grad=True)              # (P,D)
 y, hT = scan(u, w, cell="gru")                          # (B,T,D), (B,S,D)
 """
 
-from . import nn
+from . import lm, nn
 from ._cells import Cell
 from ._functions import (
     abs,
@@ -48,6 +48,7 @@ __all__ = [
     "exp",
     "floor",
     "last_statistics",
+    "lm",
     "log",
     "log_sigmoid",
     "maximum",

@@ -113,7 +113,7 @@ const CellDefinition& find_stored_cell(const std::string& file, std::string_view
   }
   require(trust || is_trusted(cell),
           "'{}' is source code that came with the model and was not used here before: read it, and "
-          "give --trust-cell to have it compiled and run",
+          "give --trust-cell (in Python trust_cell=True) to have it compiled and run",
           file);
   cell = define_cell(std::move(text), name, file);
   if (!is_built_in(cell.name)) return register_cell(std::move(cell));

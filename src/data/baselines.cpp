@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 
 namespace pararnn::data {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/permutation.hpp"
 
 namespace pararnn::data {

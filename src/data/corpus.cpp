@@ -9,7 +9,7 @@
 #include <set>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/mapped_file.hpp"
 
 namespace pararnn::data {

@@ -2,7 +2,7 @@
 
 #include <bit>
 
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 
 namespace pararnn::data {
 

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/mapped_file.hpp"
 
 namespace pararnn::data {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/output_file.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 
@@ -35,8 +35,6 @@ class ByteTokenizer : public Tokenizer {
   }
 };
 
-std::string hash_text(std::string_view bytes) { return fmt::format("{:016x}", hash_bytes(bytes)); }
-
 }  // namespace
 
 std::shared_ptr<const Tokenizer> make_byte_tokenizer() { return std::make_shared<ByteTokenizer>(); }
@@ -49,7 +47,7 @@ void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& fol
   if (!model.empty()) {
     write_file(folder / "tokenizer.model", model);
     description["model"] = "tokenizer.model";
-    description["model_hash"] = hash_text(model);
+    description["model_hash"] = checksum_of(model);
   }
   write_file(folder / "tokenizer.json", description.dump(2) + "\n");
 }
@@ -70,7 +68,7 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& fol
   } else if (text("name") == "sentencepiece") {
     const std::filesystem::path model_path = folder / "tokenizer.model";
     const std::string model = read_file(model_path);
-    require(text("model_hash") == hash_text(model),
+    require(text("model_hash") == checksum_of(model),
             "{} is damaged: it is not the model that {} describes", model_path.string(),
             path.string());
     tokenizer = make_sentencepiece_tokenizer(model);

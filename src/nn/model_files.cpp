@@ -64,9 +64,13 @@ ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_ce
   auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
   require(!json.is_discarded(), "'{}' is no valid JSON", config_path);
   const std::filesystem::path source = folder / kCellFile;
-  if (std::filesystem::exists(source) && json.contains("cell") && json["cell"].is_string()) {
-    json["cell"] =
-        spelling_of(find_stored_cell(source.string(), json["cell"].get<std::string>(), trust_cell));
+  if (json.is_object() && json.contains("cell") && json["cell"].is_string()) {
+    const auto name = json["cell"].get<std::string>();
+    // A file would be compiled, whoever wrote it.
+    require(name.find_first_of("/.") == name.npos,
+            "'cell' in '{}' must be a name, not the file '{}'", config_path, name);
+    if (std::filesystem::exists(source))
+      json["cell"] = spelling_of(find_stored_cell(source.string(), name, trust_cell));
   }
   return config_from_json(json, "'" + config_path + "'");
 }

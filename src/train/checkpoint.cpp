@@ -10,7 +10,7 @@
 #include <string>
 
 #include "base/error.hpp"
-#include "data/hash.hpp"
+#include "base/hash.hpp"
 #include "data/mapped_file.hpp"
 #include "data/output_file.hpp"
 
@@ -57,10 +57,6 @@ void point_latest_at(const fs::path& checkpoint) {
   fs::remove(aside(latest));
   fs::create_symlink(checkpoint.filename(), aside(latest));
   data::rename_folder(aside(latest), latest);
-}
-
-std::string checksum_of(std::string_view bytes) {
-  return fmt::format("{:016x}", data::hash_bytes(bytes));
 }
 
 std::string checksum_of_file(const fs::path& path) {

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
-namespace pararnn::data {
+namespace pararnn {
 
 /// Spreads every bit of `x` over the whole word, one to one (the finaliser of splitmix64, Steele et
 /// al. 2014).
@@ -24,4 +25,12 @@ constexpr uint64_t hash_bytes(std::string_view bytes, uint64_t seed = 0) {
   return mix(hash);
 }
 
-}  // namespace pararnn::data
+/// The hash of a file's bytes as it stands beside the file's name: 16 hexadecimal digits.
+inline std::string checksum_of(std::string_view bytes) {
+  std::string digits(16, '0');
+  uint64_t hash = hash_bytes(bytes);
+  for (size_t i = digits.size(); i-- > 0; hash >>= 4) digits[i] = "0123456789abcdef"[hash & 15];
+  return digits;
+}
+
+}  // namespace pararnn
