@@ -245,7 +245,7 @@ TEST(Gradient, BlockOfEveryCell) {
       const Tensor x = leaf({2, 6, 8});
       std::vector<Tensor> inputs{x};
       for (const Tensor& parameter : block->parameters()) inputs.push_back(parameter);
-      expect_gradient([&] { return block->forward(x, {}, torch::kDouble).first; }, inputs);
+      expect_gradient([&] { return block->forward(x, {}, {}, torch::kDouble).first; }, inputs);
     }
   }
 }
@@ -262,8 +262,8 @@ TEST(Gradient, ThroughTheState) {
     // reached.
     expect_gradient(
         [&] {
-          const auto [y, state] = mixer->forward(x.narrow(1, 0, 2), {});
-          return mixer->forward(x.narrow(1, 2, 3), state).first;
+          const auto [y, state] = mixer->forward(x.narrow(1, 0, 2), {}, {});
+          return mixer->forward(x.narrow(1, 2, 3), state, {}).first;
         },
         {x});
   }
