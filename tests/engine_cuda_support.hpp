@@ -187,7 +187,6 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                .step_slope = 0.3});
   const cuda::Chunking size{batch, steps, channels, plan.chunk, plan.chunks, plan.burn_in};
   std::vector<Kernel> prepared;
-  unsigned wrong_offsets = 0;
   const FiberLauncher<typename On::C, Storage, kStarts> launcher{multiprocessors, &prepared};
   cuda::ForwardProblem forward{.size = size,
                                .u = view_of(u),
@@ -197,7 +196,6 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                .h0 = how.with_h0 ? p.h0.data() : nullptr,
                                .hT = r.hT.data(),
                                .checkpoints = forward_only ? nullptr : checkpoints.data(),
-                               .wrong_offsets = &wrong_offsets,
                                .tolerance = kDefaultTolerance<T>};
   const auto forward_memory = workspace_for(forward, sizes);
   cuda::scan_forward(launcher, forward, plan.way, pair);
@@ -218,7 +216,6 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                  .dhT = p.dhT.data(),
                                  .dh0 = r.dh0.data(),
                                  .dw = r.dw.data(),
-                                 .wrong_offsets = &wrong_offsets,
                                  .tolerance = kDefaultTolerance<T>};
   const auto backward_memory = workspace_for(backward, sizes);
   cuda::scan_backward(launcher, backward, plan.way);

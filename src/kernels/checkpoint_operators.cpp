@@ -15,8 +15,8 @@ std::string stored_cell_key(StringHandle file_handle, StringHandle name_handle, 
 std::string checksum(const Tensor& bytes) {
   require(bytes.is_cpu() && bytes.is_contiguous() && bytes.scalar_type() == ScalarType::Byte,
           "_checksum takes contiguous bytes on the CPU");
-  return checksum_of({static_cast<const char*>(bytes.const_data_ptr()),
-                      static_cast<size_t>(bytes.numel())});
+  return checksum_of(
+      {static_cast<const char*>(bytes.const_data_ptr()), static_cast<size_t>(bytes.numel())});
 }
 
 }  // namespace

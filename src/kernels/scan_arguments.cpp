@@ -124,17 +124,6 @@ SequenceTensors as_read(const SequenceTensors& sequences) {
   return {read(sequences.cu_seqlens), read(sequences.reset)};
 }
 
-/// Final states, or the gradients of initial ones: of packed sequences on a GPU they are NaN until
-/// they are written, as those of wrong offsets stay.
-Tensor make_states(const char* name, const ScanSizes& s, ScalarType arithmetic,
-                   const SequenceTensors& sequences, const Tensor& like) {
-  const Tensor states = make_tensor(name, {s.sequences, s.state, s.channels}, arithmetic, like);
-  if (sequences.cu_seqlens && like.is_cuda()) {
-    torch::stable::fill_(states, std::numeric_limits<double>::quiet_NaN());
-  }
-  return states;
-}
-
 /// An uninitialised tensor of u's shape and, where it can be, strides.
 Tensor gradient_of_input(const Tensor& u) {
   const auto sizes = u.sizes();
@@ -251,7 +240,7 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
                          request.axes == 2
                              ? make_tensor("y", {s.batch, s.steps, s.channels}, type, u)
                              : make_tensor("y", {s.batch, s.channels}, type, u),
-                         make_states("hT", s, arithmetic, request.sequences, u),
+                         make_tensor("hT", {s.sequences, s.state, s.channels}, arithmetic, u),
                          std::move(checkpoints),
                          as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
@@ -290,7 +279,7 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
       contiguous(dhT, arithmetic),
       gradient_of_input(u),
       make_tensor("dw", {s.params, s.channels}, arithmetic, u),
-      make_states("dh0", s, arithmetic, request.sequences, u),
+      make_tensor("dh0", {s.sequences, s.state, s.channels}, arithmetic, u),
       request.h0 ? std::make_optional(contiguous(*request.h0, arithmetic)) : std::nullopt,
       as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {

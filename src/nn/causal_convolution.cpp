@@ -129,9 +129,10 @@ Tensor with_contiguous_channels(const Tensor& x) { return x.stride(2) == 1 ? x :
 
 struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
-                        const Tensor& taps, const Tensor& input_before, const Tensor& reset) {
+                        const Tensor& taps, const Tensor& input_before,
+                        const std::optional<Tensor>& reset) {
     const Tensor x = with_contiguous_channels(input);
-    const Tensor starts = reset.defined() ? starts_of(reset, taps.size(0)) : Tensor();
+    const Tensor starts = reset ? starts_of(*reset, taps.size(0)) : Tensor();
     const Tensor before = input_before.contiguous();
     const Tensor y = torch::empty(x.sizes(), x.options());
     with_type(x.scalar_type(), [&]<class T>(T) {
@@ -186,7 +187,8 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
 Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
                           const Tensor& reset) {
   if (has_loops(x, x.scalar_type()) && x.numel() > 0)
-    return FusedConvolution::apply(x, taps, before, reset);
+    return FusedConvolution::apply(x, taps, before,
+                                   reset.defined() ? std::make_optional(reset) : std::nullopt);
   return causal_convolution_definition(x, taps, before, reset);
 }
 

@@ -126,6 +126,8 @@ struct Backward {
   /// a loop, as they are many instructions to compile and their inputs are near.
   template <int N, int kKept, class Sweep, class Cross>
   PARARNN_FN void each_section(Int begin, Int end, Sweep&& sweep, Cross&& cross) const {
+    constexpr Index<0> kNone;
+    constexpr Index<kStarts> kMaybe;
     auto left = static_cast<unsigned>((end - begin) / kKept);
     if (left == 0) return;
     const Storage *u = u_at(end - kKept), *dy = dy_at(end - kKept);
@@ -149,55 +151,62 @@ struct Backward {
 #pragma unroll 1
     while (left > 0) {
       --left;
-      Columns<T, S, V> h = start;
       const int offset = static_cast<int>(left % (K / kKept)) * kKept;  // in its block
-      [[maybe_unused]] const unsigned bits = coming_bits;
-      [[maybe_unused]] int sequence = kStarts && bits ? starts->sequence : 0;
-      // Step i of the section, whose number is needed rarely.
-      [[maybe_unused]] const auto step = [&](int i) {
-        return step_of_starts(problem.size, lane.row, starts - problem.starts) + offset + i;
-      };
-      const auto start_anew_before = [&](int i) {
-        if constexpr (kStarts) {
-          if (bits >> (offset + i) & 1) h = state_of_start(step(i), sequence);
-        }
-      };
-      if constexpr (kKept < K) {
+      const unsigned bits = coming_bits;
+      // Few blocks have a start, and a branch a step keeps steps from overlapping.
+      const auto take_section = [&]<int kAny>(Index<kAny>) {
+        Columns<T, S, V> h = start;
+        [[maybe_unused]] int sequence = kAny ? starts->sequence : 0;
+        [[maybe_unused]] const auto step = [&](int i) {
+          return step_of_starts(problem.size, lane.row, starts - problem.starts) + offset + i;
+        };
+        const auto start_anew_before = [&](int i) {
+          if constexpr (kAny != 0) {
+            if (bits >> (offset + i) & 1) h = state_of_start(step(i), sequence);
+          }
+        };
+        if constexpr (kKept < K) {
 #pragma unroll 1
-        for (int i = -offset; i < 0; ++i) {
-          take_step(load_step(i), h);
-          start_anew_before(i + 1);
+          for (int i = -offset; i < 0; ++i) {
+            take_step(load_step(i), h);
+            start_anew_before(i + 1);
+          }
         }
-      }
-      if constexpr (!kAhead) {
+        if constexpr (!kAhead) {
 #pragma unroll
-        for (int i = 0; i < kKept; ++i) inputs[i] = load_step(i);
-      }
-      u -= kKept * problem.u.step_stride;
-      dy -= kKept * problem.dy.step_stride;
-      if (offset == 0) checkpoint -= S * problem.size.channels;
-      if (left > 0) start = load_start();
-      if constexpr (kStarts) {
-        if (offset == 0 && left > 0) coming_bits = starts[-1].bits;
-      }
-      Jacobians<N> jacobians[kKept];
-      Pack<Storage, V> direct[kKept];
-#pragma unroll
-      for (int i = 0; i < kKept; ++i) {
-        const Inputs now = inputs[i];
-        // The branch keeps the loads here, and so on their way while the section is computed:
-        // without it the compiler moves them down to their use.
-        if (kAhead && left > 0) inputs[i] = load_step(i);
-        jacobians[i] = differentiate_step<N>(now, h);
-        direct[i] = now.dy;
-        if (i + 1 < kKept) start_anew_before(i + 1);
-      }
-#pragma unroll
-      for (int i = kKept - 1; i >= 0; --i) {
-        sweep(jacobians[i], direct[i].unpack());
+          for (int i = 0; i < kKept; ++i) inputs[i] = load_step(i);
+        }
+        u -= kKept * problem.u.step_stride;
+        dy -= kKept * problem.dy.step_stride;
+        if (offset == 0) checkpoint -= S * problem.size.channels;
+        if (left > 0) start = load_start();
         if constexpr (kStarts) {
-          if (bits >> (offset + i) & 1) cross(step(i), sequence);
+          if (offset == 0 && left > 0) coming_bits = starts[-1].bits;
         }
+        Jacobians<N> jacobians[kKept];
+        Pack<Storage, V> direct[kKept];
+#pragma unroll
+        for (int i = 0; i < kKept; ++i) {
+          const Inputs now = inputs[i];
+          // The branch keeps the loads here, and so on their way while the section is computed:
+          // without it the compiler moves them down to their use.
+          if (kAhead && left > 0) inputs[i] = load_step(i);
+          jacobians[i] = differentiate_step<N>(now, h);
+          direct[i] = now.dy;
+          if (i + 1 < kKept) start_anew_before(i + 1);
+        }
+#pragma unroll
+        for (int i = kKept - 1; i >= 0; --i) {
+          sweep(jacobians[i], direct[i].unpack());
+          if constexpr (kAny != 0) {
+            if (bits >> (offset + i) & 1) cross(step(i), sequence);
+          }
+        }
+      };
+      if (kStarts && bits != 0) {
+        take_section(kMaybe);
+      } else {
+        take_section(kNone);
       }
       if (kStarts && offset == 0) --starts;
     }

@@ -116,8 +116,11 @@ inline Grid grid_of(const Kernel& kernel, const Chunking& size, Int sequences, i
                   blocks_for(parameters * size.channels * sum_rows(size.batch * size.chunks))};
     case Kernel::kForwardStarts:
     case Kernel::kBackwardStarts:
-      return {.blocks = blocks_for(std::max<Int>(
-                  size.batch * divide_up(size.steps, kCheckpointInterval), sequences * kWarp))};
+      return {
+          .blocks = divide_up(std::max<Int>(size.batch * divide_up(size.steps, kCheckpointInterval),
+                                            sequences * kWarp),
+                              kStartsThreads),
+          .threads = kStartsThreads};
     case Kernel::kDecodeStep:
       break;
   }

@@ -20,6 +20,9 @@ inline constexpr int kCheckpointInterval = 8;
 /// multiprocessors.
 inline constexpr int kThreadsPerBlock = 64;
 
+/// Of the one that finds where states start anew: enough for one block to look at all offsets.
+inline constexpr int kStartsThreads = 1024;
+
 /// Threads of a warp, which share a column's scan over chunks.
 inline constexpr int kWarp = 32;
 
@@ -61,7 +64,7 @@ struct Counters {
 
 /// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the
 /// arithmetic's type. Of N sequences in one row, h0, hT, dh0 and dhT are (N,S,D). The workspace is
-/// from `start` to `counters`; `have_jacobians` is the driver's.
+/// from `start` to `wrong_offsets`; `have_jacobians` is the driver's.
 struct ForwardProblem {
   Chunking size;
   TensorView u, y;
@@ -76,8 +79,7 @@ struct ForwardProblem {
   unsigned char* failing = nullptr;  // (B,D): the last verification that the column failed
   BlockStarts* starts = nullptr;     // (B,ceil(T/8)), where a state may start anew
   Counters* counters = nullptr;
-  unsigned* wrong_offsets = nullptr;  // of the sequences: made not 0 if they are; then all states
-                                      // are NaN. 0 before
+  unsigned* wrong_offsets = nullptr;  // whether those of the sequences are; then all states are NaN
   double tolerance;                   // of a boundary's mismatch
   bool have_jacobians = false;        // of some earlier pass, when the correction begins
 };
@@ -89,7 +91,7 @@ enum class ForwardPass {
   kMap,     // find `start` by a burn-in; only end and Jacobian, no outputs
 };
 
-/// The workspace is from `end` to `dw_parts`, and from `failing` to `counters`.
+/// The workspace is from `end` to `dw_parts`, and from `failing` to `wrong_offsets`.
 struct BackwardProblem {
   Chunking size;
   TensorView u, dy, du;

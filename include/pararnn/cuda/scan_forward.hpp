@@ -70,6 +70,7 @@ inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void*
   problem.failing = static_cast<unsigned char*>(workspace.add(columns));
   if (!problem.sequences.none()) {
     problem.starts = static_cast<BlockStarts*>(workspace.add(starts_bytes(size)));
+    problem.wrong_offsets = static_cast<unsigned*>(workspace.add(sizeof(unsigned)));
   }
   problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
   return workspace.size();

@@ -8,7 +8,18 @@
 
 namespace pararnn::cuda {
 
-/// `from` and `to`: states (N,S,D), those of empty sequences are copied; zeros from null.
+/// Whether the offsets are none; by a block.
+__device__ inline bool are_wrong(const Sequences& sequences, Int steps) {
+  bool wrong = sequences.offsets[0] != 0 || sequences.offsets[sequences.count] != steps;
+#pragma unroll 8
+  for (Int n = threadIdx.x; n < sequences.count; n += blockDim.x) {
+    wrong = wrong | (sequences.offsets[n] > sequences.offsets[n + 1]);
+  }
+  return __syncthreads_or(wrong);
+}
+
+/// `from` and `to`: states (N,S,D), those of empty sequences are copied; zeros from null. If the
+/// offsets are wrong, not all are come to: `to` is NaN.
 template <int S, class T, class Problem>
 __device__ void find_starts(const Problem& problem, const void* from, void* to) {
   const Sequences& sequences = problem.sequences;
@@ -21,25 +32,27 @@ __device__ void find_starts(const Problem& problem, const void* from, void* to) 
   if (!sequences.offsets) return;
   const Int width = S * size.channels;
   for (Int n = warp_index(); n < sequences.count; n += warp_count()) {
-    const Int begin = sequences.offsets[n], end = sequences.offsets[n + 1];
-    if (begin > end || (n == 0 && begin != 0) || (n == sequences.count - 1 && end != size.steps)) {
-      *problem.wrong_offsets = 1;
-    }
-    if (begin != end) continue;
+    if (sequences.offsets[n] != sequences.offsets[n + 1]) continue;
     for (Int i = threadIdx.x % kWarp; i < width; i += kWarp) {
       static_cast<T*>(to)[n * width + i] = from ? static_cast<const T*>(from)[n * width + i] : T(0);
     }
   }
+  if (blockIdx.x > 0) return;
+  const bool wrong = are_wrong(sequences, size.steps);
+  if (threadIdx.x == 0) *problem.wrong_offsets = wrong;
+  for (Int i = threadIdx.x; wrong && i < sequences.count * width; i += blockDim.x) {
+    static_cast<T*>(to)[i] = not_a_number<T>();
+  }
 }
 
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kStartsThreads)
     forward_starts(const __grid_constant__ ForwardProblem problem) {
   find_starts<C::kState, Arithmetic<Storage>>(problem, problem.h0, problem.hT);
 }
 
 template <class C, class Storage>
-__global__ void __launch_bounds__(kThreadsPerBlock)
+__global__ void __launch_bounds__(kStartsThreads)
     backward_starts(const __grid_constant__ BackwardProblem problem) {
   find_starts<C::kState, Arithmetic<Storage>>(problem, problem.dhT, problem.dh0);
 }

@@ -68,17 +68,6 @@ Tensor workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) 
   return memory;
 }
 
-/// What a pass over packed sequences needs to say that their offsets are wrong: a 0 on the device.
-std::optional<Tensor> flag_for(const SequenceTensors& sequences, const Tensor& like) {
-  if (!sequences.cu_seqlens) return std::nullopt;
-  Tensor flag = make_tensor("a flag", {1}, ScalarType::Int, like);
-  torch::stable::zero_(flag);
-  return flag;
-}
-unsigned* flag_in(const std::optional<Tensor>& flag) {
-  return flag ? static_cast<unsigned*>(flag->data_ptr()) : nullptr;
-}
-
 /// Reads the statistics of a pass when they are asked for; keeps its workspace until then.
 template <class Problem>
 ReadStatistics statistics_of(const Problem& problem, const Plan& plan, const Tensor& workspace,
@@ -113,7 +102,6 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
                    sizes.sequences, w_in.const_data_ptr()},
                   forward_request(sizes, pair, launcher.multiprocessors(), options), stream);
   const Plan plan = trial.plan();
-  const std::optional<Tensor> wrong_offsets = flag_for(sequences, w);
   const bool keeps = request.checkpoint_interval.value_or(0) > 0;
   cuda::ForwardProblem problem{.size = chunking_of(sizes, plan),
                                .u = view_of(u, request.axes),
@@ -123,7 +111,6 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
                                .h0 = h0 ? h0->const_data_ptr() : nullptr,
                                .hT = hT.data_ptr(),
                                .checkpoints = keeps ? checkpoints->data_ptr() : nullptr,
-                               .wrong_offsets = flag_in(wrong_offsets),
                                .tolerance = tolerance};
   const Tensor workspace = workspace_for(problem, sizes, w);
   std::vector<cuda::Kernel> later;
@@ -157,7 +144,6 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                    sizes.sequences, w_in.const_data_ptr()},
                   backward_request(sizes, launcher.multiprocessors(), options), stream);
   const Plan plan = trial.plan();
-  const std::optional<Tensor> wrong_offsets = flag_for(sequences, w);
   cuda::BackwardProblem problem{.size = chunking_of(sizes, plan),
                                 .u = view_of(u),
                                 .dy = view_of(dy),
@@ -169,7 +155,6 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                                 .dhT = dhT.const_data_ptr(),
                                 .dh0 = dh0.data_ptr(),
                                 .dw = dw.data_ptr(),
-                                .wrong_offsets = flag_in(wrong_offsets),
                                 .tolerance = tolerance};
   const Tensor workspace = workspace_for(problem, sizes, w);
   cuda::scan_backward(launcher, problem, plan.way);
