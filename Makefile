@@ -14,7 +14,7 @@ jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 209715
   END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 sources = $(shell find $(wildcard include src python tests bench examples) -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help setup build program demo test wheel test-sanitize test-kernels bench format check-format
+.PHONY: help setup build program demo test wheel test-sanitize test-kernels bench docs format check-format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ test-kernels: setup ## compile every GPU kernel for every cell, storage and arch
 
 bench: program ## time the engine against the step-by-step loops
 	build/pararnn bench --device cpu
+
+docs: ## write docs/api.md, the reference of the Python package, and that of the C++ headers in build/docs
+	@scripts/setup.sh doxygen
+	$(python) scripts/api_reference.py
+	mkdir -p build/docs
+	doxygen docs/Doxyfile
 
 build: setup ## build build/pararnn, build/libpararnn.so and the tests
 	$(call configure,build)

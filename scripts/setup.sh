@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts in place what the build needs: Debian packages, and .venv with LibTorch, cmake, ninja and pytest. Uses what is there,
-# says what it installs, and does nothing when nothing is missing.
+# says what it installs, and does nothing when nothing is missing. Arguments name more Debian packages.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # where apt's tools look, even when the caller's PATH leaves them out
@@ -13,7 +13,7 @@ pytest=9.0.1
 safetensors=0.8.0
 sentencepiece=0.2.3
 packages="ccache clang-format-14 libbenchmark-dev libcli11-dev libfmt-dev libgtest-dev
-  libsentencepiece-dev nlohmann-json3-dev zlib1g-dev"
+  libsentencepiece-dev nlohmann-json3-dev zlib1g-dev $*"
 
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }

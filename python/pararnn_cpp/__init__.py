@@ -1,11 +1,13 @@
 """Nonlinear recurrent networks, trained in parallel along the sequence.
 
-import torch
-from pararnn_cpp import scan
+    import torch
+    from pararnn_cpp import scan
 
-u = torch.randn(8, 2048, 3, 512, requires_grad=True)   # (B,T,U,D)
-w = torch.rand(3, 512, requires_grad=True)              # (P,D)
-y, hT = scan(u, w, cell="gru")                          # (B,T,D), (B,S,D)
+    u = torch.randn(8, 2048, 3, 512, requires_grad=True)    # (B,T,U,D)
+    w = torch.rand(3, 512, requires_grad=True)              # (P,D)
+    y, hT = scan(u, w, cell="gru")                          # (B,T,D), (B,S,D)
+
+`pararnn_cpp.nn` has layers like torch.nn's, `pararnn_cpp.lm` the language model of `pararnn train`.
 """
 
 from . import lm, nn

@@ -1,5 +1,5 @@
-"""A language model in a folder: config.json, model.safetensors, the tokenizer's files, and cell.hpp,
-the source of its cell, so that the folder alone is enough to run the model.
+"""A language model in a folder: config.json, model.safetensors, the tokenizer's files, and
+cell.hpp, the source of its cell, so that the folder alone is enough to run the model.
 """
 
 from __future__ import annotations

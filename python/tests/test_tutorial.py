@@ -18,6 +18,10 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(program)], check=True)
 
 
+def test_the_reference_is_what_the_package_says() -> None:
+    subprocess.run([sys.executable, str(ROOT / "scripts/api_reference.py"), "--check"], check=True)
+
+
 def test_the_example_learns(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("the state of a cell depends on its input.\n" * 500)
