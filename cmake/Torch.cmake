@@ -11,6 +11,9 @@ endif()
 set(stable_headers ${CMAKE_BINARY_DIR}/torch_stable)
 file(MAKE_DIRECTORY ${stable_headers})
 file(CREATE_LINK ${torch}/include/torch ${stable_headers}/torch SYMBOLIC)
+# Who has nothing else of LibTorch is compiled with ${torch_stable_version}, which makes what 2.11 lacks an error, and
+# every other header of LibTorch too.
+set(torch_stable_version TORCH_TARGET_VERSION=0x020b000000000000)
 add_library(torch::stable INTERFACE IMPORTED)
 target_include_directories(torch::stable SYSTEM INTERFACE ${stable_headers})
 target_link_libraries(torch::stable INTERFACE stdc++ ${torch}/lib/libtorch_cpu.so ${CMAKE_DL_LIBS})

@@ -17,7 +17,6 @@
 #include "cli/bench_ssd.hpp"
 #include "cli/bench_tables.hpp"
 #include "cli/bench_torch_loop.hpp"
-#include "cli/bench_validate.hpp"
 #include "ops/scan.hpp"
 
 namespace pararnn::cli {
@@ -121,7 +120,7 @@ CheckCase small_case(const std::string& dtype) {
 
 TEST(CliBench, ProblemsAreReproducibleAndOfTheirRegime) {
   const CheckCase c = case_of("gru", {4, 500, 16}, "hard", "bfloat16", "cpu");
-  const CheckProblem p = random_problem_on(torch::kCPU, c), q = random_problem_on(torch::kCPU, c);
+  const BenchProblem p = random_problem_on(torch::kCPU, c), q = random_problem_on(torch::kCPU, c);
   EXPECT_TRUE(torch::equal(p.u, q.u) && torch::equal(p.dhT, q.dhT));
   EXPECT_FALSE(torch::equal(p.u.select(2, 1), p.u.select(2, 2)));
   EXPECT_EQ(p.u.scalar_type(), torch::kBFloat16);
@@ -135,13 +134,13 @@ TEST(CliBench, ProblemsAreReproducibleAndOfTheirRegime) {
 
 TEST(CliBench, ValidationFindsOneWrongNumberAtEitherEnd) {
   const CheckCase c = small_case("float32");
-  const CheckProblem p = random_problem_on(torch::kCPU, c);
-  const CheckResults right = run_problem(c, p);
+  const BenchProblem p = random_problem_on(torch::kCPU, c);
+  const BenchResults right = run_problem(c, p);
   const auto [forward, backward] = last_scan_statistics();
   EXPECT_EQ(what_is_wrong(c, p, right, forward, backward, 1), "");
   for (const size_t which : {0, 2}) {
     for (const int64_t channel : {int64_t(0), c.channels - 1}) {
-      CheckResults wrong = right;
+      BenchResults wrong = right;
       wrong.of[which] = right.of[which].clone();
       wrong.of[which].select(-1, channel).select(0, 1).select(0, 17) += 0.01;
       EXPECT_NE(what_is_wrong(c, p, wrong, forward, backward, 1), "") << which << " " << channel;

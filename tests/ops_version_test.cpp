@@ -1,18 +1,21 @@
-#include "ops/version.hpp"
+#include "kernels/version.hpp"
 
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
-#include <torch/types.h>
+#include <torch/version.h>
 
 #include <fstream>
 #include <set>
 #include <string>
 
+#include "cells/cpu_kernels.hpp"
+
 namespace pararnn {
 namespace {
 
-TEST(Version, NamesTheInstructionSetThatLibTorchFound) {
-  EXPECT_NE(version().find(at::get_cpu_capability()), std::string::npos) << version();
+TEST(Version, NamesLibTorchAndTheInstructionSet) {
+  EXPECT_NE(version().find("LibTorch " TORCH_VERSION), std::string::npos) << version();
+  EXPECT_NE(version().find(instruction_set()), std::string::npos) << version();
 }
 
 TEST(Version, OneOpenMpRuntimeIsLoaded) {

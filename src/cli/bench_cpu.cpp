@@ -21,7 +21,6 @@
 #include "cli/bench_report.hpp"
 #include "cli/bench_tables.hpp"
 #include "cli/bench_torch_loop.hpp"
-#include "cli/bench_validate.hpp"
 #include "cli/bench_vectorized_loop.hpp"
 #include "kernels/scan_arguments.hpp"
 #include "ops/scan_kernels.hpp"
@@ -34,11 +33,11 @@ using torch::Tensor;
 
 /// Throws Error if the engine's results are wrong. Of tensors in half precision, what float32 ones
 /// with the same numbers give.
-void validate(const CheckCase& c, const CheckProblem& problem) {
-  CheckProblem wide = problem;
+void validate(const CheckCase& c, const BenchProblem& problem) {
+  BenchProblem wide = problem;
   wide.u = problem.u.to(problem.w.scalar_type());
   wide.dy = problem.dy.to(problem.w.scalar_type());
-  const CheckResults results = run_problem(c, wide);
+  const BenchResults results = run_problem(c, wide);
   const auto [forward, backward] = last_scan_statistics();
   const std::string wrong = what_is_wrong(c, wide, results, forward, backward, 2);
   require(wrong.empty(), "{}", wrong);
@@ -53,7 +52,7 @@ double copy_bandwidth() {
 }
 
 /// Adds the times of the plain loops in float32.
-void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result) {
+void measure_plain_loops(const CheckCase& c, const BenchProblem& p, json& result) {
   const auto single = [](const Tensor& t) { return t.to(torch::kFloat32).contiguous(); };
   const Tensor u = single(p.u), w = single(p.w), h0 = single(p.h0);
   Tensor y = torch::empty({c.batch, c.steps, c.channels}), hT = torch::empty_like(h0);
@@ -81,7 +80,7 @@ void measure_plain_loops(const CheckCase& c, const CheckProblem& p, json& result
 /// measured once and kept in `torch_loops`.
 json measure(const CheckCase& c, const std::string& regime, double bandwidth,
              std::map<std::string, double>& torch_loops, bool with_baselines) {
-  const CheckProblem p = random_problem(c);
+  const BenchProblem p = random_problem_on(torch::kCPU, c);
   validate(c, p);
   const double element = double(p.u.element_size()), number = double(p.w.element_size());
   const double columns = double(c.batch * c.channels), steps = columns * double(c.steps);

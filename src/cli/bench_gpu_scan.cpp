@@ -11,7 +11,6 @@
 
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
-#include "cli/bench_validate.hpp"
 #include "ops/scan_kernels.hpp"
 #include "pararnn/plan.hpp"
 
@@ -31,14 +30,14 @@ struct Backward {
   Tensor du, dw, dh0;
 };
 
-Forward run_forward(const CheckCase& c, const CheckProblem& p, const ScanOptions& options,
+Forward run_forward(const CheckCase& c, const BenchProblem& p, const ScanOptions& options,
                     int64_t checkpoint_interval) {
   const auto [y, hT, checkpoints, remembers] =
       call_scan_forward(p.u, p.w, p.h0, c.cell, options, checkpoint_interval);
   return {y, hT, checkpoints};
 }
 
-Backward run_backward(const CheckCase& c, const CheckProblem& p, const ScanOptions& options,
+Backward run_backward(const CheckCase& c, const BenchProblem& p, const ScanOptions& options,
                       const Tensor& checkpoints) {
   const auto [du, dw, dh0] =
       call_scan_backward(p.u, p.w, checkpoints, p.dy, p.dhT, c.cell, options);
@@ -64,7 +63,7 @@ struct CapturedPasses {
   Work replay_inference, replay_training, replay_backward;
   ScanStatistics of_inference, of_training, of_backward;
 
-  CapturedPasses(const CheckCase& c, const CheckProblem& p) {
+  CapturedPasses(const CheckCase& c, const BenchProblem& p) {
     const int64_t interval = checkpoint_interval_on(p.u.device());
     replay_inference =
         settle_and_capture([&, this] { inference = run_forward(c, p, c.options, 0); }, c.options);
@@ -93,11 +92,11 @@ ScanOptions forced(const ScanStatistics& pass, const ScanOptions& options) {
 /// The same problem in the arithmetic's dtype, and its results by the plans of two passes: judged
 /// at both ends of the channels.
 struct WideRun {
-  CheckProblem problem;
-  CheckResults results;
+  BenchProblem problem;
+  BenchResults results;
   std::string wrong;
 
-  WideRun(const CheckCase& c, const CheckProblem& p, const ScanStatistics& forward,
+  WideRun(const CheckCase& c, const BenchProblem& p, const ScanStatistics& forward,
           const ScanStatistics& backward)
       : problem(p) {
     problem.u = p.u.to(p.w.scalar_type());
@@ -112,7 +111,7 @@ struct WideRun {
 };
 
 /// The captured results are the roundings of those in the arithmetic's dtype, which are right.
-std::string what_is_wrong(const CheckCase& c, const CheckProblem& p, const CapturedPasses& passes) {
+std::string what_is_wrong(const CheckCase& c, const BenchProblem& p, const CapturedPasses& passes) {
   const auto differs = [&](const char* name, const Tensor& got, const Tensor& wide) {
     if (torch::equal(got, wide.to(got.scalar_type()))) return std::string();
     const Tensor error = (got.to(wide.scalar_type()) - wide).abs();
@@ -151,7 +150,7 @@ json describe_pass(const ScanStatistics& s, double us, double roof_us) {
 }
 
 /// Through the operator with autograd, as the host launches it.
-void measure_operator(const CheckCase& c, const CheckProblem& p, const GpuTimer& timer,
+void measure_operator(const CheckCase& c, const BenchProblem& p, const GpuTimer& timer,
                       json& result) {
   const auto forward = [&] {
     torch::NoGradGuard no_grad;
@@ -170,31 +169,10 @@ void measure_operator(const CheckCase& c, const CheckProblem& p, const GpuTimer&
 
 }  // namespace
 
-CheckProblem random_problem_on(torch::Device device, const CheckCase& c) {
-  const CellDefinition& cell = find_cell(c.cell);
-  const auto type = dtype_of(c.dtype), arithmetic = arithmetic_type(type);
-  at::Generator generator = at::globalContext().defaultGenerator(device).clone();
-  generator.set_current_seed(c.seed);
-  const auto options = torch::dtype(type).device(device);
-  const auto wide = torch::dtype(arithmetic).device(device);
-  const auto normal = [&](torch::IntArrayRef size, const torch::TensorOptions& of) {
-    return torch::empty(size, of).normal_(0, 1, generator);
-  };
-  const auto uniform = [&](torch::IntArrayRef size, double low, double high) {
-    return torch::empty(size, wide).uniform_(low, high, generator);
-  };
-  const int64_t B = c.batch, T = c.steps, D = c.channels;
-  const Tensor u = normal({B, T, cell.inputs, D}, options);
-  u.select(2, 0) += c.gate_bias;
-  return {u, uniform({cell.params, D}, -c.weight_scale, c.weight_scale),
-          uniform({B, cell.state, D}, 0.1, 1.1), normal({B, T, D}, options),
-          normal({B, cell.state, D}, wide)};
-}
-
 json measure_scan(const CheckCase& c, const std::string& regime, const GpuTimer& timer,
                   double bandwidth) {
   torch::NoGradGuard no_grad;
-  const CheckProblem p = random_problem_on(torch::kCUDA, c);
+  const BenchProblem p = random_problem_on(torch::kCUDA, c);
   // Plans are learned for the weights' address: kept, so that no case begins with what another has
   // taught.
   static std::vector<Tensor> weights;
@@ -240,7 +218,7 @@ json measure_step(const std::string& cell, int64_t batch, int64_t channels,
   c.steps = 1;
   c.channels = channels;
   c.dtype = dtype;
-  const CheckProblem p = random_problem_on(torch::kCUDA, c);
+  const BenchProblem p = random_problem_on(torch::kCUDA, c);
   const Tensor u = p.u.select(1, 0);
   json result = {{"cell", cell}, {"dtype", dtype}, {"batch", batch}, {"channels", channels}};
   Tensor y, next;

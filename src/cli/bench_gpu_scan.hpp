@@ -9,9 +9,6 @@
 
 namespace pararnn::cli {
 
-/// A random problem as of check_case.hpp, but generated on the device.
-CheckProblem random_problem_on(torch::Device device, const CheckCase& check);
-
 /// Forward pass as in inference and as in training, backward pass, and both through the operator
 /// with autograd. In the regime `hard` also the sequential plan. The entry "wrong" is in place of
 /// times if a result is wrong. `bandwidth` in gigabytes per second.

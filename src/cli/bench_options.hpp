@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "verdict/check_case.hpp"
+#include "cli/bench_problem.hpp"
 
 namespace pararnn::cli {
 

@@ -82,7 +82,7 @@ void add_check_command(CLI::App& cells) {
   command->callback([arguments] {
     VerdictOptions options;
     const torch::Device device = train::find_device(arguments->device);
-    if (device.is_cuda()) options.devices.push_back(device);
+    if (device.is_cuda()) options.devices.push_back(device.str());
     const bool terminal = ::isatty(STDERR_FILENO) != 0;
     if (terminal) {
       options.progress = [](std::string_view section) {

@@ -39,7 +39,7 @@ const std::vector<std::string> kDtypes = {"float32", "float64", "bfloat16", "flo
 std::string title(const CheckCase& c) {
   return fmt::format("{}  B{} T{} D{}  weights ±{:g}  gate bias {:g}  {}  {}  seed {}  plan {}",
                      c.cell, c.batch, c.steps, c.channels, c.weight_scale, c.gate_bias, c.dtype,
-                     c.device.str(), c.seed, c.options.plan);
+                     c.device, c.seed, c.options.plan);
 }
 
 void print(const char* pass, const ScanStatistics& s) {
@@ -178,7 +178,7 @@ void add_check_command(CLI::App& program) {
       ->excludes(weights, bias, dtype, plan);
   command->callback([=] {
     CheckCase check = arguments->check;
-    check.device = train::find_device(arguments->device);
+    check.device = train::find_device(arguments->device).str();
     bool passed = false;
     if (arguments->grid) {
       // Short sequences that are cut all the same, the last chunk not whole.

@@ -23,7 +23,7 @@
 #include "cli/help.hpp"
 #include "cli/tokenize.hpp"
 #include "cli/train.hpp"
-#include "ops/version.hpp"
+#include "kernels/version.hpp"
 
 namespace {
 

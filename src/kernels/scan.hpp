@@ -24,6 +24,13 @@ PARARNN_EXPORT ForwardResults scan_forward(const Tensor& u, const Tensor& w,
                                            const CellDefinition& cell, const ScanOptions& options,
                                            const ForwardRequest& request);
 
+/// How to run the backward pass of a forward pass. The adjoint forgets as the state does: where
+/// that reached beyond the burn-in, so will this.
+inline ScanOptions adjoint_options(ScanOptions options, bool remembers) {
+  if (remembers && options.plan == "auto") options.plan = "newton";
+  return options;
+}
+
 /// Throws Error as backward_tensors, and for wrong options.
 PARARNN_EXPORT BackwardResults scan_backward(const Tensor& u, const Tensor& w,
                                              const Tensor& checkpoints, const Tensor& dy,

@@ -42,7 +42,7 @@ ScalarType arithmetic_type(ScalarType type);
 double tolerance_for(double wanted, ScalarType arithmetic);
 
 /// Steps from one checkpoint of the state to the next, on the device of a tensor.
-int64_t checkpoint_interval_on(const Tensor& t);
+PARARNN_EXPORT int64_t checkpoint_interval_on(const Tensor& t);
 
 /// Checkpoints that the forward pass leaves for the backward: ceil(steps / interval), or none for
 /// an interval of 0.

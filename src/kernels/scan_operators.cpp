@@ -59,11 +59,10 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_operator(
     int64_t chunk, int64_t burn_in, double tolerance, const Optional& h0,
     const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
-  ScanOptions options = options_of(plan, chunk, burn_in, tolerance);
-  // The adjoint forgets as the state does: where that reached beyond the burn-in, so will this.
-  const bool known = options.plan == "auto" && remembers && remembers->is_cpu() &&
-                     remembers->scalar_type() == ScalarType::Bool && remembers->numel() == 1;
-  if (known && *remembers->const_data_ptr<bool>()) options.plan = "newton";
+  const bool known = remembers && remembers->is_cpu() && remembers->numel() == 1 &&
+                     remembers->scalar_type() == ScalarType::Bool;
+  const ScanOptions options = adjoint_options(options_of(plan, chunk, burn_in, tolerance),
+                                              known && *remembers->const_data_ptr<bool>());
   const auto [du, dw, dh0] = scan_backward(u, w, checkpoints, dy, dhT, find_cell(cell), options,
                                            {h0, {cu_seqlens, reset}});
   return {du, dw, dh0};

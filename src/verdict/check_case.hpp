@@ -1,11 +1,13 @@
-// One comparison of the operators with the plain loop: a random problem, run forward and backward,
+// One comparison of the scan with the plain loop: a random problem, run forward and backward,
 // judged by the bounds of reference_bounds.hpp.
 #pragma once
 
 #include <array>
 #include <string>
+#include <vector>
 
-#include "ops/scan.hpp"
+#include "kernels/scan_options.hpp"
+#include "pararnn/reference.hpp"
 
 namespace pararnn {
 
@@ -15,7 +17,7 @@ struct CheckCase {
   int64_t batch = 2, steps = 1024, channels = 32;
   double weight_scale = 1, gate_bias = 0;
   std::string dtype = "float32";
-  torch::Device device = torch::kCPU;
+  std::string device = "cpu";  // or "cuda:0"
   uint64_t seed = 0;
   ScanOptions options;
 };
@@ -43,32 +45,25 @@ struct CheckReport {
   bool passed() const { return rounded_right && worst() <= 1; }
 };
 
-/// The tensors of a check; shapes as in ops/scan.hpp.
-struct CheckProblem {
-  torch::Tensor u, w, h0, dy, dhT;
+/// The numbers of a problem on the host, one behind another; shapes as in ops/scan.hpp.
+struct ProblemNumbers {
+  Shape shape;
+  std::vector<double> u, w, h0, dy, dhT;
 };
-struct CheckResults {
-  std::array<torch::Tensor, 5> of;  // in the order of kResultNames
-  torch::Tensor checkpoints;        // of the state, as the forward pass leaves them
+struct ResultNumbers {
+  std::array<std::vector<double>, 5> of;  // in the order of kResultNames
+  std::vector<double> checkpoints;        // of the state, every kChunkUnit steps
 };
 
-/// Throws Error for a dtype that the operators do not have.
-torch::ScalarType dtype_of(const std::string& name);
+/// Judges results in the arithmetic of the check's dtype. May be given some of the channels, of all
+/// arrays. `forward` and `backward` are the statistics of the run. `half`, if not null, are the
+/// results with tensors of the check's dtype that have the same numbers.
+CheckReport judge(const CheckCase& check, const ProblemNumbers& problem,
+                  const ResultNumbers& results, const ScanStatistics& forward,
+                  const ScanStatistics& backward, const ResultNumbers* half = nullptr);
 
-/// Throws Error for a dtype that the operators do not have.
-CheckProblem random_problem(const CheckCase& check);
-
-/// Forward and backward, through the public operator with autograd.
-CheckResults run_problem(const CheckCase& check, const CheckProblem& problem);
-
-/// Judges results in the arithmetic's dtype. May be given some of the channels, of all tensors.
-/// `forward` and `backward` are the statistics of the run. `half`, if not null, are the results
-/// with half tensors that have the same numbers.
-CheckReport judge(const CheckCase& check, const CheckProblem& problem, const CheckResults& results,
-                  const ScanStatistics& forward, const ScanStatistics& backward,
-                  const CheckResults* half = nullptr);
-
-/// All of it: random problem, run and judgement.
+/// All of it: random problem, run and judgement. Throws Error for a dtype, cell or device that
+/// there is not.
 CheckReport run_check(const CheckCase& check);
 
 }  // namespace pararnn

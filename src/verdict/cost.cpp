@@ -1,11 +1,10 @@
-#include <torch/autograd.h>
-#include <torch/cuda.h>
-#include <torch/utils.h>
-
 #include <algorithm>
 #include <chrono>
 
-#include "verdict/check_case.hpp"
+#include "cells/cell_registry.hpp"
+#include "jit/cuda_runtime.hpp"
+#include "kernels/scan.hpp"
+#include "verdict/check_problem.hpp"
 #include "verdict/sections.hpp"
 
 namespace pararnn {
@@ -15,15 +14,16 @@ using json = nlohmann::json;
 
 /// What is timed: all steps in order, so that the time is that of the step and not of a plan, on
 /// columns enough to fill the machine.
-CheckCase timed_case(const std::string& cell, const torch::Device& device) {
+CheckCase timed_case(const std::string& cell, const std::string& device) {
+  const bool on_gpu = device != "cpu";
   CheckCase result;
   result.cell = cell;
   result.device = device;
   result.options.plan = "sequential";
   result.batch = 8;
-  result.steps = device.is_cuda() ? 1024 : 512;
-  result.channels = device.is_cuda() ? 2048 : 256;
-  result.dtype = device.is_cuda() ? "bfloat16" : "float32";
+  result.steps = on_gpu ? 1024 : 512;
+  result.channels = on_gpu ? 2048 : 256;
+  result.dtype = on_gpu ? "bfloat16" : "float32";
   return result;
 }
 
@@ -31,32 +31,35 @@ struct Times {
   std::vector<double> forward, backward;  // seconds a pass
 };
 
-void wait_for(const torch::Device& device) {
-  if (device.is_cuda()) torch::cuda::synchronize(device.index());
+/// Seconds at which all is done that was launched on the device before.
+double time_on(const kernels::Tensor& t) {
+  if (t.is_cuda()) {
+    const torch::stable::accelerator::DeviceGuard on_its_device(t.get_device_index());
+    jit::check_cuda(jit::cuda().cudaDeviceSynchronize(), "wait for a GPU");
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 /// A forward and a backward pass, several times where one is short.
-void time_once(const CheckCase& c, const CheckProblem& problem, Times& times) {
-  const auto leaf = [](const torch::Tensor& t) { return t.detach().requires_grad_(); };
-  const torch::Tensor u = leaf(problem.u), w = leaf(problem.w), h0 = leaf(problem.h0);
-  const int passes = c.device.is_cuda() ? 10 : 1;
-  const auto now = [&] {
-    wait_for(c.device);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-  };
-  std::vector<std::tuple<torch::Tensor, torch::Tensor>> results;
-  const double start = now();
-  for (int i = 0; i < passes; ++i) results.push_back(scan(u, w, h0, c.cell, c.options));
-  const double between = now();
-  for (const auto& [y, hT] : results) {
-    torch::autograd::grad({y, hT}, {u, w, h0}, {problem.dy, problem.dhT});
+void time_once(const CheckCase& c, const CheckProblem& p, Times& times) {
+  const CellDefinition& cell = find_cell(c.cell);
+  const int passes = p.u.is_cuda() ? 10 : 1;
+  std::vector<kernels::ForwardResults> results;
+  const double start = time_on(p.u);
+  for (int i = 0; i < passes; ++i) {
+    results.push_back(
+        kernels::scan_forward(p.u, p.w, p.h0, cell, c.options,
+                              {.checkpoint_interval = kernels::checkpoint_interval_on(p.u)}));
+  }
+  const double between = time_on(p.u);
+  for (const kernels::ForwardResults& forward : results) {
+    kernels::scan_backward(p.u, p.w, *forward.checkpoints, p.dy, p.dhT, cell, c.options);
   }
   times.forward.push_back((between - start) / passes);
-  times.backward.push_back((now() - between) / passes);
+  times.backward.push_back((time_on(p.u) - between) / passes);
 }
 
-json cost_on(const torch::Device& device, const CellContract& cell) {
+json cost_on(const std::string& device, const CellContract& cell) {
   constexpr int kRepeats = 11;
   const CheckCase own = timed_case(cell.definition.key(), device), gru = timed_case("gru", device);
   const CheckProblem own_problem = random_problem(own), gru_problem = random_problem(gru);
@@ -77,7 +80,7 @@ json cost_on(const torch::Device& device, const CellContract& cell) {
                 {"nanoseconds_a_step_and_channel", 1e9 * seconds / columns},
                 {"of_gru", seconds / of_the_gru}};
   };
-  return {{"device", device.str()},
+  return {{"device", device},
           {"dtype", own.dtype},
           {"batch", own.batch},
           {"steps", own.steps},
@@ -90,7 +93,7 @@ json cost_on(const torch::Device& device, const CellContract& cell) {
 
 json cost_section(const CellContract& cell, const VerdictOptions& options) {
   json devices = json::array();
-  for (const torch::Device& device : options.devices) devices.push_back(cost_on(device, cell));
+  for (const std::string& device : options.devices) devices.push_back(cost_on(device, cell));
   return {{"devices", devices}};
 }
 

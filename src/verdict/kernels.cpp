@@ -1,5 +1,3 @@
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -66,9 +64,7 @@ json compile_all(const CellDefinition& cell, const std::string& architecture) {
 }
 
 std::string architecture_here() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return jit::current_architecture();
-  return "sm_90";
+  return jit::gpu_count() > 0 ? jit::current_architecture() : "sm_90";
 }
 
 }  // namespace

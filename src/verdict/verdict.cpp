@@ -1,6 +1,6 @@
 #include "verdict/verdict.hpp"
 
-#include "ops/version.hpp"
+#include "kernels/version.hpp"
 #include "verdict/sections.hpp"
 
 namespace pararnn {

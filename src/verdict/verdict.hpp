@@ -21,8 +21,6 @@
 // another regime than moderate ones, so the sections show larger weights and biased gates as well.
 #pragma once
 
-#include <torch/types.h>
-
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -32,7 +30,7 @@
 namespace pararnn {
 
 struct VerdictOptions {
-  std::vector<torch::Device> devices = {torch::kCPU};  // to check and to time the cell on
+  std::vector<std::string> devices = {"cpu"};  // to check and to time the cell on
   /// Of the kernels whose registers are told, such as "sm_90"; empty: the present GPU's, or sm_90.
   std::string architecture;
   /// Called with the name of each section before it is worked on.

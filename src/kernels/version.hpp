@@ -5,8 +5,8 @@
 
 namespace pararnn {
 
-/// "pararnn 0.1.0, LibTorch 2.11.0, AVX512": this library, the LibTorch loaded, and the instruction
-/// set it uses.
+/// "pararnn 0.1.0, LibTorch 2.11.0, avx512": this library, the LibTorch loaded, and the instruction
+/// set of the kernels for CPUs.
 std::string version();
 
 }  // namespace pararnn
