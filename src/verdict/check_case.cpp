@@ -110,7 +110,7 @@ double error_of_single_loop(const CellDefinition& cell, const ProblemNumbers& a,
   const std::vector<float> u = single(a.u), w = single(a.w), h0 = single(a.h0);
   std::vector<float> y(a.dy.size()), hT(h0.size());
   cell_reference(cell).single_forward(a.shape, u.data(), w.data(), h0.data(), y.data(), hT.data(),
-                                      nullptr);
+                                      nullptr, {});
   return deviation(Numbers(y.begin(), y.end()), expected.y).error;
 }
 
@@ -143,7 +143,7 @@ CheckReport judge(const CheckCase& check, const ProblemNumbers& problem,
   const auto bounds = [&](const Trajectory* follow) {
     return (twice ? reference.double_bounds : reference.single_bounds)(
         shape, problem.u.data(), problem.w.data(), problem.h0.data(), problem.dy.data(),
-        problem.dhT.data(), permitted, follow);
+        problem.dhT.data(), permitted, follow, {});
   };
   const Trajectory trajectory{results.of[0].data(), results.checkpoints.data()};
   auto along_trajectory = std::async(std::launch::async, [&] { return bounds(&trajectory); });
