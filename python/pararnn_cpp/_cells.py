@@ -40,8 +40,12 @@ class Cell:
     @classmethod
     def named(cls, name: str) -> Cell:
         """The cell of that name, such as "gru". Raises RuntimeError with the names there are."""
-        described = json.loads(operators._describe_cell(name))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
+        described: dict[str, Any] = json.loads(operators._describe_cell(name))
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in described.items()
+        }
+        return cls(**fields)
 
     @classmethod
     def from_file(cls, path: str | Path, struct: str | None = None) -> Cell:

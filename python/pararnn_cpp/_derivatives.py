@@ -14,10 +14,13 @@ parallel and are differentiable in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _operators as operators
 from ._library import operators as library
@@ -25,6 +28,17 @@ from ._library import operators as library
 Gradients = tuple[Tensor | None, ...]
 #: options of a scan, in their order: cell, plan, chunk, burn_in, tolerance
 _OPTIONS = 5
+
+
+@contextmanager
+def _below_this_tangent(ctx: Any) -> Iterator[list[Any]]:
+    """What `ctx` saved, without the tangents that a jvp is asked for; those of an outer transform
+    are kept, whose derivative of this jvp is wanted. PyTorch turns all of them off in a jvp."""
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [
+            None if t is None else forward_ad.unpack_dual(t).primal  # type: ignore[no-untyped-call]
+            for t in ctx.saved_tensors
+        ]
 
 
 def _or_zeros(tangent: Tensor | None, of: Tensor) -> Tensor:
@@ -122,13 +136,14 @@ class ScanGradients(torch.autograd.Function):
         ddhT: Tensor | None,
         *_: None,
     ) -> Gradients:
-        u, w, h0, checkpoints, remembers, dy, dhT = ctx.saved_tensors
-        along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options).gradients(dy, dhT)
-        # Linear in dy and dhT.
-        of_dy = ScanGradients.apply(  # type: ignore[no-untyped-call]
-            u, w, h0, checkpoints, remembers, _or_zeros(ddy, dy), _or_zeros(ddhT, dhT), *ctx.options
-        )
-        return tuple(a + b for a, b in zip(along, of_dy, strict=True))
+        with _below_this_tangent(ctx) as (u, w, h0, checkpoints, remembers, dy, dhT):
+            along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options).gradients(dy, dhT)
+            # Linear in dy and dhT.
+            ddy, ddhT = _or_zeros(ddy, dy), _or_zeros(ddhT, dhT)
+            of_dy = ScanGradients.apply(  # type: ignore[no-untyped-call]
+                u, w, h0, checkpoints, remembers, ddy, ddhT, *ctx.options
+            )
+            return tuple(a + b for a, b in zip(along, of_dy, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -180,9 +195,9 @@ class TransformedScan(torch.autograd.Function):
     def jvp(
         ctx: Any, du: Tensor | None, dw: Tensor | None, dh0: Tensor | None, *_: None
     ) -> Gradients:
-        u, w, h0 = ctx.saved_tensors[:3]
-        along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options)
-        return along.y, along.hT, None, None
+        with _below_this_tangent(ctx) as (u, w, h0, *_kept):
+            along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options)
+            return along.y, along.hT, None, None
 
     @staticmethod
     def vmap(
@@ -258,7 +273,8 @@ def _fold_inputs(u: Tensor, at: int | None, n: int) -> Tensor:
 
 
 def _unfold_inputs(u: Tensor, n: int, in_heads: bool) -> Tensor:
-    return (u.unflatten(2, (n, -1)) if in_heads else u).movedim(2, 0)
+    side_by_side = u.reshape(*u.shape[:2], n, u.shape[2] // n, *u.shape[3:]) if in_heads else u
+    return side_by_side.movedim(2, 0)
 
 
 def _fold(t: Tensor, at: int | None, n: int) -> Tensor:
@@ -267,4 +283,4 @@ def _fold(t: Tensor, at: int | None, n: int) -> Tensor:
 
 
 def _unfold(t: Tensor, n: int) -> Tensor:
-    return t.unflatten(-1, (n, -1)).movedim(-2, 0)
+    return t.reshape(*t.shape[:-1], n, t.shape[-1] // n).movedim(-2, 0)

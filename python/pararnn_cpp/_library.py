@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 # PARARNN_LIBRARY names the library of a build folder, to work on the package without installing it.
-_library = Path(
+library = Path(
     os.environ.get("PARARNN_LIBRARY") or Path(__file__).parent / "lib" / "libpararnn_kernels.so"
 )
 
@@ -38,10 +38,10 @@ def _check_torch() -> None:
 def load_verdict() -> None:
     """The library of the verdict on cells, which few programs need."""
     if not hasattr(operators, "_verdict"):
-        _load(_library.with_name("libpararnn_verdict_operator.so"))
+        _load(library.with_name("libpararnn_verdict_operator.so"))
 
 
 _check_torch()
-_load(_library)
+_load(library)
 
 operators = torch.ops.pararnn

@@ -42,4 +42,6 @@ def verdict(cell: str | Cell, devices: Sequence[str | torch.device] | None = Non
     load_verdict()
     if devices is None:
         devices = ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"]
-    return Verdict(json.loads(operators._verdict(key_of(cell), json.dumps([str(d) for d in devices]))))
+    return Verdict(
+        json.loads(operators._verdict(key_of(cell), json.dumps([str(d) for d in devices])))
+    )

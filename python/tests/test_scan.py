@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch.library import opcheck
 
-import pararnn_cpp
+import pararnn_cpp._library
 from pararnn_cpp import Cell, last_statistics, scan, step, verdict
 
 LEAKY = """#include "pararnn/cell.hpp"
@@ -67,20 +70,19 @@ def test_is_the_loop_and_so_are_its_gradients() -> None:
 
 
 def test_operators_pass_the_checks() -> None:
-    inputs = problem(37, requires_grad=False)
+    u, w, h0 = problem(37, requires_grad=False)
     options = ("gru", "auto", 0, -1, 0.0)
-    u, w, h0 = inputs
     crossed = u.transpose(-1, -2).contiguous().transpose(-1, -2)
-    for u, w, h0 in (inputs, (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
-        opcheck(torch.ops.pararnn.scan.default, (u, w, h0, *options))
-        opcheck(torch.ops.pararnn._scan.default, (u, w, h0, *options))
-        opcheck(torch.ops.pararnn._scan_forward.default, (u, w, h0, *options, 16))
-        y, hT, *kept = torch.ops.pararnn._scan_forward(u, w, h0, *options, 16)
+    operators = torch.ops.pararnn
+    for inputs in ((u, w, h0), (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
+        opcheck(operators.scan.default, (*inputs, *options))
+        opcheck(operators._scan.default, (*inputs, *options))
+        opcheck(operators._scan_forward.default, (*inputs, *options, 16))
+        y, hT, *kept = operators._scan_forward(*inputs, *options, 16)
         gradients = (torch.ones_like(y), torch.ones_like(hT))
-        opcheck(torch.ops.pararnn._scan_backward.default, (u, w, *kept, *gradients, *options))
-    step_inputs = (inputs[0][:, 0], *inputs[1:], "gru")
-    opcheck(torch.ops.pararnn.step.default, step_inputs)
-    opcheck(torch.ops.pararnn._step.default, step_inputs)
+        opcheck(operators._scan_backward.default, (*inputs[:2], *kept, *gradients, *options))
+    opcheck(operators.step.default, (u[:, 0], w, h0, "gru"))
+    opcheck(operators._step.default, (u[:, 0], w, h0, "gru"))
 
 
 def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
@@ -238,3 +240,152 @@ def test_verdict_is_what_the_program_says(tmp_path: Path) -> None:
     assert str(found).startswith("elman: parallelises well")
     found.save_page(tmp_path / "elman.html")
     assert "<svg" in (tmp_path / "elman.html").read_text()
+
+
+def test_too_little_memory_is_one_sentence() -> None:
+    u = torch.zeros(1, 1, 3, 1).expand(1 << 22, 1 << 20, 3, 1)
+    with pytest.raises(RuntimeError) as refused:
+        scan(u, torch.zeros(3, 1), cell="gru")
+    words = str(refused.value)
+    assert "out of memory for y of shape (4194304,1048576,1)" in words and "\n" not in words
+    y, _ = scan(u[:1, :9], torch.zeros(3, 1), cell="gru")
+    assert y.isfinite().all()
+
+
+def test_no_result_depends_on_what_memory_held() -> None:
+    """Uninitialised tensors are NaN here, and no number of any result is."""
+    inputs = problem(333, torch.float32)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        for plan in ("auto", "sequential", "speculative", "newton"):
+            y, hT = scan(*inputs, cell="gru", plan=plan, chunk=64)
+            gradients = torch.autograd.grad(y.sin().sum() + hT.sum(), inputs)
+            again = torch.autograd.grad(scan(*inputs, cell="gru", plan=plan)[0].sum(), inputs[0])
+            for t in (y, hT, *gradients, *again):
+                assert t.isfinite().all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_takes_any_strides_and_addresses() -> None:
+    u, w, h0 = problem(40, torch.float32, requires_grad=False)
+    expected = scan(u, w, h0, cell="gru")
+
+    def moved(t: torch.Tensor, by: int) -> torch.Tensor:
+        """The same numbers behind `by` others, where nothing is aligned."""
+        memory = torch.full((t.numel() + by,), torch.nan)
+        return memory[by:].view(t.shape).copy_(t)
+
+    def scattered(t: torch.Tensor) -> torch.Tensor:
+        return t.transpose(0, -1).contiguous().transpose(0, -1)
+
+    for change in (lambda t: moved(t, 1), lambda t: moved(t, 3), scattered):
+        torch.testing.assert_close(scan(change(u), change(w), change(h0), cell="gru"), expected)
+
+
+def test_autocast_leaves_states_in_single_precision() -> None:
+    u, w, h0 = problem(40, torch.float32)
+    layer = torch.nn.Linear(5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, hT = scan(layer(u), w, h0, cell="gru")
+        loss = layer(y).float().sum() + hT.sum()
+    assert y.dtype == torch.bfloat16 and hT.dtype == torch.float32
+    for t, g in zip((u, w, h0), torch.autograd.grad(loss, (u, w, h0)), strict=True):
+        assert g.dtype == t.dtype and g.isfinite().all()
+
+
+def test_an_older_torch_is_refused_in_one_sentence() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.__version__ = '2.10.0'; import pararnn_cpp"],
+        capture_output=True,
+        text=True,
+    )
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: pararnn_cpp needs torch 2.11 or later"), ran.stderr
+
+
+@pytest.mark.parametrize("name", ["pararnn_kernels", "pararnn_verdict_operator"])
+def test_libraries_need_only_the_stable_interface(name: str) -> None:
+    """No CUDA, no Python, and of torch what every version since 2.11 has."""
+    if shutil.which("readelf") is None:
+        pytest.skip("readelf is not installed")
+    path = pararnn_cpp._library.library.with_name(f"lib{name}.so")
+    read = partial(subprocess.run, capture_output=True, text=True, check=True)
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", read(["readelf", "-d", path]).stdout))
+    assert needed <= {
+        "libpararnn_kernels.so",
+        "libtorch_cpu.so",
+        "libstdc++.so.6",
+        "libm.so.6",
+        "libgcc_s.so.1",
+        "libc.so.6",
+        "ld-linux-x86-64.so.2",
+    }
+    symbols = read(["readelf", "-W", "--dyn-syms", path]).stdout
+    undefined = re.findall(r" UND (\S+)", symbols)
+    foreign = [
+        symbol
+        for symbol in undefined
+        if "@" not in symbol and not re.match(r"(aoti_)?torch_|_Z\w*7pararnn|_ITM_|__gmon", symbol)
+    ]
+    assert undefined and not foreign
+    assert max(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", symbols)) <= 34
+
+
+CPU_ALONE = """
+import ctypes
+import sys
+from importlib.util import find_spec
+
+libraries = find_spec("torch").submodule_search_locations[0] + "/lib/"
+ctypes.CDLL(libraries + "libc10.so", ctypes.RTLD_GLOBAL)
+torch = ctypes.CDLL(libraries + "libtorch_cpu.so")
+ctypes.CDLL(sys.argv[1], 2)  # RTLD_NOW: every symbol is there
+i64, pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+def ones(*shape):
+    strides = [1] * len(shape)
+    for i in reversed(range(len(shape) - 1)):
+        strides[i] = strides[i + 1] * shape[i + 1]
+    array, t, data = i64 * len(shape), pointer(), pointer()
+    float32 = torch.aoti_torch_dtype_float32()
+    arguments = (i64(len(shape)), array(*shape), array(*strides), float32, 0, -1)
+    assert torch.aoti_torch_empty_strided(*arguments, ctypes.byref(t)) == 0
+    assert torch.torch_get_mutable_data_ptr(t, ctypes.byref(data)) == 0
+    numbers = ctypes.cast(data, ctypes.POINTER(ctypes.c_float))
+    for i in range(shape[0] * strides[0]):
+        numbers[i] = 1
+    return t.value
+
+
+def text(words):
+    t = pointer()
+    size = ctypes.c_size_t(len(words))
+    assert torch.torch_new_string_handle(words, size, ctypes.byref(t)) == 0
+    return t.value
+
+
+tensors, texts, options = (ones(1, 5, 3, 1), ones(3, 1), 0), (b"gru", b"auto"), (0, 2**64 - 1, 0)
+stack = (ctypes.c_uint64 * 8)(*tensors, *map(text, texts), *options)
+version = ctypes.c_uint64(0x020B000000000000)
+assert torch.torch_call_dispatcher(b"pararnn::_scan", b"", stack, version) == 0
+y = pointer()
+assert torch.torch_get_const_data_ptr(pointer(stack[0]), ctypes.byref(y)) == 0
+print([round(v, 4) for v in ctypes.cast(y, ctypes.POINTER(ctypes.c_float))[:5]])
+print("libtorch_cuda" in open("/proc/self/maps").read())
+"""
+
+
+def test_runs_without_libtorch_cuda() -> None:
+    """In a process that has libtorch_cpu alone, as with a torch for CPUs."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CPU_ALONE, str(pararnn_cpp._library.library)],
+        capture_output=True,
+        text=True,
+    )
+    y, _ = scan(torch.ones(1, 5, 3, 1), torch.ones(3, 1), cell="gru")
+    assert ran.stdout.splitlines() == [str([round(v, 4) for v in y.flatten().tolist()]), "False"], (
+        ran.stderr
+    )
