@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields, replace
@@ -22,7 +23,7 @@ import torch
 import torch.distributed as dist
 from language_model.model import PRESETS, Block, LanguageModel, ModelConfig, decays, load_cell
 from language_model.report import Report
-from language_model.run_folder import require_same_run, restore, save
+from language_model.run_folder import checkpoints, require_same_run, restore, save
 from language_model.shards import TokenShards, Windows
 from language_model.world import World, end_when_told, ending_with_a_sentence, join_world
 from torch import Tensor, nn
@@ -251,8 +252,11 @@ def train(options: argparse.Namespace, config: ModelConfig, world: World) -> Non
         require_same_run(options.out, settings)
     model = make_model(config, options, world)
     optimizer = make_optimizer(model, options.weight_decay)
-    start = restore(options.out, model, optimizer, world) if options.out is not None else 0
-
+    start = 0
+    if options.out is not None and (found := checkpoints(options.out)):
+        start, path = max(found.items())
+        restore(path, model, optimizer, world)
+        world.say(f"going on from {path}")
     parameters = sum(p.numel() for p in model.parameters())
     tokens = options.batch * options.length
     report = Report(options.json, parameters, tokens, options.steps, options.peak, world)
@@ -279,7 +283,9 @@ def train(options: argparse.Namespace, config: ModelConfig, world: World) -> Non
                 report.restart_clock()
             if options.out is not None and (last or step % options.checkpoint_every == 0):
                 report.finish()
-                save(options.out, step, model, optimizer, options.keep, world)
+                begin = time.monotonic()
+                written = save(options.out, step, model, optimizer, options.keep, world)
+                report.checkpoint(step, *written, time.monotonic() - begin)
                 report.restart_clock()
         report.finish()
 

@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from pararnn_cpp.nn import Scan
 
@@ -51,7 +52,8 @@ def _fork_server() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [*sys.path, str(Path(__file__).parent)])
     )
-    CONTEXT.set_forkserver_preload([Path(__file__).stem])
+    # The optimizer imports torch._dynamo in its first step.
+    CONTEXT.set_forkserver_preload([Path(__file__).stem, "torch._dynamo"])
 
 
 def in_process(
@@ -113,7 +115,7 @@ def train(folder: Path, size: int, *options: str) -> list[dict[str, Any]]:
     processes = Processes(folder, size, train_lm.main, [*SMALL, f"--json={log}", *options])
     assert processes.join() == [0] * size, processes.words()
     entries = [json.loads(line) for line in log.read_text().splitlines()[before:]]
-    return [entry for entry in entries if "step" in entry]
+    return [entry for entry in entries if "loss" in entry or "validation_loss" in entry]
 
 
 def values(entries: Sequence[dict[str, Any]]) -> list[tuple[float, ...]]:
@@ -241,15 +243,14 @@ def test_the_order_of_tokens_does_not_depend_on_the_processes(data: Path) -> Non
 
 
 def test_presets_have_the_sizes_that_they_are_named_by() -> None:
-    counts = {}
-    with torch.device("meta"):
-        for name, config in PRESETS.items():
-            for mixer in ("rnn", "attention"):
-                model = LanguageModel(replace(config, mixer=mixer), 0, lambda part: None)
-                counts[name, mixer] = sum(p.numel() for p in model.parameters())
-    names = {"134m": 134e6, "400m": 400e6, "1b": 1.3e9, "3b": 2.8e9, "7b": 6.76e9}
-    for (name, _), count in counts.items():
-        assert abs(count / names[name] - 1) < 0.1, (name, count)
+    sizes = {"134m": 134e6, "400m": 370e6, "1b": 1.3e9, "3b": 2.8e9, "7b": 6.76e9}
+    for name, config in PRESETS.items():
+        for mixer in ("rnn", "attention"):
+            with torch.device("meta"):
+                model = LanguageModel(replace(config, mixer=mixer, layers=1), 0, lambda part: None)
+            block = sum(p.numel() for p in model.blocks.parameters())
+            count = sum(p.numel() for p in model.parameters()) + block * (config.layers - 1)
+            assert abs(count / sizes[name] - 1) < 0.05, (name, mixer, count)
 
 
 #: How the program names what the example names, in its checkpoints.
@@ -316,9 +317,7 @@ def test_it_learns(one_process: list[tuple[float, ...]]) -> None:
     assert validations[1] < validations[0] < one_process[0][0]
 
 
-@pytest.mark.parametrize(
-    "options", ["2", "4", "1 --accumulate=4", "2 --recompute=1 --keep-weights"]
-)
+@pytest.mark.parametrize("options", ["2 --recompute=1", "4 --accumulate=2 --keep-weights"])
 def test_processes_equal_one(
     options: str, data: Path, tmp_path: Path, one_process: list[tuple[float, ...]]
 ) -> None:
@@ -361,26 +360,21 @@ def test_compiled_equals_not_compiled(tmp_path: Path) -> None:
     losses = []
     for function, more in ((train_lm.main, "--no-compile"), (train_compiled, "--compile")):
         file = tmp_path / more
-        processes = Processes(tmp_path, 2, function, [*options, f"--json={file}", more])
-        assert processes.join() == [0, 0], processes.words()
+        processes = Processes(tmp_path, 1, function, [*options, f"--json={file}", more])
+        assert processes.join() == [0], processes.words()
         entries = [json.loads(line) for line in file.read_text().splitlines()]
-        losses.append(values([entry for entry in entries if "step" in entry]))
+        losses.append(values([entry for entry in entries if "loss" in entry]))
     assert len(losses[0]) == 4
     assert_close(losses[1], losses[0])
 
 
-def test_other_cells_and_mixers(tmp_path: Path) -> None:
-    """A cell traced from Python, one from a C++ file with side inputs, and attention."""
-    for number, options in enumerate(
-        (
-            f"--cell={EXAMPLES / 'train_text.py'}:light_gru",
-            f"--cell={ROOT / 'examples/cells/gru_d.hpp'}",
-            "--mixer=attention",
-        )
-    ):
-        entries = train(tmp_path / str(number), 1, "--data=random", "--steps=10", options)
-        assert entries[-1]["loss"] < 0.8 * entries[0]["loss"]
-        assert entries[-1]["tokens_per_second"] > 0 and entries[-1]["peak_memory"] > 1 << 26
+@pytest.mark.parametrize(
+    "options", [f"--cell={EXAMPLES / 'train_text.py'}:light_gru", "--mixer=attention"]
+)
+def test_other_models(options: str, tmp_path: Path) -> None:
+    entries = train(tmp_path, 1, "--data=random", "--steps=10", options)
+    assert entries[-1]["loss"] < 0.8 * entries[0]["loss"]
+    assert entries[-1]["tokens_per_second"] > 0 and entries[-1]["peak_memory"] > 1 << 26
 
 
 # --- what goes wrong ---
@@ -399,59 +393,59 @@ def running(folder: Path, size: int, *options: str) -> Processes:
 
 
 @pytest.mark.parametrize("how", ["killed", "hung", "told"])
-def test_a_lost_process_ends_the_others(how: str, tmp_path: Path) -> None:
-    processes = running(tmp_path, 4, "--data=random", f"--timeout={100 if how == 'told' else 2}")
-    *others, lost = processes.processes
+def test_a_lost_process_ends_the_other(how: str, tmp_path: Path) -> None:
+    processes = running(tmp_path, 2, "--data=random", f"--timeout={10 if how == 'hung' else 100}")
+    survivor, lost = processes.processes
     assert lost.pid is not None
-    start = time.monotonic()
     os.kill(lost.pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
     if how == "told":
-        for process in others:
-            process.terminate()
-    try:
-        for process in others:
-            process.join(60)
-            assert process.exitcode == 1
-    finally:
-        lost.kill()
-    assert time.monotonic() - start < 60
+        survivor.terminate()
+    survivor.join(60)
+    lost.kill()
+    assert survivor.exitcode == 1
     what = (
         "ended by SIGTERM, which torchrun sends when another process has ended"
         if how == "told"
         else "another process has ended or does not answer"
     )
-    for rank, words in enumerate(processes.words()[:-1]):
-        assert f"train_lm, process {rank}: {what}" in words
-        assert "the same command goes on from the newest checkpoint in --out" in words
-        assert "Traceback" not in words
+    words = processes.words()[0]
+    assert f"train_lm, process 0: {what}" in words and "Traceback" not in words
+    assert words.endswith("; the same command goes on from the newest checkpoint in --out\n")
+
+
+def launch_with_restart(arguments: list[str]) -> None:
+    """What `torchrun --standalone --nproc-per-node 2 --max-restarts 1` does."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=1,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, train_lm.main)(arguments)
 
 
 def test_torchrun_goes_on_after_a_loss(
     data: Path, tmp_path: Path, one_process: list[tuple[float, ...]]
 ) -> None:
-    """torchrun starts all anew when one process is killed, and they end as if none had been."""
+    """All are started anew when one is killed, and they end as if none had been."""
+    arguments = [*SMALL, f"--data={data}", "--steps=20", "--validate-every=10", f"--out={tmp_path}"]
+    launch = Processes(tmp_path, 1, launch_with_restart, [*arguments, "--checkpoint-every=1"])
+    (agent,) = launch.processes
     log = tmp_path / "log.jsonl"
-    options = [
-        *SMALL,
-        f"--data={data}",
-        "--steps=20",
-        "--validate-every=10",
-        "--checkpoint-every=1",
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=1"]
-    run = subprocess.Popen(
-        [*torchrun, "--nproc-per-node=2", EXAMPLES / "train_lm.py", *options, f"--out={tmp_path}"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    while not log.exists() or log.read_text().count("\n") < 6:
-        assert run.poll() is None
+    while not log.exists() or log.read_text().count('"loss"') < 4:
+        assert agent.is_alive(), launch.words()
         time.sleep(0.05)
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    os.kill(int(children[1]), signal.SIGKILL)
-    assert run.wait() == 0
+    workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    os.kill(int(workers[1]), signal.SIGKILL)
+    assert launch.join() == [0], launch.words()
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert sum("settings" in entry for entry in entries) == 2
-    final = {(e["step"], "validation_loss" in e): e for e in entries if "step" in e}
+    of_steps = [entry for entry in entries if "loss" in entry or "validation_loss" in entry]
+    final = {(entry["step"], "validation_loss" in entry): entry for entry in of_steps}
     assert_close(values([final[key] for key in sorted(final)]), one_process)
 
 

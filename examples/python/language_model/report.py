@@ -116,6 +116,10 @@ class Report:
         self.write(step=step, validation_loss=loss)
         self.world.say(f"step {step}/{self.steps}: validation loss {loss:.4f}")
 
+    def checkpoint(self, step: int, path: Path, size: int, seconds: float) -> None:
+        self.write(step=step, checkpoint=str(path), bytes=size, seconds=seconds)
+        self.world.say(f"step {step}/{self.steps}: {path}, {size / 1e9:.3f} GB in {seconds:.1f} s")
+
     def write(self, **entry: object) -> None:
         """Writes a JSON line."""
         if self.file is not None:

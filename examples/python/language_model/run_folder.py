@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,29 +60,22 @@ def save(
     optimizer: torch.optim.Optimizer,
     keep: int,
     world: World,
-) -> None:
-    """Writes a checkpoint, each process its part, and deletes all but the newest ones."""
+) -> tuple[Path, int]:
+    """Writes a checkpoint, each process its part, and deletes all but the newest ones.
+
+    Returns its folder and its bytes.
+    """
     path = folder / f"step-{step:08}"
-    start = time.monotonic()
     state = training_state(model, optimizer)
     distributed_checkpoint.save(state, checkpoint_id=path, process_group=world.cpus)
     if world.rank == 0:
-        size = sum(file.stat().st_size for file in path.iterdir())
-        world.say(f"{path}: {size / 1e9:.3f} GB in {time.monotonic() - start:.1f} s")
         for old in list(checkpoints(folder).values())[:-keep]:
             shutil.rmtree(old)
+    return path, sum(file.stat().st_size for file in path.iterdir())
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> int:
-    """Reads the newest checkpoint, from whatever number of processes, and returns its step.
-
-    0, and nothing is read, if there is none.
-    """
-    found = checkpoints(folder)
-    if not found:
-        return 0
-    step, path = max(found.items())
-    start = time.monotonic()
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
+    """Reads a checkpoint, from whatever number of processes."""
     # The optimizer makes its state in its first step, here one that changes nothing.
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -93,5 +85,3 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, wo
     optimizer.zero_grad()
     state = training_state(model, optimizer)
     distributed_checkpoint.load(state, checkpoint_id=path, process_group=world.cpus)
-    world.say(f"going on from {path}, read in {time.monotonic() - start:.1f} s")
-    return step
