@@ -33,6 +33,9 @@ State: TypeAlias = Tensor | tuple[Tensor, ...]
 #: How a layer runs one direction: (u, w, h0, reverse) -> (y, final state (B,S,D)).
 _Run: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
 
+#: Numbers that a matrix product likes to have a multiple of in a row.
+_ALIGNMENT = 8
+
 #: The longest memory given to a channel at first, in steps.
 _LONGEST_MEMORY = 128.0
 
@@ -385,12 +388,14 @@ class Scan(Module):
         # A head takes its channels of each direction of the layer below.
         parts = self._directions() if layer > 0 else 1
         by_head = torch.unflatten(x, -1, (parts, self.heads, -1)).transpose(-3, -2).flatten(-2)
-        columns = by_head.flatten(0, -3).transpose(0, 1)  # (H,N,C/H)
-        blocks = torch.unflatten(weight, 0, (self.heads, -1)).transpose(1, 2)
-        if bias is None:
-            products = torch.bmm(columns, blocks)
-        else:
-            products = torch.baddbmm(bias.view(self.heads, 1, -1), columns, blocks)
+        blocks = torch.unflatten(weight, 0, (self.heads, -1)).transpose(1, 2)  # (H,C/H,(U-K)·D/H)
+        if bias is not None:
+            # The weights of an input that is always one: a product of matrices adds them for
+            # nothing, where a sum would read and write all of u once more. Rows stay aligned.
+            by_head = functional.pad(by_head, (0, _ALIGNMENT), value=1.0)
+            row = torch.unflatten(bias, 0, (self.heads, 1, -1))
+            blocks = torch.cat((blocks, functional.pad(row, (0, 0, 0, _ALIGNMENT - 1))), 1)
+        products = torch.bmm(by_head.flatten(0, -3).transpose(0, 1), blocks)
         rows = torch.unflatten(products.transpose(0, 1), 0, x.shape[:-1])
         return torch.unflatten(rows, -1, (learned, -1))
 
