@@ -20,11 +20,11 @@ TEST(Sequences, AreFoundByTheirSteps) {
   for (int t = 0; t < 8; ++t) EXPECT_EQ(sequence_at(offsets.data(), 6, t), expected[t]) << t;
   EXPECT_EQ(sequence_after(s, 1, 3), 4);
   EXPECT_EQ(sequence_before(s, 4, 3), 1);
-  const BlockStarts block = starts_of_block<4>(s, 8, 0, 0);
+  const BlockStarts block = starts_of_block<4>(s, 8, 0, 0, 1);
   EXPECT_EQ(block.bits, 0b01001u);
   EXPECT_EQ(block.sequence, 1);
-  EXPECT_EQ(starts_of_block<4>(s, 8, 0, 4).bits, 0b10000u);  // the end of the row
-  EXPECT_EQ(starts_of_block<4>(s, 8, 0, 4).sequence, 4);
+  EXPECT_EQ(starts_of_block<4>(s, 8, 0, 4, 4).bits, 0b10000u);  // the end of the row
+  EXPECT_EQ(starts_of_block<4>(s, 8, 0, 4, 4).sequence, 4);
 }
 
 TEST(Sequences, MayHaveAnyOffsetsWithoutHarm) {
@@ -34,7 +34,8 @@ TEST(Sequences, MayHaveAnyOffsetsWithoutHarm) {
     for (int& offset : offsets) offset = int(generator()) % 100 - 20;
     const Sequences s{offsets.data(), std::int64_t(offsets.size()) - 1, nullptr};
     for (int t = 0; t < 64; t += 16) {
-      const BlockStarts block = starts_of_block<16>(s, 64, 0, t);
+      const BlockStarts block =
+          starts_of_block<16>(s, 64, 0, t, sequence_at(offsets.data(), s.count, t));
       EXPECT_GE(block.sequence, 0);
       EXPECT_LT(block.sequence, s.count);
       EXPECT_LT(block.bits, 1u << 17);

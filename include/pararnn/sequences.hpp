@@ -53,14 +53,15 @@ PARARNN_FN int sequence_before(const Sequences& s, int n, long long t) {
   return sequence_at(s.offsets, s.count, t - 1);
 }
 
-/// The starts of the K steps from `begin` on of a row of `steps`.
+/// The starts of the K steps from `begin` on of a row of `steps`; of packed sequences, the first of
+/// these steps is of number `sequence`.
 template <int K>
 PARARNN_FN BlockStarts starts_of_block(const Sequences& s, long long steps, long long row,
-                                       long long begin) {
+                                       long long begin, int sequence) {
   BlockStarts result{};
   if (s.offsets) {
-    result.sequence = sequence_at(s.offsets, s.count, begin);
-    int n = result.sequence;
+    result.sequence = sequence;
+    int n = sequence;
     if (s.offsets[n] == begin) result.bits = 1;
     long long end = s.offsets[n + 1], before = begin;
     while (end > before && end <= begin + K) {

@@ -6,7 +6,8 @@ namespace pararnn {
 namespace {
 
 std::mutex statistics_mutex;
-std::pair<ReadStatistics, ReadStatistics> statistics;
+// Never destroyed: when a process ends, what holds memory of a GPU may be gone before.
+auto& statistics = *new std::pair<ReadStatistics, ReadStatistics>;
 
 }  // namespace
 

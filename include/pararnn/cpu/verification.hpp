@@ -37,7 +37,8 @@ inline std::vector<BlockStarts> block_starts(const Chunking& size, const Sequenc
   std::vector<BlockStarts> starts;
   for (std::int64_t b = 0; !sequences.none() && b < size.batch; ++b) {
     for (std::int64_t t = 0; t < size.steps; t += kCheckpointInterval) {
-      starts.push_back(starts_of_block<kCheckpointInterval>(sequences, size.steps, b, t));
+      const int n = sequences.offsets ? sequence_at(sequences.offsets, sequences.count, t) : 0;
+      starts.push_back(starts_of_block<kCheckpointInterval>(sequences, size.steps, b, t, n));
     }
   }
   return starts;

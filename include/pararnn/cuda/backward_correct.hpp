@@ -40,7 +40,7 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
     static_for<S>([&](auto r) { end[boundary_offset(problem.size, before, S, r)] = moved[r]; });
     return moved;
   };
-  const Int final = last_state(problem.size, problem.sequences, column.row);
+  const Int final = last_state(problem, column.row);
   Vec<T, S> mu{};
   static_for<S>([&](auto s) {
     mu[s] = static_cast<const T*>(

@@ -342,8 +342,7 @@ struct Backward {
   }
   /// Of the row's last step.
   PARARNN_FN Adjoint final_adjoint() const {
-    return final_adjoint(kStarts ? last_state(problem.size, problem.sequences, lane.row)
-                                 : lane.row);
+    return final_adjoint(kStarts ? last_state(problem, lane.row) : lane.row);
   }
   PARARNN_FN Adjoint final_adjoint(Int number) const {
     if (kStarts && offsets_are_wrong(problem)) return unknown();

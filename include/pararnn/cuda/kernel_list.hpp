@@ -117,8 +117,7 @@ inline Grid grid_of(const Kernel& kernel, const Chunking& size, Int sequences, i
     case Kernel::kForwardStarts:
     case Kernel::kBackwardStarts:
       return {
-          .blocks = divide_up(std::max<Int>(size.batch * divide_up(size.steps, kCheckpointInterval),
-                                            sequences * kWarp),
+          .blocks = divide_up(std::max<Int>(size.batch * starts_of_row(size), sequences * kWarp),
                               kStartsThreads),
           .threads = kStartsThreads};
     case Kernel::kDecodeStep:

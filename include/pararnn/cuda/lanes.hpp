@@ -66,8 +66,7 @@ PARARNN_FN Int checkpoint_offset(const Chunking& size, const Lane& lane, Int ste
 
 /// The starts of the block of steps from t on.
 PARARNN_FN Int starts_offset(const Chunking& size, Int row, Int t) {
-  const Int count = (size.steps + kCheckpointInterval - 1) / kCheckpointInterval;
-  return row * count + t / kCheckpointInterval;
+  return row * starts_of_row(size) + t / kCheckpointInterval;
 }
 
 /// The first step of the block of starts number `index`.
@@ -87,8 +86,11 @@ PARARNN_FN bool offsets_are_wrong(const Problem& problem) {
 }
 
 /// The number of the final state of a row's last step.
-PARARNN_FN Int last_state(const Chunking& size, const Sequences& sequences, Int row) {
-  return sequences.offsets ? sequence_at(sequences.offsets, sequences.count, size.steps - 1) : row;
+template <class Problem>
+PARARNN_FN Int last_state(const Problem& problem, Int row) {
+  return problem.sequences.offsets
+             ? problem.starts[(row + 1) * starts_of_row(problem.size) - 1].sequence
+             : row;
 }
 
 /// V columns of N numbers each: values[v][n].

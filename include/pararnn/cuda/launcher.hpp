@@ -51,10 +51,9 @@ class Workspace {
   Int size_ = 0;
 };
 
-/// Of the starts of all blocks.
+/// Of the starts of all rows.
 inline Int starts_bytes(const Chunking& size) {
-  const Int blocks = (size.steps + kCheckpointInterval - 1) / kCheckpointInterval;
-  return size.batch * blocks * Int(sizeof(BlockStarts));
+  return size.batch * starts_of_row(size) * Int(sizeof(BlockStarts));
 }
 
 /// Launches the kernels of a way, in their order. Those that will be needed `later` are prepared

@@ -51,6 +51,11 @@ struct Chunking {
   Int chunk, chunks, burn_in;
 };
 
+/// Starts of a row: of each block of steps, and one more, whose sequence is that of the last step.
+constexpr Int starts_of_row(const Chunking& size) {
+  return (size.steps + kCheckpointInterval - 1) / kCheckpointInterval + 1;
+}
+
 /// Most barriers that a cooperative grid comes to: three a correction, and one before.
 inline constexpr int kMostBarriers = 3 * kMaxNewtonIterations + 1;
 
@@ -77,7 +82,7 @@ struct ForwardProblem {
   void* end = nullptr;               // F_p(b_p)
   void* jacobian = nullptr;          // M_p = dF_p/db_p
   unsigned char* failing = nullptr;  // (B,D): the last verification that the column failed
-  BlockStarts* starts = nullptr;     // (B,ceil(T/8)), where a state may start anew
+  BlockStarts* starts = nullptr;     // (B,ceil(T/8)+1), where a state may start anew
   Counters* counters = nullptr;
   unsigned* wrong_offsets = nullptr;  // whether those of the sequences are; then all states are NaN
   double tolerance;                   // of a boundary's mismatch

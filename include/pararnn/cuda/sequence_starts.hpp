@@ -8,6 +8,38 @@
 
 namespace pararnn::cuda {
 
+/// Offsets that a block keeps near to itself, evenly spread over all.
+inline constexpr int kNearOffsets = 4096;
+
+/// sequence_at by a search that begins in shared memory.
+struct NearOffsets {
+  const Sequences& sequences;
+  const int* near;
+  Int stride, count;  // near[i] is number i stride
+
+  /// All threads of the block call it.
+  __device__ explicit NearOffsets(const Sequences& the_sequences)
+      : sequences(the_sequences), stride(sequences.count / kNearOffsets + 1) {
+    using Near = int[kNearOffsets];
+    PARARNN_SHARED(Near, numbers);
+    near = numbers;
+    count = sequences.offsets ? sequences.count / stride + 1 : 0;
+    for (Int i = threadIdx.x; i < count; i += blockDim.x) {
+      numbers[i] = sequences.offsets[i * stride];
+    }
+    __syncthreads();
+  }
+
+  __device__ int sequence_at(Int t) const {
+    if (count == 0) return 0;
+    const Int first = pararnn::sequence_at(near, count, t) * stride;
+    const Int last = first + stride < sequences.count ? first + stride : sequences.count;
+    if (last <= first) return static_cast<int>(sequences.count - 1);  // of wrong offsets
+    return static_cast<int>(first) +
+           pararnn::sequence_at(sequences.offsets + first, last - first, t);
+  }
+};
+
 /// Whether the offsets are none; by a block.
 __device__ inline bool are_wrong(const Sequences& sequences, Int steps) {
   bool wrong = sequences.offsets[0] != 0 || sequences.offsets[sequences.count] != steps;
@@ -24,10 +56,16 @@ template <int S, class T, class Problem>
 __device__ void find_starts(const Problem& problem, const void* from, void* to) {
   const Sequences& sequences = problem.sequences;
   const Chunking& size = problem.size;
-  const Int blocks = (size.steps + kCheckpointInterval - 1) / kCheckpointInterval;
-  for (Int i = thread_index(); i < size.batch * blocks; i += thread_count()) {
-    problem.starts[i] = starts_of_block<kCheckpointInterval>(sequences, size.steps, i / blocks,
-                                                             i % blocks * kCheckpointInterval);
+  const NearOffsets near(sequences);
+  const Int entries = starts_of_row(size);
+  for (Int i = thread_index(); i < size.batch * entries; i += thread_count()) {
+    const Int t = i % entries * kCheckpointInterval;
+    // The last entry is of the row's last step.
+    const bool last = i % entries == entries - 1;
+    const int sequence = near.sequence_at(last ? size.steps - 1 : t);
+    problem.starts[i] = last ? BlockStarts{0, sequence}
+                             : starts_of_block<kCheckpointInterval>(sequences, size.steps,
+                                                                    i / entries, t, sequence);
   }
   if (!sequences.offsets) return;
   const Int width = S * size.channels;
