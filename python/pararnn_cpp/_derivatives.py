@@ -26,8 +26,11 @@ from . import _operators as operators
 from ._library import operators as library
 
 Gradients = tuple[Tensor | None, ...]
-#: options of a scan, in their order: cell, plan, chunk, burn_in, tolerance
-_OPTIONS = 5
+#: where states start anew within rows: cu_seqlens, reset
+Starts = tuple[Tensor | None, Tensor | None]
+#: arguments of a scan behind u, w and h0: its starts, and its options cell, plan, chunk, burn_in,
+#: tolerance
+_OTHERS = 7
 
 
 @contextmanager
@@ -45,12 +48,12 @@ def _or_zeros(tangent: Tensor | None, of: Tensor) -> Tensor:
     return torch.zeros_like(of) if tangent is None else tangent.to(of.dtype)
 
 
-def _start(u: Tensor, w: Tensor, h0: Tensor | None, cell: str) -> Tensor:
+def _start(u: Tensor, w: Tensor, h0: Tensor | None, starts: Starts, cell: str) -> Tensor:
     """h0 itself, or the zeros that it stands for."""
     if h0 is not None:
         return h0
-    state = operators.describe(cell)["state"]
-    return u.new_zeros(u.shape[0], state, w.shape[1], dtype=operators.arithmetic_of(u))
+    shape = operators.sequences_of(u, starts[0]), operators.describe(cell)["state"], w.shape[1]
+    return u.new_zeros(shape, dtype=operators.arithmetic_of(u))
 
 
 class _TangentScan:
@@ -64,10 +67,12 @@ class _TangentScan:
         du: Tensor | None,
         dw: Tensor | None,
         dh0: Tensor | None,
+        starts: Starts,
         options: tuple[Any, ...],
     ) -> None:
         cell, *others = options
-        start = _start(u, w, h0, cell)
+        start = _start(u, w, h0, starts, cell)
+        self.starts = starts
         self.options = (str(library._tangent_key(cell)), *others)
         self.inputs, self.params, self.state = u.shape[-2], w.shape[0], start.shape[1]
         self.arguments = (
@@ -76,7 +81,7 @@ class _TangentScan:
             torch.cat([_or_zeros(dh0, start), start], 1),
         )
         self.y, hT, self.checkpoints, self.remembers = TransformedScan.apply(  # type: ignore[no-untyped-call]
-            *self.arguments, *self.options
+            *self.arguments, *starts, *self.options
         )
         self.hT = hT[:, : self.state]
 
@@ -88,6 +93,7 @@ class _TangentScan:
             self.remembers,
             dy,
             torch.cat([dhT, torch.zeros_like(dhT)], 1),
+            *self.starts,
             *self.options,
         )
         return du.narrow(-2, 0, self.inputs), dw[: self.params], dh0[:, self.state :]
@@ -95,7 +101,7 @@ class _TangentScan:
 
 class ScanGradients(torch.autograd.Function):
     """du, dw and dh0 of a scan, in the dtypes of u, w and h0, as a function that has derivatives:
-    u, w, h0, checkpoints, remembers, dy, dhT, *options -> du, dw, dh0."""
+    u, w, h0, checkpoints, remembers, dy, dhT, *starts, *options -> du, dw, dh0."""
 
     @staticmethod
     def forward(
@@ -106,23 +112,28 @@ class ScanGradients(torch.autograd.Function):
         remembers: Tensor,
         dy: Tensor,
         dhT: Tensor,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
         *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _gradients(u, w, h0, checkpoints, remembers, dy, dhT, options)
+        starts = cu_seqlens, reset
+        return _gradients(u, w, h0, checkpoints, remembers, dy, dhT, starts, options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        tensors, ctx.options = inputs[:7], inputs[7:]
+        tensors, ctx.options = inputs[:9], inputs[9:]
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, gu: Tensor, gw: Tensor, gh0: Tensor) -> Gradients:
-        u, w, h0, _, _, dy, dhT = ctx.saved_tensors
-        along = _TangentScan(u, w, h0, gu, gw, None if h0 is None else gh0, ctx.options)
+    def backward(ctx: Any, gu: Tensor, gw: Tensor, gh0: Tensor | None) -> Gradients:
+        u, w, h0, _, _, dy, dhT, cu_seqlens, reset = ctx.saved_tensors
+        if h0 is None:
+            gh0 = None
+        along = _TangentScan(u, w, h0, gu, gw, gh0, (cu_seqlens, reset), ctx.options)
         du, dw, dh0 = along.gradients(dy, dhT)
         of_h0 = None if h0 is None else dh0
-        return du, dw, of_h0, None, None, along.y, along.hT, *[None] * _OPTIONS
+        return du, dw, of_h0, None, None, along.y, along.hT, *[None] * _OTHERS
 
     @staticmethod
     def jvp(
@@ -136,17 +147,18 @@ class ScanGradients(torch.autograd.Function):
         ddhT: Tensor | None,
         *_: None,
     ) -> Gradients:
-        with _below_this_tangent(ctx) as (u, w, h0, checkpoints, remembers, dy, dhT):
-            along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options).gradients(dy, dhT)
+        with _below_this_tangent(ctx) as (u, w, h0, checkpoints, remembers, dy, dhT, *starts):
+            along = _TangentScan(u, w, h0, du, dw, dh0, (*starts,), ctx.options).gradients(dy, dhT)
             # Linear in dy and dhT.
             ddy, ddhT = _or_zeros(ddy, dy), _or_zeros(ddhT, dhT)
             of_dy = ScanGradients.apply(  # type: ignore[no-untyped-call]
-                u, w, h0, checkpoints, remembers, ddy, ddhT, *ctx.options
+                u, w, h0, checkpoints, remembers, ddy, ddhT, *starts, *ctx.options
             )
             return tuple(a + b for a, b in zip(along, of_dy, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        _refuse_mapped_starts(in_dims[7:9])
         n, heads = info.batch_size, _is_in_heads(inputs[0], in_dims[0])
         u, w, h0, checkpoints, remembers, dy, dhT = inputs[:7]
         at_u, at_w, at_h0, at_checkpoints, _, at_dy, at_dhT = in_dims[:7]
@@ -165,50 +177,58 @@ class ScanGradients(torch.autograd.Function):
 
 class TransformedScan(torch.autograd.Function):
     """A scan as torch.func's transforms and forward mode take it:
-    u, w, h0, *options -> y, hT, checkpoints, remembers."""
+    u, w, h0, *starts, *options -> y, hT, checkpoints, remembers."""
 
     @staticmethod
     def forward(
-        u: Tensor, w: Tensor, h0: Tensor | None, *options: Any
+        u: Tensor,
+        w: Tensor,
+        h0: Tensor | None,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         interval = operators.checkpoint_interval(u)
-        y, hT, checkpoints, remembers = operators.scan_forward(u, w, h0, *options, interval)
+        y, hT, checkpoints, remembers = operators.scan_forward(
+            u, w, h0, *options, interval, cu_seqlens, reset
+        )
         return y, hT, checkpoints, remembers
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, _, checkpoints, remembers = output
         ctx.mark_non_differentiable(checkpoints, remembers)
-        ctx.options = inputs[3:]
-        ctx.save_for_backward(*inputs[:3], checkpoints, remembers)
-        ctx.save_for_forward(*inputs[:3])
+        ctx.options = inputs[5:]
+        ctx.save_for_backward(*inputs[:5], checkpoints, remembers)
+        ctx.save_for_forward(*inputs[:5])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dhT: Tensor, *_: Any) -> Gradients:
-        u, w, h0, checkpoints, remembers = ctx.saved_tensors
+        u, w, h0, cu_seqlens, reset, checkpoints, remembers = ctx.saved_tensors
         du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
-            u, w, h0, checkpoints, remembers, dy, dhT, *ctx.options
+            u, w, h0, checkpoints, remembers, dy, dhT, cu_seqlens, reset, *ctx.options
         )
-        return du, dw, None if h0 is None else dh0, *[None] * _OPTIONS
+        return du, dw, None if h0 is None else dh0, *[None] * _OTHERS
 
     @staticmethod
     def jvp(
         ctx: Any, du: Tensor | None, dw: Tensor | None, dh0: Tensor | None, *_: None
     ) -> Gradients:
-        with _below_this_tangent(ctx) as (u, w, h0, *_kept):
-            along = _TangentScan(u, w, h0, du, dw, dh0, ctx.options)
+        with _below_this_tangent(ctx) as (u, w, h0, cu_seqlens, reset, *_kept):
+            along = _TangentScan(u, w, h0, du, dw, dh0, (cu_seqlens, reset), ctx.options)
             return along.y, along.hT, None, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], u: Any, w: Any, h0: Any, *options: Any
+        info: Any, in_dims: tuple[Any, ...], u: Any, w: Any, h0: Any, *others: Any
     ) -> tuple[Any, Any]:
+        _refuse_mapped_starts(in_dims[3:5])
         n = info.batch_size
         y, hT, checkpoints, remembers = TransformedScan.apply(  # type: ignore[no-untyped-call]
             _fold_inputs(u, in_dims[0], n),
             _fold(w, in_dims[1], n),
             None if h0 is None else _fold(h0, in_dims[2], n),
-            *options,
+            *others,
         )
         unfolded = _unfold(y, n), _unfold(hT, n), _unfold(checkpoints, n), remembers
         return unfolded, (0, 0, 0, None)
@@ -216,28 +236,37 @@ class TransformedScan(torch.autograd.Function):
 
 class Scan(torch.autograd.Function):
     """A scan for backward alone, and for torch.compile: a third of the other's host time.
-    u, w, h0, *options -> y, hT."""
+    u, w, h0, *starts, *options -> y, hT."""
 
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, w: Tensor, h0: Tensor | None, *options: Any
+        ctx: Any,
+        u: Tensor,
+        w: Tensor,
+        h0: Tensor | None,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        *options: Any,
     ) -> tuple[Tensor, Tensor]:
         interval = operators.checkpoint_interval(u)
-        y, hT, checkpoints, remembers = operators.scan_forward(u, w, h0, *options, interval)
-        ctx.save_for_backward(u, w, h0, checkpoints, remembers)
+        y, hT, checkpoints, remembers = operators.scan_forward(
+            u, w, h0, *options, interval, cu_seqlens, reset
+        )
+        ctx.save_for_backward(u, w, h0, checkpoints, remembers, cu_seqlens, reset)
         ctx.options = options
         return y, hT
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dhT: Tensor) -> Gradients:
-        u, w, h0, checkpoints, remembers = ctx.saved_tensors
+        u, w, h0, checkpoints, remembers, cu_seqlens, reset = ctx.saved_tensors
+        starts = cu_seqlens, reset
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             du, dw, dh0 = ScanGradients.apply(  # type: ignore[no-untyped-call]
-                u, w, h0, checkpoints, remembers, dy, dhT, *ctx.options
+                u, w, h0, checkpoints, remembers, dy, dhT, *starts, *ctx.options
             )
         else:
-            du, dw, dh0 = _gradients(u, w, h0, checkpoints, remembers, dy, dhT, ctx.options)
-        return du, dw, None if h0 is None else dh0, None, None, None, None, None
+            du, dw, dh0 = _gradients(u, w, h0, checkpoints, remembers, dy, dhT, starts, ctx.options)
+        return du, dw, None if h0 is None else dh0, *[None] * _OTHERS
 
 
 def _gradients(
@@ -248,14 +277,28 @@ def _gradients(
     remembers: Tensor,
     dy: Tensor,
     dhT: Tensor,
+    starts: Starts,
     options: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    du, dw, dh0 = operators.scan_backward(u, w, checkpoints, remembers, dy, dhT, *options)
+    # Where a row begins with it alone, it is in the checkpoints.
+    again = None if starts[0] is None else h0
+    du, dw, dh0 = operators.scan_backward(
+        u, w, checkpoints, remembers, dy, dhT, *options, again, *starts
+    )
     return du, dw.to(w.dtype), dh0 if h0 is None else dh0.to(h0.dtype)
 
 
 # vmap: n scans side by side are one scan of n times the channels, those of each in a head of its
 # own. So u is read where it is, and each has its own w and its own gradient of it.
+
+
+def _refuse_mapped_starts(in_dims: tuple[int | None, ...]) -> None:
+    for name, at in zip(("cu_seqlens", "reset"), in_dims, strict=True):
+        if at is not None:
+            raise RuntimeError(
+                f"scan: {name} is mapped by vmap, but should be the same for all; "
+                "give it with in_dims None, or scan a batch"
+            )
 
 
 def _mapped_first(t: Tensor, at: int | None, n: int) -> Tensor:

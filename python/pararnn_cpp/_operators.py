@@ -12,11 +12,13 @@ from torch import Tensor
 
 from ._library import operators
 
-#: u, w, h0, cell, plan, chunk, burn_in, tolerance -> y, hT
+# Options are cell, plan, chunk, burn_in, tolerance. Starts, where states start anew within rows,
+# are cu_seqlens and reset.
+#: u, w, h0, *options, *starts -> y, hT
 scan = operators._scan.default
-#: and the checkpoint interval of the device -> y, hT, checkpoints, remembers
+#: u, w, h0, *options, the device's checkpoint interval, *starts -> y, hT, checkpoints, remembers
 scan_forward = operators._scan_forward.default
-#: u, w, checkpoints, remembers, dy, dhT, cell, plan, chunk, burn_in, tolerance -> du, dw, dh0
+#: u, w, checkpoints, remembers, dy, dhT, *options, h0, *starts -> du, dw, dh0
 scan_backward = operators._scan_backward.default
 #: u, w, h, cell -> y, h
 step = operators._step.default
@@ -42,12 +44,29 @@ def arithmetic_of(u: Tensor) -> torch.dtype:
     return torch.float64 if u.dtype == torch.float64 else torch.float32
 
 
+def sequences_of(u: Tensor, cu_seqlens: Tensor | None) -> int:
+    """N of the states h0 and hT (N,S,D)."""
+    return u.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
 @torch.library.register_fake("pararnn::_scan")  # type: ignore[untyped-decorator]
-def _(u: Tensor, w: Tensor, h0: Tensor | None, cell: str, *_: Any) -> tuple[Tensor, Tensor]:
+def _(
+    u: Tensor,
+    w: Tensor,
+    h0: Tensor | None,
+    cell: str,
+    plan: str,
+    chunk: int,
+    burn_in: int,
+    tolerance: float,
+    cu_seqlens: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
+    sequences, state = sequences_of(u, cu_seqlens), describe(cell)["state"]
     return (
         u.new_empty(batch, steps, channels),
-        u.new_empty(batch, describe(cell)["state"], channels, dtype=arithmetic_of(u)),
+        u.new_empty(sequences, state, channels, dtype=arithmetic_of(u)),
     )
 
 
@@ -62,13 +81,15 @@ def _(
     burn_in: int,
     tolerance: float,
     interval: int,
+    cu_seqlens: Tensor | None = None,
+    reset: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
     state, dtype = describe(cell)["state"], arithmetic_of(u)
     count = (steps + interval - 1) // interval if interval > 0 else 0
     return (
         u.new_empty(batch, steps, channels),
-        u.new_empty(batch, state, channels, dtype=dtype),
+        u.new_empty(sequences_of(u, cu_seqlens), state, channels, dtype=dtype),
         u.new_empty(batch, count, state, channels, dtype=dtype),
         u.new_empty(1 if u.device.type == "cpu" else 0, dtype=torch.bool),
     )

@@ -34,6 +34,8 @@ def scan(
     h0: Tensor | None = None,
     *,
     cell: str | Cell,
+    cu_seqlens: Tensor | None = None,
+    reset: Tensor | None = None,
     plan: str = "auto",
     chunk: int = 0,
     burn_in: int = -1,
@@ -45,9 +47,13 @@ def scan(
         u: (B,T,U,D), or (B,T,H,U,D/H) for H heads; float16, bfloat16, float32 or float64. Any
             strides of B, T, H and U; channels contiguous, or u is copied once.
         w: (P,D).
-        h0: (B,S,D), or None for zeros.
+        h0: (B,S,D), or (N,S,D) with cu_seqlens; or None for zeros.
         cell: a name ("gru"), a file ("./leaky.hpp") or a `Cell`, of S states, U inputs and P
             parameters a channel.
+        cu_seqlens: (N+1), int32, from 0 to T, never falling: N sequences packed in one row, B = 1,
+            steps cu_seqlens[n] to cu_seqlens[n+1] - 1 each. Each is as if it were alone. On a GPU,
+            which is not waited for, wrong ones make all results NaN.
+        reset: (B,T), bool: the state is zero before each step that it marks.
         plan: "auto", or "planner", "sequential", "speculative", "newton": another plan changes
             the time, and the result within the tolerance.
         chunk: steps a chunk; 0: chosen.
@@ -56,7 +62,7 @@ def scan(
             in float32 arithmetic, 1e-12 in float64.
 
     Returns:
-        y (B,T,D) in u's dtype, and hT (B,S,D) in the arithmetic's: float32 for u of float16,
+        y (B,T,D) in u's dtype, and hT, like h0, in the arithmetic's: float32 for u of float16,
         bfloat16 and float32, float64 for float64. Differentiable in u, w and h0.
 
     Raises:
@@ -68,14 +74,18 @@ def scan(
         plan = "planner"
     if _is_transformed():
         options = lasting_key(key), plan, chunk, burn_in, tolerance
-        results: Any = TransformedScan.apply(u, w, h0, *options)  # type: ignore[no-untyped-call]
+        results: Any = TransformedScan.apply(u, w, h0, cu_seqlens, reset, *options)  # type: ignore[no-untyped-call]
         return results[0], results[1]
     if torch.is_grad_enabled() and (
         u.requires_grad or w.requires_grad or (h0 is not None and h0.requires_grad)
     ):
         options = lasting_key(key), plan, chunk, burn_in, tolerance
-        return Scan.apply(u, w, h0, *options)  # type: ignore[no-untyped-call, no-any-return]
-    return _operators.scan(u, w, h0, key, plan, chunk, burn_in, tolerance)  # type: ignore[no-any-return]
+        return Scan.apply(u, w, h0, cu_seqlens, reset, *options)  # type: ignore[no-untyped-call, no-any-return]
+    if cu_seqlens is None and reset is None:
+        return _operators.scan(u, w, h0, key, plan, chunk, burn_in, tolerance)  # type: ignore[no-any-return]
+    return _operators.scan(  # type: ignore[no-any-return]
+        u, w, h0, key, plan, chunk, burn_in, tolerance, cu_seqlens, reset
+    )
 
 
 def step(u: Tensor, w: Tensor, h: Tensor, *, cell: str | Cell) -> tuple[Tensor, Tensor]:
