@@ -10,7 +10,6 @@ from torch import Tensor
 
 import pararnn_cpp
 from pararnn_cpp import scan
-from pararnn_cpp.nn import Scan
 
 LENGTHS = [5, 0, 30, 1, 1, 47, 0]
 
@@ -149,17 +148,3 @@ def test_wrong_ones_are_told_by_name() -> None:
             scan(u, w, cell="gru", cu_seqlens=cu_seqlens)
     with pytest.raises(RuntimeError, match="reset has shape"):
         scan(u, w, cell="gru", reset=torch.zeros(1, 3, dtype=torch.bool))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_modules_pack_on_a_gpu(bidirectional: bool) -> None:
-    torch.manual_seed(2)
-    module = Scan(6, 8, cell="lstm", bidirectional=bidirectional)
-    texts = [torch.randn(n, 6) for n in (30, 7, 19, 1)]
-    packed = torch.nn.utils.rnn.pack_sequence(texts, enforce_sorted=False)
-    expected, h_n = module(packed)
-    there, h_there = module.cuda()(packed.cuda())
-    torch.testing.assert_close(there.data.cpu(), expected.data, rtol=1e-4, atol=1e-5)
-    for got, of_cpu in zip(h_there, h_n, strict=True):
-        torch.testing.assert_close(got.cpu(), of_cpu, rtol=1e-4, atol=1e-5)
