@@ -14,7 +14,7 @@ jobs ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ { jobs = int($$2 / 209715
   END { print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 sources = $(shell find $(wildcard include src python tests bench examples) -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help setup build program demo test wheel test-sanitize test-kernels bench docs format check-format
+.PHONY: help setup build program demo test wheel test-wheel test-sanitize test-kernels bench docs format check-format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +26,15 @@ test: wheel ## build and run every test, those of the Python package from its wh
 	$(ctest) --test-dir build
 
 # Its libraries are those of the build folder.
-wheel: build ## the Python package as a wheel in build/wheel, for the torch of .venv, and installed in build/site
+wheel: build ## the Python package as a wheel in build/wheel, for torch 2.11 and later, and installed in build/site
 	rm -rf build/wheel build/site
 	PATH=$(CURDIR)/.venv/bin:$$PATH PYTHONPATH=$$(readlink -f .venv/torch)/.. $(python) -m pip wheel -q --no-deps --no-build-isolation -w build/wheel . \
 	  --config-settings=build-dir=build --config-settings=cmake.define.PARARNN_PROGRAM=ON \
 	  --config-settings=cmake.args="-GNinja;-DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja"
 	$(python) -m pip install -q --no-index --no-deps --target build/site build/wheel/*.whl
+
+test-wheel: wheel ## the Python package's tests in fresh virtual environments, with torch 2.11 and with the newest
+	scripts/test_wheel.sh
 
 test-sanitize: setup ## the engine's and the data's tests under the address and undefined-behaviour sanitizers
 	$(call configure,build-sanitize) -DPARARNN_SANITIZE=ON

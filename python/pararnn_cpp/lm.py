@@ -60,18 +60,29 @@ class _CausalConvolution(Module):
         bound = 1 / math.sqrt(width)
         self.weight = Parameter(torch.empty(width, channels).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, before: Tensor | None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x (B,T,d) and the inputs before it (B,K-1,d), or None for zeros -> y (B,T,d), and the
-        inputs before what comes next."""
+        inputs before what comes next. What is before a step that reset (B,T) marks is zeros to it
+        and to those behind it."""
         taps, steps = self.weight.shape[0], x.shape[1]
         if before is None:
             before = x.new_zeros(x.shape[0], taps - 1, x.shape[2])
         padded = torch.cat((before.to(x.dtype), x), 1)
-        y = padded[:, :steps] * self.weight[0]
-        for k in range(1, taps):
-            y = y + padded[:, k : k + steps] * self.weight[k]
-        # A copy, so that the state does not hold on to all of x.
-        return y, padded[:, steps:].clone()
+        y = x * self.weight[taps - 1]
+        if reset is None:
+            for k in range(taps - 1):
+                y = y + padded[:, k : k + steps] * self.weight[k]
+            # A copy, so that the state does not hold on to all of x.
+            return y, padded[:, steps:].clone()
+        # How often each row has started anew.
+        times = functional.pad(reset.int().cumsum(1), (taps - 1, 0))
+        for k in range(taps - 1):
+            same = (times[:, k : k + steps] == times[:, taps - 1 :]).unsqueeze(2)
+            y = y + torch.where(same, padded[:, k : k + steps], 0) * self.weight[k]
+        same = (times[:, steps:] == times[:, -1:]).unsqueeze(2)
+        return y, torch.where(same, padded[:, steps:], 0)
 
 
 class _HeadProjection(Module):
@@ -123,14 +134,15 @@ class _RnnMixer(Module):
             gate.copy_(cell.memory_direction * torch.log(memory - 1))
 
     def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None, reset: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B,T,d), already normalised -> y (B,T,d) and the state after step T."""
+        """x (B,T,d), already normalised -> y (B,T,d) and the state after step T. A row begins with
+        an empty state before each step that reset (B,T) marks."""
         before, h0 = (None, None) if state is None else state
         branch, gate = self.input(x).chunk(2, -1)
-        convolved, before = self.convolution(branch, before)
+        convolved, before = self.convolution(branch, before, reset)
         u = self._with_side_inputs(self.projection(convolved))
-        y, hT = scan(u, self.recurrent_weight, h0, cell=self.cell)
+        y, hT = scan(u, self.recurrent_weight, h0, cell=self.cell, reset=reset)
         normed = self.norm(y.to(self.norm.weight.dtype))
         return self.output(normed * functional.silu(gate)), (before, hT)
 
@@ -179,10 +191,10 @@ class _Block(Module):
         self.mlp_scale = Parameter(torch.ones(width))
 
     def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None, reset: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x (B,T,d) -> x after the block, and the mixer's state."""
-        mixed, state = self.mixer(self.mixer_norm(x), state)
+        mixed, state = self.mixer(self.mixer_norm(x), state, reset)
         x = x + self.mixer_scale * mixed
         return x + self.mlp_scale * self.mlp(self.mlp_norm(x)), state
 
@@ -228,12 +240,16 @@ class LanguageModel(Module):
         """Its layers, in order."""
         return [self.get_submodule(f"block{i}") for i in range(self.config.layers)]
 
-    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State | None = None, *, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Reads texts.
 
         Args:
             tokens: (B,T), int32 or int64.
             state: after what was read before. None: nothing was.
+            reset: (B,T), bool: a row begins anew before each step that it marks, as if nothing had
+                been read. `pararnn train --documents` marks the tokens that end a document.
 
         Returns:
             logits (B,T,V) of the token after each, in the parameters' dtype, and the state after
@@ -243,7 +259,7 @@ class LanguageModel(Module):
             ValueError: for tokens of another shape or dtype, or outside the vocabulary; these fail
                 an assertion of the device on a GPU.
         """
-        x, state = self._read(tokens, state)
+        x, state = self._read(tokens, state, reset)
         return self._logits(x), state
 
     @torch.no_grad()
@@ -415,13 +431,16 @@ class LanguageModel(Module):
             raise ValueError(f"the model in {checkpoint} has another config than this one")
         write_continued_run(Path(path), checkpoint, write_files)
 
-    def _read(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _read(
+        self, tokens: Tensor, state: State | None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """tokens (B,T) -> what the logits are made of (B,T,d), and the state after them."""
         self._check(tokens, state)
         x = functional.embedding(tokens, self.embedding)
         after = []
         for i in range(self.config.layers):
-            x, of_block = getattr(self, f"block{i}")(x, None if state is None else state[i])
+            block = getattr(self, f"block{i}")
+            x, of_block = block(x, None if state is None else state[i], reset)
             after.append(of_block)
         return self.norm(x), after
 

@@ -241,6 +241,20 @@ def test_pieces_and_steps_equal_the_whole(cell: str, heads: int) -> None:
     torch.testing.assert_close(model(changed)[0][:, :20], expected[:, :20])
 
 
+def test_documents_are_read_as_if_alone() -> None:
+    model = LanguageModel(SMALL).double()
+    tokens = torch.randint(SMALL.vocabulary, (2, 40))
+    starts = [0, 1, 12, 15, 40]
+    reset = torch.zeros(2, 40, dtype=torch.bool)
+    reset[:, starts[1:-1]] = True
+    logits, state = model(tokens, reset=reset)
+    alone = [model(tokens[:, a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    torch.testing.assert_close(logits, torch.cat([logits for logits, _ in alone], 1))
+    for got, expected in zip(state, alone[-1][1], strict=True):
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_gradients_are_the_slopes_of_the_loss(tied: bool) -> None:
     model = exact_model(dataclasses.replace(SMALL, tie_embedding=tied))

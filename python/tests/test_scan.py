@@ -330,7 +330,8 @@ def test_libraries_need_only_the_stable_interface(name: str) -> None:
         if "@" not in symbol and not re.match(r"(aoti_)?torch_|_Z\w*7pararnn|_ITM_|__gmon", symbol)
     ]
     assert undefined and not foreign
-    assert max(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", symbols)) <= 34
+    for version, latest in ((r"GLIBC_2\.(\d+)", 34), (r"GLIBCXX_3\.4\.(\d+)", 29)):
+        assert max(map(int, re.findall(version, symbols))) <= latest
 
 
 CPU_ALONE = """

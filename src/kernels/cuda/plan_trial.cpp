@@ -3,6 +3,8 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/lru_map.hpp"
@@ -79,11 +81,10 @@ IdleTimers& idle_timers() {
 
 struct PlanTrial::Entry {
   Entry(int the_device, const PlanRequest& request)
-      : choice(request),
-        columns(request.batch * request.channels),
-        device(the_device),
-        timer(timing::idle_timers().take(device)) {}
-  ~Entry() { timing::idle_timers().give_back(device, std::move(timer)); }
+      : choice(request), columns(request.batch * request.channels), device(the_device) {}
+  ~Entry() {
+    if (timer) timing::idle_timers().give_back(device, std::move(timer));
+  }
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
 
@@ -101,9 +102,9 @@ struct PlanTrial::Entry {
   PlanChoice choice;
   int64_t columns;
   int device;
-  std::unique_ptr<timing::Timer> timer;
-  bool running = false;  // between begin and end
-  bool pending = false;  // since then, until it is collected
+  std::unique_ptr<timing::Timer> timer;  // once it is needed
+  bool running = false;                  // between begin and end
+  bool pending = false;                  // since then, until it is collected
 };
 
 namespace {
@@ -132,21 +133,36 @@ bool is_capturing(cudaStream_t stream) {
 
 }  // namespace
 
+Plan remembered_plan(const PlanRequest& r) {
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, int, std::string,
+                         std::int64_t, std::int64_t, double, double>;
+  static auto& plans = *new LruMap<Key, Plan>(kMostPlaces);
+  static std::mutex of_plans;
+  const std::lock_guard lock(of_plans);
+  return plans.find_or_make({r.batch, r.steps, r.channels, r.lanes, r.threads, std::string(r.way),
+                             r.chunk, r.burn_in, r.step_base, r.step_slope},
+                            [&] { return make_plan(r); });
+}
+
 PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream)
-    : plan_(make_plan(request)), stream_(stream) {
-  const bool learns = request.way == "auto" && request.chunk == 0 && request.burn_in < 0 &&
-                      plan_.way != Way::kSequential;
-  if (!learns) return;
-  const jit::RelaxedCapture relaxed;
-  const std::lock_guard lock(mutex);
-  const std::shared_ptr<Entry> entry = find_entry(place, request);
-  const bool capturing = is_capturing(stream);
-  if (!capturing) entry->collect();
-  const bool busy = entry->pending || entry->running;
-  if (capturing || busy || !entry->choice.wants_time()) {
-    plan_ = entry->choice.best();
+    : stream_(stream) {
+  if (request.way != "auto" || request.chunk != 0 || request.burn_in >= 0) {
+    plan_ = remembered_plan(request);
     return;
   }
+  const std::lock_guard lock(mutex);
+  const std::shared_ptr<Entry> entry = find_entry(place, request);
+  plan_ = entry->choice.best();
+  // The device is asked nothing unless there is something to learn.
+  if (entry->running || (!entry->pending && !entry->choice.wants_time())) return;
+  const jit::RelaxedCapture relaxed;
+  if (is_capturing(stream)) return;
+  if (entry->pending) {
+    entry->collect();
+    plan_ = entry->choice.best();
+    if (entry->pending || !entry->choice.wants_time()) return;
+  }
+  if (!entry->timer) entry->timer = timing::idle_timers().take(place.device);
   plan_ = entry->choice.next();
   entry->timer->begin.record(stream);
   entry->running = true;

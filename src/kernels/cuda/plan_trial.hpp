@@ -31,6 +31,9 @@ struct Place {
   auto operator<=>(const Place&) const = default;
 };
 
+/// make_plan, which looks at many plans, remembered: the same calls come again and again.
+Plan remembered_plan(const PlanRequest& request);
+
 class PlanTrial {
  public:
   /// Chooses the plan, and begins to time it on `stream`, a stream of the current device. A request

@@ -58,22 +58,26 @@ cuda::Chunking chunking_of(const ScanSizes& sizes, const Plan& plan) {
   return {sizes.batch, sizes.steps, sizes.channels, plan.chunk, plan.chunks, plan.burn_in};
 }
 
-/// The arrays of a pass, in one piece of device memory that the problem is given.
+/// The arrays of a pass, in one piece of device memory that the problem is given. None where there
+/// is nothing but counters, which a pass of one chunk does not touch.
 template <class Problem>
-Tensor workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) {
+std::optional<Tensor> workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) {
   const cuda::CellSizes cell{sizes.state, sizes.params, cuda::Int(w.element_size())};
-  const Tensor memory = make_tensor("a workspace", {cuda::place_workspace(problem, cell, nullptr)},
-                                    ScalarType::Byte, w);
+  cuda::Workspace counters(nullptr);
+  counters.add(sizeof(cuda::Counters));
+  const cuda::Int bytes = cuda::place_workspace(problem, cell, nullptr);
+  if (bytes == counters.size()) return std::nullopt;
+  const Tensor memory = make_tensor("a workspace", {bytes}, ScalarType::Byte, w);
   cuda::place_workspace(problem, cell, memory.data_ptr());
   return memory;
 }
 
 /// Reads the statistics of a pass when they are asked for; keeps its workspace until then.
 template <class Problem>
-ReadStatistics statistics_of(const Problem& problem, const Plan& plan, const Tensor& workspace,
-                             const ScanLauncher& launcher) {
-  return [problem, plan, workspace, launcher] {
-    const DeviceGuard on_its_device(workspace.get_device_index());
+ReadStatistics statistics_of(const Problem& problem, const Plan& plan, int device,
+                             const std::optional<Tensor>& workspace, const ScanLauncher& launcher) {
+  return [problem, plan, device, workspace, launcher] {
+    const DeviceGuard on_its_device(device);
     return public_statistics(cuda::read_statistics(launcher, problem, plan));
   };
 }
@@ -112,16 +116,16 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
                                .hT = hT.data_ptr(),
                                .checkpoints = keeps ? checkpoints->data_ptr() : nullptr,
                                .tolerance = tolerance};
-  const Tensor workspace = workspace_for(problem, sizes, w);
+  const auto workspace = workspace_for(problem, sizes, w);
   std::vector<cuda::Kernel> later;
   if (keeps) {
     later = cuda::backward_kernels(
-        make_plan(backward_request(sizes, launcher.multiprocessors(), options)).way,
+        remembered_plan(backward_request(sizes, launcher.multiprocessors(), options)).way,
         !problem.sequences.none());
   }
   cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
-  record_forward_statistics(statistics_of(problem, plan, workspace, launcher));
+  record_forward_statistics(statistics_of(problem, plan, device, workspace, launcher));
   return {y, hT, checkpoints};
 }
 
@@ -156,10 +160,10 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                                 .dh0 = dh0.data_ptr(),
                                 .dw = dw.data_ptr(),
                                 .tolerance = tolerance};
-  const Tensor workspace = workspace_for(problem, sizes, w);
+  const auto workspace = workspace_for(problem, sizes, w);
   cuda::scan_backward(launcher, problem, plan.way);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
-  record_backward_statistics(statistics_of(problem, plan, workspace, launcher));
+  record_backward_statistics(statistics_of(problem, plan, device, workspace, launcher));
   return {du, dw, dh0};
 }
 

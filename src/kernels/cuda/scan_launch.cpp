@@ -1,6 +1,7 @@
 #include "kernels/cuda/scan_launch.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <future>
 #include <map>
@@ -54,14 +55,26 @@ void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, ScalarTy
   slot.kernel = &loaded;
 }
 
+int multiprocessors_of(int device) {
+  static std::array<std::atomic<int>, 64> known{};
+  const auto ask = [&] {
+    int count = 0;
+    jit::check_cuda(
+        jit::cuda().cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+        "count the multiprocessors");
+    return count;
+  };
+  if (size_t(device) >= known.size()) return ask();
+  if (known[size_t(device)] == 0) known[size_t(device)] = ask();
+  return known[size_t(device)];
+}
+
 }  // namespace
 
 ScanLauncher::ScanLauncher(const CellDefinition& cell, ScalarType type, cudaStream_t stream)
     : cell_(cell), type_(type), stream_(stream) {
   jit::check_cuda(jit::cuda().cudaGetDevice(&device_), "tell the current device");
-  jit::check_cuda(jit::cuda().cudaDeviceGetAttribute(&multiprocessors_,
-                                                     cudaDevAttrMultiProcessorCount, device_),
-                  "count the multiprocessors");
+  multiprocessors_ = multiprocessors_of(device_);
 }
 
 void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
