@@ -38,7 +38,9 @@ struct PackedArguments {
 PackedArguments packed_arguments(const CellDefinition& cell, std::vector<int64_t> lengths,
                                  int64_t D, torch::ScalarType type, uint64_t seed) {
   const int64_t T = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
-  PackedArguments p{random_arguments(cell, 1, T, D, type, seed), torch::randn({1, T, D}).to(type)};
+  PackedArguments p;
+  p.arguments = random_arguments(cell, 1, T, D, type, seed);
+  p.dy = torch::randn({1, T, D}).to(type);
   const auto arithmetic = p.arguments.w.scalar_type();
   const int64_t N = std::ssize(lengths);
   p.arguments.h0 = 0.1 + torch::rand({N, cell.state, D}, arithmetic);
