@@ -87,6 +87,8 @@ void packed_equals_separate(const torch::Device& device) {
   for (const CellDefinition& cell : built_in_cells()) {
     for (const int64_t D : {1, 33, 64}) {
       for (const auto type : {torch::kFloat32, torch::kFloat64}) {
+        // A GPU's kernels of doubles take seconds to compile, and are tested on the host.
+        if (device.is_cuda() && type == torch::kFloat64 && cell.name != "gru") continue;
         const auto p =
             packed_arguments(cell, {std::begin(kLengths), std::end(kLengths)}, D, type, ++seed);
         const Results expected = run_separately(device, cell, p, {"sequential"});
