@@ -35,10 +35,11 @@ inline std::vector<unsigned char> random_reset(const Shape& shape, double mean,
 
 template <class T>
 std::string describe(const Problem<T>& p, const Running& how) {
-  std::string text = "B" + std::to_string(p.shape.batch) + " T" + std::to_string(p.shape.steps) +
-                     " D" + std::to_string(p.shape.channels) + " plan " + how.way + " chunk " +
-                     std::to_string(how.chunk) + " burn-in " + std::to_string(how.burn_in);
-  for (const int offset : p.offsets) text += " " + std::to_string(offset);
+  std::string text = std::string("B") + std::to_string(p.shape.batch) + " T" +
+                     std::to_string(p.shape.steps) + " D" + std::to_string(p.shape.channels) +
+                     " plan " + how.way + " chunk " + std::to_string(how.chunk) + " burn-in " +
+                     std::to_string(how.burn_in);
+  for (const int offset : p.offsets) text.append(" ").append(std::to_string(offset));
   return text;
 }
 
