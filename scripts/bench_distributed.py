@@ -109,7 +109,7 @@ def right(options: argparse.Namespace, more: list[str]) -> Entry:
         "losses_of_several": several,
         "difference": found,
         "difference_by_rounding": rounding,
-        "right": found <= 3 * rounding,
+        "right": found <= max(3 * rounding, 1e-6),
     }
 
 
@@ -133,7 +133,7 @@ def checkpoints(options: argparse.Namespace, more: list[str]) -> Entry:
         "losses_resumed": resumed,
         "difference": found,
         "difference_by_rounding": rounding,
-        "right": found <= 3 * rounding,
+        "right": found <= max(3 * rounding, 1e-6),
         "saved": [entry for part in parts for entry in part.entries() if "checkpoint" in entry],
     }
 

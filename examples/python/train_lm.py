@@ -31,8 +31,14 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.profiler import profile, schedule
 from torch.utils.checkpoint import checkpoint
 
+from pararnn_cpp import last_statistics
+
 #: After warm-up; where to start, not tuned.
 LEARNING_RATES = {"134m": 3e-3, "400m": 2e-3, "1b": 1e-3, "3b": 7e-4, "7b": 5e-4}
+
+#: The longest chain of operations on elements that the compiler computes in one go: for cells long
+#: enough for the convolution and what surrounds it, for attention as it is by default.
+COMPILER_OPTIONS = {"rnn": {"realize_opcount_threshold": 48}, "attention": None}
 
 #: The tokens of row number n of a run, (length + 1).
 Rows = Callable[[int], Tensor]
@@ -42,8 +48,13 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--preset", choices=PRESETS, default="134m", help="the model; to change in it:")
+
+    def add(name: str, help: str = "", **settings: Any) -> None:
+        if settings.get("default") is not None:
+            help += " (default: %(default)s)"
+        parser.add_argument(name, help=help, **settings)
+
+    add("--preset", choices=PRESETS, default="134m", help="the model, in which may be changed:")
     for field in fields(ModelConfig):
         add(f"--{field.name.replace('_', '-')}", type=type(field.default))
     add("--data", required=True, help="a folder that pararnn tokenize wrote, or: random")
@@ -68,7 +79,9 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--precision", choices=("bfloat16", "float32"), help="of products; weights are float32")
     add("--compile", action=argparse.BooleanOptionalAction, help="(default: on a GPU)")
     add("--recompute", type=int, default=0, help="blocks that keep no activations: less memory")
-    add("--keep-weights", action="store_true", help="gather weights once a step: more memory")
+    parser.add_argument(
+        "--keep-weights", action="store_true", help="gather weights once a step: more memory"
+    )
     add("--timeout", type=float, default=50, help="seconds to wait for the other processes")
     add("--json", type=Path, help="file for a JSON line a step (default: log.jsonl in --out)")
     add("--peak", type=float, help="10^12 operations a second of a device; some are known")
@@ -123,7 +136,9 @@ def make_model(config: ModelConfig, options: argparse.Namespace, world: World) -
         if is_block and made_blocks <= options.recompute:
             forward = functools.partial(checkpoint, forward, use_reentrant=False)
         if options.compile:  # once for all blocks
-            forward = torch.compile(forward, fullgraph=True, dynamic=False)
+            forward = torch.compile(
+                forward, fullgraph=True, dynamic=False, options=COMPILER_OPTIONS[config.mixer]
+            )
         part.forward = forward
         shard(part, reshard_after_forward=is_block and not options.keep_weights)
 
@@ -288,6 +303,9 @@ def train(options: argparse.Namespace, config: ModelConfig, world: World) -> Non
                 report.checkpoint(step, *written, time.monotonic() - begin)
                 report.restart_clock()
         report.finish()
+    if config.mixer == "rnn":
+        for direction, statistics in zip(("forward", "backward"), last_statistics(), strict=True):
+            report.scan(direction, statistics)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,7 +5,6 @@ A process here is a fork of one that has imported everything, and they meet over
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
 import os
@@ -351,7 +350,10 @@ def test_resumed_equals_never_stopped(
 
 def train_compiled(arguments: list[str]) -> None:
     """Compiled but for the last stage, whose C++ would take a minute."""
-    torch.compile = functools.partial(torch.compile, backend="aot_eager")
+    compile_whole = torch.compile
+    torch.compile = lambda forward, options, **more: compile_whole(  # options are of that stage
+        forward, backend="aot_eager", **more
+    )
     train_lm.main(arguments)
 
 
@@ -404,7 +406,7 @@ def test_a_lost_process_ends_the_other(how: str, tmp_path: Path) -> None:
     lost.kill()
     assert survivor.exitcode == 1
     what = (
-        "ended by SIGTERM, which torchrun sends when another process has ended"
+        "ended by SIGTERM, as torchrun does when another has ended"
         if how == "told"
         else "another process has ended or does not answer"
     )

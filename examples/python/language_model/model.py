@@ -16,6 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pararnn_cpp import Cell
 from pararnn_cpp.nn import Scan
@@ -125,7 +126,9 @@ class RnnMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch, gate = self.input(x).chunk(2, -1)
-        y, _ = self.scan(causal_convolution(branch, self.taps))
+        # The convolution is cheaper to compute again in the backward pass than to keep.
+        branch = checkpoint(causal_convolution, branch, self.taps, use_reentrant=False)
+        y, _ = self.scan(branch)
         return self.output(self.norm(y) * functional.silu(gate))
 
 

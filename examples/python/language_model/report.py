@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import resource
 import time
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from pararnn_cpp import ScanStatistics
 
 from .world import World
 
@@ -119,6 +122,15 @@ class Report:
     def checkpoint(self, step: int, path: Path, size: int, seconds: float) -> None:
         self.write(step=step, checkpoint=str(path), bytes=size, seconds=seconds)
         self.world.say(f"step {step}/{self.steps}: {path}, {size / 1e9:.3f} GB in {seconds:.1f} s")
+
+    def scan(self, direction: str, statistics: ScanStatistics) -> None:
+        """What the last scan did to be exact."""
+        self.write(scan=direction, **asdict(statistics))
+        self.world.say(
+            f"last scan {direction}: {statistics.plan}, {statistics.chunks} chunks, "
+            f"{statistics.columns_corrected} of {statistics.columns} columns corrected, largest "
+            f"mismatch {statistics.largest_mismatch:.1e}"
+        )
 
     def write(self, **entry: object) -> None:
         """Writes a JSON line."""

@@ -84,8 +84,9 @@ def end_when_told() -> None:
     signal.set_wakeup_fd(writer)
 
     def wait() -> None:
-        name = signal.Signals(os.read(reader, 1)[0]).name
-        end(f"ended by {name}, which torchrun sends when another process has ended; {MEND}")
+        number = os.read(reader, 1)[0]
+        why = ", as torchrun does when another has ended" if number == signal.SIGTERM else ""
+        end(f"ended by {signal.Signals(number).name}{why}; {MEND}")
 
     threading.Thread(target=wait, daemon=True).start()
 
