@@ -158,6 +158,10 @@ const json* loop_beside(const json& report, const json& result) {
 
 std::string machine_line(const json& report) {
   const json& m = report.at("machine");
+  // Of parts that are measured by themselves the rate of a copy is not.
+  if (!report.contains("copy_gigabytes_per_second")) {
+    return text(m, "processor") + ".\n\n";
+  }
   const double rate = number(report, "copy_gigabytes_per_second");
   if (m.contains("multiprocessors")) {
     return fmt::format(
