@@ -186,12 +186,14 @@ TEST(OpsScan, StepsRepeatedAreAScan) {
 TEST(OpsScan, TheDispatcherHasTheSameOperators) {
   const CellDefinition& cell = find_cell("gru");
   const Arguments a = random_arguments(cell, 2, 25, 4, torch::kFloat32, 19);
-  const auto scan_op = c10::Dispatcher::singleton()
-                           .findSchemaOrThrow("pararnn::scan", "")
-                           .typed<std::tuple<Tensor, Tensor>(
-                               const Tensor&, const Tensor&, const Optional&, const std::string&,
-                               const std::string&, int64_t, int64_t, double)>();
-  const auto [y, hT] = scan_op.call(a.u, a.w, a.h0, "gru", "newton", 16, -1, 0);
+  const auto scan_op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("pararnn::scan", "")
+          .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Optional&,
+                                            const std::string&, const std::string&, int64_t,
+                                            int64_t, double, const Optional&, const Optional&)>();
+  const auto [y, hT] =
+      scan_op.call(a.u, a.w, a.h0, "gru", "newton", 16, -1, 0, std::nullopt, std::nullopt);
   const auto [y1, hT1] = scan(a.u, a.w, a.h0, "gru", {"newton", 16});
   EXPECT_TRUE(torch::equal(y, y1));
   EXPECT_TRUE(torch::equal(hT, hT1));

@@ -53,7 +53,8 @@ TEST(TrainConfig, EveryBadFieldIsNamed) {
     nlohmann::json bad = good;
     bad[key] = nlohmann::json::array();
     expect_error([&] { train_config_from_json(bad); }, {name});
-    if constexpr (std::is_same_v<decltype(value), std::string&>) return;
+    using Value = std::remove_reference_t<decltype(value)>;
+    if constexpr (std::is_same_v<Value, std::string> || std::is_same_v<Value, bool>) return;
     for (const double outside : {field.least - 1, 2 * field.most + 1}) {
       bad[key] = std::is_same_v<decltype(value), int64_t&>
                      ? nlohmann::json(static_cast<int64_t>(outside))

@@ -369,7 +369,8 @@ def text(words):
 
 
 tensors, texts, options = (ones(1, 5, 3, 1), ones(3, 1), 0), (b"gru", b"auto"), (0, 2**64 - 1, 0)
-stack = (ctypes.c_uint64 * 8)(*tensors, *map(text, texts), *options)
+starts = (0, 0)
+stack = (ctypes.c_uint64 * 10)(*tensors, *map(text, texts), *options, *starts)
 version = ctypes.c_uint64(0x020B000000000000)
 assert torch.torch_call_dispatcher(b"pararnn::_scan", b"", stack, version) == 0
 y = pointer()
