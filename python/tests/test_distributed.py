@@ -459,7 +459,7 @@ def test_torchrun_goes_on_after_a_loss(
         ("--mixer=ssm", "mixer is ssm, but should be rnn or attention"),
         ("--layers=0", "layers is 0, but should be 1 or more"),
         ("--cell=gruu", "there is no cell 'gruu'; the cells are"),
-        (f"--cell={ROOT}/python/tests/conftest.py:f", "No such file"),
+        (f"--cell={ROOT}/python/tests/nowhere.py:f", "No such file"),
         (f"--cell={EXAMPLES}/train_text.py:Block", "train_text.py defines no cell Block"),
         ("--data=nowhere", "nowhere is not a folder that pararnn tokenize wrote: "),
         ("--data={data} --vocabulary=299", "vocabulary is 299, but should be 300 or more for"),
