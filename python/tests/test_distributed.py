@@ -425,7 +425,7 @@ def launch_with_restart(arguments: list[str]) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=1,
         monitor_interval=0.1,
-        start_method="fork",
+        start_method="spawn",  # forks of the agent, which has threads, abort now and then
     )
     elastic_launch(config, train_lm.main)(arguments)
 
