@@ -153,4 +153,4 @@ def test_modules_pack(bidirectional: bool) -> None:
 
 def test_a_cell_of_python_has_a_verdict(tmp_path: Path) -> None:
     devices = pararnn_cpp.verdict(leaky)["engine_against_loop"]["devices"]
-    assert {d["device"] for d in devices} >= {"cpu", "cuda"}
+    assert {d["device"].split(":")[0] for d in devices} == {"cpu", "cuda"}

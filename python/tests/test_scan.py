@@ -248,6 +248,11 @@ def test_too_little_memory_is_one_sentence() -> None:
         scan(u, torch.zeros(3, 1), cell="gru")
     words = str(refused.value)
     assert "out of memory for y of shape (4194304,1048576,1)" in words and "\n" not in words
+    # Channels that are no neighbours are copied first.
+    with pytest.raises(RuntimeError) as refused:
+        scan(u.expand(1 << 22, 1 << 20, 3, 2), torch.zeros(3, 2), cell="gru")
+    words = str(refused.value)
+    assert "out of memory for a copy of u of shape (4194304,1048576,3,2)" in words, words
     y, _ = scan(u[:1, :9], torch.zeros(3, 1), cell="gru")
     assert y.isfinite().all()
 

@@ -60,8 +60,8 @@ void check_type(const char* name, const Tensor& t, ScalarType expected, const Te
 }
 
 /// The tensor itself if neighbours in the last dimension are neighbours in memory, or a copy.
-Tensor with_neighbouring_channels(const Tensor& t) {
-  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : torch::stable::contiguous(t);
+Tensor with_neighbouring_channels(const char* name, const Tensor& t) {
+  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : contiguous(name, t, t.scalar_type());
 }
 
 /// Checks where states start anew. Offsets are read where the host has them.
@@ -101,7 +101,7 @@ void check_sequences(const SequenceTensors& sequences, const Tensor& u, const Sc
     refuse("scan: u has {} steps, more than cu_seqlens can count", s.steps);
   }
   if (!u.is_cpu()) return;
-  const Tensor read = torch::stable::contiguous(offsets);
+  const Tensor read = contiguous("cu_seqlens", offsets, ScalarType::Int);
   const int* at = read.const_data_ptr<int>();
   if (at[0] != 0) refuse("scan: cu_seqlens begins with {}, but should begin with 0", at[0]);
   for (int64_t n = 0; n < s.sequences; ++n) {
@@ -118,10 +118,10 @@ void check_sequences(const SequenceTensors& sequences, const Tensor& u, const Sc
 
 /// The tensors themselves, or contiguous copies.
 SequenceTensors as_read(const SequenceTensors& sequences) {
-  const auto read = [](const std::optional<Tensor>& t) {
-    return t ? std::make_optional(torch::stable::contiguous(*t)) : std::nullopt;
+  const auto read = [](const char* name, const std::optional<Tensor>& t) {
+    return t ? std::make_optional(contiguous(name, *t, t->scalar_type())) : std::nullopt;
   };
-  return {read(sequences.cu_seqlens), read(sequences.reset)};
+  return {read("cu_seqlens", sequences.cu_seqlens), read("reset", sequences.reset)};
 }
 
 /// An uninitialised tensor of u's shape and, where it can be, strides.
@@ -129,7 +129,7 @@ Tensor gradient_of_input(const Tensor& u) {
   const auto sizes = u.sizes();
   if (u.is_contiguous()) return make_tensor("du", {sizes.data(), sizes.size()}, u.scalar_type(), u);
   try {
-    return with_neighbouring_channels(torch::stable::empty_like(u));
+    return with_neighbouring_channels("du", torch::stable::empty_like(u));
   } catch (const std::runtime_error&) {
     refuse("scan: out of memory for du of shape {} on {}", shape_of(u), device_of(u));
   }
@@ -234,9 +234,9 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
   }
   ForwardTensors tensors{s,
                          arithmetic,
-                         with_neighbouring_channels(u),
-                         contiguous(w, arithmetic),
-                         h0 ? std::make_optional(contiguous(*h0, arithmetic)) : std::nullopt,
+                         with_neighbouring_channels("u", u),
+                         contiguous("w", w, arithmetic),
+                         h0 ? std::make_optional(contiguous("h0", *h0, arithmetic)) : std::nullopt,
                          request.axes == 2
                              ? make_tensor("y", {s.batch, s.steps, s.channels}, type, u)
                              : make_tensor("y", {s.batch, s.channels}, type, u),
@@ -268,19 +268,19 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
   check_shape("dhT", dhT, {s.sequences, s.state, s.channels}, u_in, cell);
   check_type("checkpoints", checkpoints, arithmetic, u_in);
   check_type("dy", dy, u_in.scalar_type(), u_in);
-  const Tensor u = with_neighbouring_channels(u_in);
+  const Tensor u = with_neighbouring_channels("u", u_in);
   BackwardTensors tensors{
       s,
       arithmetic,
       u,
-      contiguous(w, arithmetic),
-      contiguous(checkpoints, arithmetic),
-      with_neighbouring_channels(dy),
-      contiguous(dhT, arithmetic),
+      contiguous("w", w, arithmetic),
+      contiguous("checkpoints", checkpoints, arithmetic),
+      with_neighbouring_channels("dy", dy),
+      contiguous("dhT", dhT, arithmetic),
       gradient_of_input(u),
       make_tensor("dw", {s.params, s.channels}, arithmetic, u),
       make_tensor("dh0", {s.sequences, s.state, s.channels}, arithmetic, u),
-      request.h0 ? std::make_optional(contiguous(*request.h0, arithmetic)) : std::nullopt,
+      request.h0 ? std::make_optional(contiguous("h0", *request.h0, arithmetic)) : std::nullopt,
       as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
     torch::stable::zero_(tensors.dw);

@@ -67,9 +67,13 @@ Tensor make_tensor(const char* name, std::span<const int64_t> shape, ScalarType 
   return Tensor(handle);
 }
 
-Tensor contiguous(const Tensor& t, ScalarType type) {
-  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
-  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
+Tensor contiguous(const char* name, const Tensor& t, ScalarType type) {
+  if (t.scalar_type() == type && t.is_contiguous()) return t;
+  const auto sizes = t.sizes();
+  const std::string copy = fmt::format("a copy of {}", name);
+  Tensor result = make_tensor(copy.c_str(), {sizes.data(), sizes.size()}, type, t);
+  torch::stable::copy_(result, t);
+  return result;
 }
 
 Text::operator std::string_view() const {

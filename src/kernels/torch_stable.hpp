@@ -49,8 +49,9 @@ inline Tensor make_tensor(const char* name, Shape shape, ScalarType type, const 
   return make_tensor(name, std::span(shape.begin(), shape.size()), type, like);
 }
 
-/// The tensor itself if it is contiguous and of that dtype, or a copy that is.
-Tensor contiguous(const Tensor& t, ScalarType type);
+/// The tensor itself if it is contiguous and of that dtype, or a copy that is. Throws as
+/// make_tensor.
+Tensor contiguous(const char* name, const Tensor& t, ScalarType type);
 
 /// An operator's argument of type str, owned and not copied. (A std::string of LibTorch 2.11's
 /// conversion is never freed.)
