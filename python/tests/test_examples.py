@@ -1,0 +1,118 @@
+"""The examples and the benchmarks of the Python package run, and say what they should."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+COMPILED_LM = ROOT / "examples/python/compiled_lm.py"
+BENCH = ROOT / "scripts/bench_python"
+
+MY_CELLS = """
+import torch
+from pararnn_cpp import cell
+
+@cell(memory_input=0, memory_direction=-1)
+def light_gru(h, u, w):
+    z = torch.sigmoid(u[0] + w[0] * h[0])
+    return [(1 - z) * h[0] + z * torch.tanh(u[1])]
+"""
+
+
+def run(program: Path, *arguments: str | Path) -> str:
+    """What a program prints. In it torch.compile does nothing, which spares minutes."""
+    finished = subprocess.run(
+        [sys.executable, str(program), *map(str, arguments)],
+        env=os.environ | {"TORCH_COMPILE_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def compiled_lm() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("compiled_lm", COMPILED_LM)
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["compiled_lm"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_language_models_of_any_cell_beside_a_transformer(tmp_path: Path) -> None:
+    (tmp_path / "my_cells.py").write_text(MY_CELLS)
+    mixers = [
+        "gru",
+        str(ROOT / "examples/cells/mgu.hpp"),
+        f"{tmp_path / 'my_cells.py'}:light_gru",
+        "attention",
+        "attention-without-positions",
+    ]
+    report = tmp_path / "lm.json"
+    table = run(
+        COMPILED_LM,
+        *("--size", "tiny", "--steps", "64", "--seconds", "0.1", "--device", "cpu"),
+        *("--mixer", ",".join(mixers), "--json", report),
+    )
+    results = json.loads(report.read_text())["results"]
+    assert [m["mixer"] for m in results] == mixers
+    for m in results:
+        assert m["batch"] * m["steps"] == 1024
+        assert m["last_loss"] < m["first_loss"]  # of the same tokens, again and again
+    assert len(table.splitlines()) == 2 + len(mixers)
+    assert run(COMPILED_LM, "--from", report) == table
+
+
+@pytest.mark.parametrize("mixer", ["lstm_cifg", "attention"])
+def test_a_compiled_language_model_computes_what_it_does_uncompiled(
+    compiled_lm: ModuleType, mixer: str
+) -> None:
+    torch.manual_seed(0)
+    size = compiled_lm.SIZES["tiny"]
+    model = compiled_lm.make_model(size, mixer, 48)
+    text = torch.randint(size.vocabulary, (2, 49))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    parameters = list(model.parameters())
+    losses = [run(text[:, :-1], text[:, 1:]) for run in (model, compiled)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss, parameters) for loss in losses]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mixer_that_is_none_is_refused_in_a_sentence(compiled_lm: ModuleType) -> None:
+    for name, words in (
+        ("grux", "there is no cell 'grux'"),
+        ("nowhere.py:f", "there is no file nowhere.py"),
+        (f"{Path(__file__)}:run", "has no cell run"),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            compiled_lm.find_cell(name)
+
+
+def test_the_bench_measures_all_its_parts(tmp_path: Path) -> None:
+    json_file, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
+    tables = run(
+        BENCH,
+        *("--cell", "elman,momentum", "--steps", "32,64", "--seconds", "0.001"),
+        *("--json", json_file, "--plot", plot),
+    )
+    results = json.loads(json_file.read_text())["results"]
+    assert {m["part"] for m in results} == {"cells", "traced", "host"}
+    for m in results:
+        assert "wrong" not in m and "skipped" not in m
+        assert all(m[key] > 0 for key in m if key.endswith(("_ms", "_us")))
+    names = {m["name"] for m in results if m["part"] == "cells" and m["cell"] == "elman"}
+    assert len(names) == 4  # the package, two loops, torch.nn's layer
+    assert plot.read_text().count("<circle") == 2 * (4 + 3) + 4
+    assert run(BENCH, "--from", json_file) == tables
