@@ -5,8 +5,11 @@ if(NOT EXISTS ${torch}/lib/libtorch_cpu.so)
                       "Python package torch with -DPARARNN_TORCH_DIR=")
 endif()
 
+# libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first,
+# in front of everything that is linked, as libraries further on may be named in any order.
+set(system_library_first "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
+
 # torch::stable: its stable interface, which needs no more than libtorch_cpu and is the same in every version since.
-# libtorch_cpu exports std::filesystem from an own, older libstdc++, whose remove_all crashes here: the system's goes first.
 # Its headers by themselves: beside them LibTorch has a fmt of its own, which is not for it.
 set(stable_headers ${CMAKE_BINARY_DIR}/torch_stable)
 file(MAKE_DIRECTORY ${stable_headers})
@@ -16,7 +19,8 @@ file(CREATE_LINK ${torch}/include/torch ${stable_headers}/torch SYMBOLIC)
 set(torch_stable_version TORCH_TARGET_VERSION=0x020b000000000000)
 add_library(torch::stable INTERFACE IMPORTED)
 target_include_directories(torch::stable SYSTEM INTERFACE ${stable_headers})
-target_link_libraries(torch::stable INTERFACE stdc++ ${torch}/lib/libtorch_cpu.so ${CMAKE_DL_LIBS})
+target_link_options(torch::stable INTERFACE ${system_library_first})
+target_link_libraries(torch::stable INTERFACE ${torch}/lib/libtorch_cpu.so ${CMAKE_DL_LIBS})
 
 add_library(torch::torch INTERFACE IMPORTED)
 target_include_directories(torch::torch SYSTEM INTERFACE
@@ -32,8 +36,7 @@ target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 # Loops with comparisons are vectorised only where floating-point exceptions need not be kept apart; this stands here,
 # and not with the few files that need it, because a precompiled header serves only files of the same flags.
 target_compile_options(torch::torch INTERFACE -fopenmp -fno-trapping-math)
-target_link_options(torch::torch INTERFACE LINKER:--no-as-needed)
-target_link_libraries(torch::torch INTERFACE stdc++)
+target_link_options(torch::torch INTERFACE ${system_library_first} LINKER:--no-as-needed)
 foreach(library torch torch_cpu c10 torch_cuda c10_cuda)
   if(EXISTS ${torch}/lib/lib${library}.so)
     target_link_libraries(torch::torch INTERFACE ${torch}/lib/lib${library}.so)
