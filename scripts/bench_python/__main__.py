@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 
 from cells import find_cells
 from measure import Measurement, measure_cell, measure_host, measure_traced
-from report import Report, plot, tables
+from report import Report, page, plot, tables
 from timing import Timer, describe_machine
 
 PARTS = ("cells", "traced", "host")
@@ -96,7 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=0.25, help="how long to time each")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file, as a page")
     parser.add_argument("--plot", type=Path, help="write a plot of time against steps, as SVG")
     parser.add_argument(
         "--from", dest="reports", type=comma_separated, help="measure nothing; read these files"
@@ -110,10 +111,11 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.plot:
         options.plot.write_text(plot(report))
-    text = tables(report)
     if options.markdown:
-        options.markdown.write_text(text)
-    print(text)
+        folder = options.markdown.parent
+        picture = os.path.relpath(options.plot, folder) if options.plot else None
+        options.markdown.write_text(page(report, picture))
+    print(tables(report))
     wrong = [m for m in report["results"] if "wrong" in m]
     if wrong:
         raise SystemExit(f"{wrong[0]['cell']}, {wrong[0]['name']}: {wrong[0]['wrong']}")

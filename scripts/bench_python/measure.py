@@ -227,6 +227,9 @@ def measure_host(timer: Timer) -> Iterator[Measurement]:
             "part": "host",
             "name": name,
             "cell": "gru",
+            "batch": 1,
+            "steps": steps,
+            "channels": channels,
             **{key: 1e6 * timer.host_seconds_of(run) for key, run in runs.items()},
         }
 

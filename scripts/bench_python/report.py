@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from measure import PACKAGE, Measurement
+from loops import COMPILED_STEPS
+from measure import COMPILED, DENSE, LOOP, PACKAGE, Measurement
 from svg import Panel, Series, log_log_panels
 
 Report = dict[str, Any]
+
+EXPLANATION = f"""Medians of calls, the host's time included; each result is compared with that of a
+loop in float64 before it is timed (beyond 1024 steps with that of the package's plan "sequential").
+Inputs and weights are random, weights within ±1.
+
+*{LOOP}* is a loop over the steps in Python, one operation of PyTorch after another. *{COMPILED}*
+puts {COMPILED_STEPS} steps at a time through torch.compile, which unrolls them. *{DENSE}* is RNN,
+GRU or LSTM of torch.nn (cuDNN's on a GPU), another model: its recurrent weights are dense, and it
+projects its input. What stands as *from* fewer steps is their time in proportion, where it would
+have taken seconds. Cells are built in, from a C++ file, or Python functions with @cell.
+"""
 
 
 def machine_line(report: Report) -> str:
@@ -22,6 +34,18 @@ def machine_line(report: Report) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['instruction_set']}; LibTorch {machine['libtorch']}.\n"
     )
+
+
+def page(report: Report, picture: str | None) -> str:
+    """A document of the report, and of a picture beside it."""
+    parts = [
+        "# Benchmarks from Python\n",
+        "Written by `python scripts/bench_python --markdown`.\n",
+        EXPLANATION,
+    ]
+    if picture:
+        parts.append(f"![Time against steps]({picture})\n")
+    return "\n".join([*parts, tables(report)])
 
 
 def tables(report: Report) -> str:
