@@ -18,14 +18,14 @@ from ._library import operators
 
 def _is_transformed() -> bool:
     """Whether forward-mode differentiation or one of torch.func's transforms is under way."""
-    if torch.compiler.is_compiling():
-        if forward_ad._current_level >= 0:
-            raise RuntimeError(
-                "scan has no forward-mode derivative inside a compiled function: "
-                "call it outside of torch.compile"
-            )
-        return False
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    if transformed and torch.compiler.is_compiling():
+        # torch 2.11 compiles gradients of zero, and tangents are dropped in any version.
+        raise RuntimeError(
+            "scan and step take neither torch.func's transforms nor forward mode inside a compiled "
+            "function: transform them outside of torch.compile"
+        )
+    return transformed
 
 
 def scan(
