@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _operators as operators
-from ._library import operators as library
 
 Gradients = tuple[Tensor | None, ...]
 #: options of a scan, in their order: cell, plan, chunk, burn_in, tolerance
@@ -49,8 +48,8 @@ def _start(u: Tensor, w: Tensor, h0: Tensor | None, cell: str) -> Tensor:
     """h0 itself, or the zeros that it stands for."""
     if h0 is not None:
         return h0
-    state = operators.describe(cell)["state"]
-    return u.new_zeros(u.shape[0], state, w.shape[1], dtype=operators.arithmetic_of(u))
+    shape = u.shape[0], operators.state_count(cell), w.shape[1]
+    return u.new_zeros(shape, dtype=operators.arithmetic_of(u))
 
 
 class _TangentScan:
@@ -68,7 +67,7 @@ class _TangentScan:
     ) -> None:
         cell, *others = options
         start = _start(u, w, h0, cell)
-        self.options = (str(library._tangent_key(cell)), *others)
+        self.options = (operators.tangent_of(cell), *others)
         self.inputs, self.params, self.state = u.shape[-2], w.shape[0], start.shape[1]
         self.arguments = (
             torch.cat([u, _or_zeros(du, u)], -2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,5 +108,20 @@ class ScanStatistics:
 def last_statistics() -> tuple[ScanStatistics, ScanStatistics]:
     """Of the last forward and the last backward pass of this process. Waits for a GPU."""
 
-    passes = json.loads(operators._last_statistics())
-    return ScanStatistics(**passes["forward"]), ScanStatistics(**passes["backward"])
+    def of(numbers: list[float]) -> ScanStatistics:
+        way, chunk, chunks, burn_in, largest_mismatch, *counts = numbers
+        iterations, columns, corrected, repaired = map(int, counts)
+        return ScanStatistics(
+            plan=("", "sequential", "speculative", "newton")[int(way) + 1],
+            chunk=int(chunk),
+            chunks=int(chunks),
+            burn_in=int(burn_in),
+            newton_iterations=iterations,
+            columns=columns,
+            columns_corrected=corrected,
+            columns_repaired=repaired,
+            largest_mismatch=largest_mismatch,
+        )
+
+    forward, backward = operators._last_statistics().tolist()
+    return of(forward), of(backward)
