@@ -10,9 +10,11 @@ for torch in ${TORCH:-torch==2.11.* torch}; do
   .venv/bin/python -m venv "$environment"
   echo "test-wheel: installing $torch and the wheel: 5 GB on disk"
   "$environment"/bin/python -m pip install --disable-pip-version-check -q "$torch" numpy pytest "$wheel"
-  (cd build && PATH=$environment/bin:$PATH OMP_WAIT_POLICY=passive python -c '
+  export PATH="$environment/bin:$PATH" OMP_WAIT_POLICY=passive \
+    PARARNN_CACHE_DIR="$environment/pararnn" TORCHINDUCTOR_CACHE_DIR="$environment/inductor"
+  (cd build && python -c '
 import torch, pararnn_cpp
 print("test-wheel: torch", torch.__version__, "and", pararnn_cpp.__file__)' &&
-    PATH=$environment/bin:$PATH OMP_WAIT_POLICY=passive python -m pytest -q "$OLDPWD/python/tests")
+    python -m pytest -q "$OLDPWD/python/tests")
 done
 rm -rf "$environment"

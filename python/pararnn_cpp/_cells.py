@@ -87,7 +87,8 @@ _built_in = frozenset(json.loads(operators._cell_list()))
 
 def lasting_key(cell: str) -> str:
     """What goes on meaning the cell of that name, key or file when the name is given to another."""
-    if cell in _built_in or torch.compiler.is_compiling():
+    is_key = "@" in cell and "/" not in cell and "." not in cell
+    if is_key or cell in _built_in or torch.compiler.is_compiling():
         return cell
     return str(operators._cell_key(cell))
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _operators as operators
-from ._library import operators as library
 
 Gradients = tuple[Tensor | None, ...]
 #: where states start anew within rows: cu_seqlens, reset
@@ -52,7 +51,7 @@ def _start(u: Tensor, w: Tensor, h0: Tensor | None, starts: Starts, cell: str) -
     """h0 itself, or the zeros that it stands for."""
     if h0 is not None:
         return h0
-    shape = operators.sequences_of(u, starts[0]), operators.describe(cell)["state"], w.shape[1]
+    shape = operators.sequences_of(u, starts[0]), operators.state_count(cell), w.shape[1]
     return u.new_zeros(shape, dtype=operators.arithmetic_of(u))
 
 
@@ -73,7 +72,7 @@ class _TangentScan:
         cell, *others = options
         start = _start(u, w, h0, starts, cell)
         self.starts = starts
-        self.options = (str(library._tangent_key(cell)), *others)
+        self.options = (operators.tangent_of(cell), *others)
         self.inputs, self.params, self.state = u.shape[-2], w.shape[0], start.shape[1]
         self.arguments = (
             torch.cat([u, _or_zeros(du, u)], -2),

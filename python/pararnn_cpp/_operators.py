@@ -4,8 +4,8 @@ told here to whoever compiles or exports a graph of them, for any number of step
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,15 @@ scan_backward = operators._scan_backward.default
 step = operators._step.default
 
 
-def describe(cell: str) -> dict[str, Any]:
-    """What a cell is, by its name, key or file. Raises RuntimeError if there is none."""
-    return cast(dict[str, Any], json.loads(operators._describe_cell(cell)))
+def state_count(cell: str) -> int:
+    """S of a cell, by its name, key or file. Raises RuntimeError if there is none."""
+    return int(operators._state_count(cell))
+
+
+@cache
+def tangent_of(cell: str) -> str:
+    """The key of the tangent of the cell with that key."""
+    return str(operators._tangent_key(cell))
 
 
 def checkpoint_interval(u: Tensor) -> int:
@@ -63,7 +69,7 @@ def _(
     reset: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
-    sequences, state = sequences_of(u, cu_seqlens), describe(cell)["state"]
+    sequences, state = sequences_of(u, cu_seqlens), state_count(cell)
     return (
         u.new_empty(batch, steps, channels),
         u.new_empty(sequences, state, channels, dtype=arithmetic_of(u)),
@@ -85,7 +91,7 @@ def _(
     reset: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, steps, channels = u.shape[0], u.shape[1], w.shape[1]
-    state, dtype = describe(cell)["state"], arithmetic_of(u)
+    state, dtype = state_count(cell), arithmetic_of(u)
     count = (steps + interval - 1) // interval if interval > 0 else 0
     return (
         u.new_empty(batch, steps, channels),
@@ -118,5 +124,5 @@ def _(u: Tensor, w: Tensor, h: Tensor, cell: str) -> tuple[Tensor, Tensor]:
     batch, channels = u.shape[0], w.shape[1]
     return (
         u.new_empty(batch, channels),
-        u.new_empty(batch, describe(cell)["state"], channels, dtype=arithmetic_of(u)),
+        u.new_empty(batch, state_count(cell), channels, dtype=arithmetic_of(u)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,14 @@ from ._library import operators
 
 def _is_transformed() -> bool:
     """Whether forward-mode differentiation or one of torch.func's transforms is under way."""
-    if torch.compiler.is_compiling():
-        if forward_ad._current_level >= 0:
-            raise RuntimeError(
-                "scan has no forward-mode derivative inside a compiled function: "
-                "call it outside of torch.compile"
-            )
-        return False
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    if transformed and torch.compiler.is_compiling():
+        # torch 2.11 compiles gradients of zero, and tangents are dropped in any version.
+        raise RuntimeError(
+            "scan and step take neither torch.func's transforms nor forward mode inside a compiled "
+            "function: transform them outside of torch.compile"
+        )
+    return transformed
 
 
 def scan(
@@ -119,5 +118,20 @@ class ScanStatistics:
 def last_statistics() -> tuple[ScanStatistics, ScanStatistics]:
     """Of the last forward and the last backward pass of this process. Waits for a GPU."""
 
-    passes = json.loads(operators._last_statistics())
-    return ScanStatistics(**passes["forward"]), ScanStatistics(**passes["backward"])
+    def of(numbers: list[float]) -> ScanStatistics:
+        way, chunk, chunks, burn_in, largest_mismatch, *counts = numbers
+        iterations, columns, corrected, repaired = map(int, counts)
+        return ScanStatistics(
+            plan=("", "sequential", "speculative", "newton")[int(way) + 1],
+            chunk=int(chunk),
+            chunks=int(chunks),
+            burn_in=int(burn_in),
+            newton_iterations=iterations,
+            columns=columns,
+            columns_corrected=corrected,
+            columns_repaired=repaired,
+            largest_mismatch=largest_mismatch,
+        )
+
+    forward, backward = operators._last_statistics().tolist()
+    return of(forward), of(backward)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import pararnn_cpp._library
-from pararnn_cpp import Cell, scan, step
+from pararnn_cpp import Cell, cell, scan, step
 
 F = torch.func
 BATCH, STEPS, CHANNELS = 2, 6, 3
@@ -189,18 +189,43 @@ def test_forward_mode_within_and_around_backward() -> None:
 
 @pytest.mark.parametrize("name", ["elman", "gru", "lstm_cifg", "lstm", "slstm"])
 def test_cells_pass_gradcheck_and_gradgradcheck(name: str) -> None:
-    cell = Cell.named(name)
+    known = Cell.named(name)
     generator = torch.Generator().manual_seed(1)
 
     def random(*shape: int) -> Tensor:
         numbers = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
         return numbers.requires_grad_()
 
-    inputs = (random(2, 5, cell.inputs, 2), random(cell.params, 2), random(2, cell.state, 2))
-    run = lambda u, w, h0=None: scan(u, w, h0, cell=cell)  # noqa: E731
+    inputs = (random(2, 5, known.inputs, 2), random(known.params, 2), random(2, known.state, 2))
+    run = lambda u, w, h0=None: scan(u, w, h0, cell=known)  # noqa: E731
     assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(run, inputs)
     assert torch.autograd.gradgradcheck(run, inputs[:2])
+
+
+def test_a_cell_of_many_numbers_has_second_derivatives() -> None:
+    """Its tangent has more numbers than a cell may have."""
+
+    @cell
+    def wide(h: Any, u: Any, w: Any) -> list[Any]:
+        driven = w[8] * h[0] + w[9] * h[1]
+        for i in range(8):
+            driven = driven + w[i] * u[i]
+        return [torch.tanh(driven), torch.sigmoid(h[0] + w[9])]
+
+    assert (wide.state, wide.inputs, wide.params) == (2, 8, 10)
+    generator = torch.Generator().manual_seed(3)
+    inputs = tuple(
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((1, 2, 8, 1), (10, 1), (1, 2, 1))
+    )
+    run = lambda u, w, h0: scan(u, w, h0, cell=wide)  # noqa: E731
+    assert torch.autograd.gradcheck(run, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(run, inputs)
+    with pytest.raises(RuntimeError, match="at most 32 together"):
+        u, w, h0 = (t.detach() for t in inputs)
+        once = lambda w: F.jvp(lambda w: run(u, w, h0), (w,), (w,))[1]  # noqa: E731
+        F.jvp(once, (w,), (w,))
 
 
 def test_second_derivatives_over_many_chunks() -> None:

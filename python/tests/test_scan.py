@@ -114,21 +114,43 @@ def test_exports_with_any_number_of_steps() -> None:
     torch.testing.assert_close(exported.module()(other, w), scan(other, w, cell="gru")[0])
 
 
-def test_derivatives_of_compiled_functions_are_right_or_refused() -> None:
+def test_transforms_inside_compiled_functions_are_right_or_refused() -> None:
     inputs = problem(20, requires_grad=False)
-    along = tuple(torch.randn_like(t) for t in inputs)
 
-    @torch.compile(fullgraph=True)
-    def tangent(*both: torch.Tensor) -> torch.Tensor:
-        run = lambda u, w, h0: scan(u, w, h0, cell="gru")[0]  # noqa: E731
-        return torch.func.jvp(run, both[:3], both[3:])[1]
+    def gru(w: torch.Tensor) -> torch.Tensor:
+        return scan(inputs[0], w, inputs[2], cell="gru")[0]
 
-    _, expected = torch.func.jvp(lambda *of: gru_loop(*of)[0], inputs, along)
-    try:
-        found = tangent(*inputs, *along)
-    except Exception:  # the compiler's own, which says why
-        return
+    w = inputs[1]
+    for transform in (
+        lambda w: torch.func.jvp(gru, (w,), (w,))[1],
+        lambda w: torch.func.grad(lambda w: gru(w).sin().sum())(w),
+        lambda w: torch.vmap(gru)(torch.stack([w, 2 * w])),
+    ):
+        expected = transform(w)
+        torch.compiler.reset()
+        compiled = torch.compile(transform, backend="aot_eager")
+        torch.testing.assert_close(compiled(w), expected)
+        torch.compiler.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported):
+            torch.compile(transform, fullgraph=True, backend="aot_eager")(w)
+
+
+def test_a_compiled_step_is_the_step_and_so_are_its_gradients() -> None:
+    u, w, h = problem(1)
+
+    def double(u: torch.Tensor, w: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return step(2 * u[:, 0], w, h, cell="gru")
+
+    torch.compiler.reset()
+    compiled = torch.compile(double, fullgraph=True)
+    torch.testing.assert_close(compiled(u, w, h), double(u, w, h))
+    found, expected = (
+        torch.autograd.grad(sum(t.sin().sum() for t in f(u, w, h)), (u, w, h))
+        for f in (compiled, double)
+    )
     torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(u, w, h), double(u, w, h))
 
 
 def test_forward_mode_is_the_derivative() -> None:

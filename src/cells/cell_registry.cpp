@@ -124,9 +124,9 @@ const CellDefinition& find_stored_cell(const std::string& file, std::string_view
 
 const CellDefinition& find_tangent(const CellDefinition& cell) {
   require(
-      cell.state + cell.inputs + cell.params <= 16,
-      "the cell {} has {} states, {} inputs and {} parameters: forward-mode derivatives take at "
-      "most 16 together; use reverse mode (backward, grad, vjp)",
+      cell.state + cell.inputs + cell.params <= 32,
+      "the cell {} has {} states, {} inputs and {} parameters: another derivative of it can be "
+      "taken by reverse mode alone (backward, grad, vjp), as a tangent is of at most 32 together",
       cell.name, cell.state, cell.inputs, cell.params);
   Registry& all = registry();
   const std::unique_lock lock(all.mutex);

@@ -26,7 +26,7 @@ const CellDefinition& register_cell(CellDefinition cell);
 const CellDefinition& find_stored_cell(const std::string& file, std::string_view name, bool trust);
 
 /// The tangent of a cell as a cell (core/tangent.hpp), registered by its key alone. Throws Error
-/// for a cell of more than 16 states, inputs and parameters together.
+/// for a tangent that has more than 32 states, inputs and parameters together itself.
 const CellDefinition& find_tangent(const CellDefinition& cell);
 
 /// What find_cell takes for the cell, whatever is registered later: its key, or its name if it is

@@ -32,6 +32,11 @@ std::string tangent_key(StringHandle cell_handle) {
   return find_tangent(find_cell(cell)).key();
 }
 
+int64_t state_count(StringHandle cell_handle) {
+  const Text cell(cell_handle);
+  return find_cell(cell).state;
+}
+
 std::string describe_cell_operator(StringHandle cell_handle) {
   const Text name(cell_handle);
   const CellDefinition& cell = find_cell(name);
@@ -57,20 +62,27 @@ std::string cell_list() {
   return text_of(names);
 }
 
-std::string last_statistics() {
-  const auto describe = [](const ScanStatistics& s) {
-    return json{{"plan", s.plan},
-                {"chunk", s.chunk},
-                {"chunks", s.chunks},
-                {"burn_in", s.burn_in},
-                {"newton_iterations", s.newton_iterations},
-                {"columns", s.columns},
-                {"columns_corrected", s.columns_corrected},
-                {"columns_repaired", s.columns_repaired},
-                {"largest_mismatch", s.largest_mismatch}};
-  };
+/// Of the last forward and the last backward pass: the way (-1: there was none), and the numbers of
+/// ScanStatistics in their order. A tensor, as texts that operators return are never freed by
+/// LibTorch 2.11, and this is asked for again and again.
+Tensor last_statistics() {
+  constexpr std::array<int64_t, 2> kShape{2, 9};
+  const Tensor result = torch::stable::empty({kShape.data(), 2}, ScalarType::Double);
+  double* to = result.mutable_data_ptr<double>();
   const auto [forward, backward] = last_scan_statistics();
-  return text_of({{"forward", describe(forward)}, {"backward", describe(backward)}});
+  for (const ScanStatistics* s : {&forward, &backward}) {
+    double way = -1;
+    for (const Way each : {Way::kSequential, Way::kSpeculative, Way::kNewton}) {
+      if (way_name(each) == s->plan) way = double(each);
+    }
+    for (const double number :
+         {way, double(s->chunk), double(s->chunks), double(s->burn_in), s->largest_mismatch,
+          double(s->newton_iterations), double(s->columns), double(s->columns_corrected),
+          double(s->columns_repaired)}) {
+      *to++ = number;
+    }
+  }
+  return result;
 }
 
 }  // namespace
@@ -81,7 +93,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pararnn, m) {
   m.def("_tangent_key(str cell) -> str");
   m.def("_describe_cell(str cell) -> str");
   m.def("_cell_list() -> str");
-  m.def("_last_statistics() -> str");
+  m.def("_state_count(str cell) -> int");
+  m.def("_last_statistics() -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pararnn, CompositeExplicitAutograd, m) {
@@ -90,6 +103,7 @@ STABLE_TORCH_LIBRARY_IMPL(pararnn, CompositeExplicitAutograd, m) {
   m.impl("_tangent_key", &boxed<&tangent_key>);
   m.impl("_describe_cell", &boxed<&describe_cell_operator>);
   m.impl("_cell_list", &boxed<&cell_list>);
+  m.impl("_state_count", &boxed<&state_count>);
   m.impl("_last_statistics", &boxed<&last_statistics>);
 }
 

@@ -41,8 +41,7 @@ std::tuple<torch::Tensor, torch::Tensor> call_step(const torch::Tensor& u, const
 bool has_tangent(const torch::Tensor& t);
 
 /// The tangent of scan along (du, dw, dh0), of the shapes of u, w and h0: dy (B,T,D) and dhT
-/// (B,S,D). Throws Error for a cell of more than 16 states, inputs and parameters, whose tangent is
-/// no cell.
+/// (B,S,D). Throws Error as find_tangent.
 std::tuple<torch::Tensor, torch::Tensor> scan_tangent(
     const torch::Tensor& u, const torch::Tensor& w, const std::optional<torch::Tensor>& h0,
     const torch::Tensor& du, const torch::Tensor& dw, const std::optional<torch::Tensor>& dh0,

@@ -38,11 +38,12 @@ constexpr Vec<Pattern, C::kState> jacobian_pattern() {
   return C::step(h, u, w);
 }
 
-/// A struct that the engine can run. The step is evaluated, at compile time: so a branch on a value
-/// is refused here, with the reason, rather than found deep in a kernel.
+/// A struct that the engine can run, of at most 32 arguments, or the tangent of one. The step is
+/// evaluated, at compile time: so a branch on a value is refused here, with the reason, rather than
+/// found deep in a kernel.
 template <class C>
 concept Cell =
-    C::kState >= 1 && C::kInputs >= 1 && C::kParams >= 0 && kArguments<C> <= 32 && requires {
+    C::kState >= 1 && C::kInputs >= 1 && C::kParams >= 0 && kArguments<C> <= 64 && requires {
   typename Index<(jacobian_pattern<C>()[0].bits, 0)>;
 };
 
@@ -81,7 +82,7 @@ PARARNN_FN Linearized<T, C::kState> linearize(const Vec<T, C::kState>& h,
   Vec<D, C::kParams> dual_w{};
   static_for<S>([&](auto s) PARARNN_LAMBDA {
     dual_h[s].value = h[s];
-    dual_h[s].support = (1u << S) - 1u;
+    dual_h[s].support = D::kAllDirections;
     static_for<S>([&](auto i) PARARNN_LAMBDA { dual_h[s].tangent[i] = m(s, i); });
   });
   static_for<C::kInputs>([&](auto i) PARARNN_LAMBDA { dual_u[i].value = u[i]; });

@@ -13,12 +13,25 @@
 
 namespace pararnn {
 
+/// A set of directions: a bit for each of up to 32, or of up to 64.
+template <bool more_than_32>
+struct DirectionSet {
+  using type = unsigned;
+};
+template <>
+struct DirectionSet<true> {
+  using type = unsigned long long;
+};
+
 template <class T, int N>
 struct Dual : Scalar<Dual<T, N>> {
+  static_assert(N <= 64);
+  using Support = typename DirectionSet<(N > 32)>::type;
+  static constexpr Support kAllDirections = ~Support(0) >> (8 * sizeof(Support) - N);
   using MaskBits = typename MaskBitsOf<T>::type;
   T value{};
   T tangent[N]{};
-  unsigned support = 0;  // bit i: tangent[i] may be nonzero
+  Support support = 0;  // bit i: tangent[i] may be nonzero
 
   constexpr Dual() = default;
   /// A constant.
@@ -30,10 +43,10 @@ struct Dual : Scalar<Dual<T, N>> {
   PARARNN_FN static Dual variable(const T& v, int i) {
     Dual result(v);
     result.tangent[i] = T(1);
-    result.support = 1u << i;
+    result.support = Support(1) << i;
     return result;
   }
-  PARARNN_FN bool depends_on(int i) const { return (support >> i) & 1u; }
+  PARARNN_FN bool depends_on(int i) const { return (support >> i) & Support(1); }
 
   friend PARARNN_FN Dual operator+(const Dual& a, const Dual& b) {
     Dual result(a.value + b.value);

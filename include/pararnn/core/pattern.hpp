@@ -13,17 +13,17 @@ struct Pattern : Scalar<Pattern> {
     constexpr MaskBits operator|(MaskBits) const { return {}; }
     constexpr MaskBits operator!() const { return {}; }
   };
-  unsigned bits = 0;  // bit i: depends on argument i
+  unsigned long long bits = 0;  // bit i: depends on argument i
 
   constexpr Pattern() = default;
   template <Literal L>
   constexpr Pattern(L) {}
   static constexpr Pattern argument(int i) {
     Pattern result;
-    result.bits = 1u << i;
+    result.bits = 1ull << i;
     return result;
   }
-  constexpr bool depends_on(int i) const { return (bits >> i) & 1u; }
+  constexpr bool depends_on(int i) const { return (bits >> i) & 1ull; }
 };
 
 constexpr Pattern either(Pattern a, Pattern b) {

@@ -8,7 +8,7 @@
 namespace pararnn {
 
 /// State: h' and then h, so that the output is y'. Inputs u and then u', parameters w and then w',
-/// where ' is the derivative along the direction. C has at most 16 arguments.
+/// where ' is the derivative along the direction. C has at most 32 arguments.
 template <class C>
 struct Tangent {
   static constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
