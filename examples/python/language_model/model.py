@@ -140,7 +140,7 @@ def causal_convolution(x: Tensor, taps: Tensor) -> Tensor:
 
 
 class AttentionMixer(nn.Module):
-    """x (B,T,d) -> (B,T,d): causal attention with rotary positions."""
+    """x (B,T,d) and `rotations` of T steps -> (B,T,d): causal attention with rotary positions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -148,24 +148,29 @@ class AttentionMixer(nn.Module):
         self.input = Linear(config.width, 3 * config.width)
         self.output = Linear(config.width, config.width, gain_of_branch(config))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
         heads = self.input(x).unflatten(-1, (3, self.heads, -1))  # (B,T,3,H,d/H)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B,H,T,d/H)
         y = functional.scaled_dot_product_attention(
-            rotary(query), rotary(key), value, is_causal=True
+            rotate(query, turns), rotate(key, turns), value, is_causal=True
         )
         return self.output(y.transpose(1, 2).flatten(2))
 
 
-def rotary(x: Tensor) -> Tensor:
-    """x (B,H,T,c), each pair of its channels turned by an angle that grows with the step.
+def rotations(steps: int, channels: int, device: torch.device) -> Tensor:
+    """Cosines and sines (2,T,c/2) of the angles by which pairs of c channels turn in T steps.
 
-    Pair i, of channels i and c/2 + i, turns by 10000^(-2i/c) a step (Su et al., 2021).
+    Pair i turns by 10000^(-2i/c) a step (Su et al., 2021).
     """
-    steps, half = x.shape[-2], x.shape[-1] // 2
-    pairs = torch.arange(half, device=x.device)
-    angles = torch.arange(steps, device=x.device)[:, None] * 10_000 ** (-pairs / half)
-    sine, cosine = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
+    pairs = torch.arange(channels // 2, device=device)
+    rates = 10_000 ** (-2 * pairs / channels)
+    angles = torch.arange(steps, device=device)[:, None] * rates
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """x (B,H,T,c), each pair of channels i and c/2 + i turned by the angle of its step."""
+    cosine, sine = turns.to(x.dtype)
     first, second = x.chunk(2, -1)
     return torch.cat((first * cosine - second * sine, first * sine + second * cosine), -1)
 
@@ -190,7 +195,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: x (B,T,d) -> (B,T,d)."""
+    """One layer: x (B,T,d), and what its mixer takes beside it -> (B,T,d)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -199,8 +204,8 @@ class Block(nn.Module):
         self.mixer_scale = nn.Parameter(torch.ones(config.width))
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer_scale * self.mixer(self.mixer_norm(x))
+    def forward(self, x: Tensor, *beside: Tensor) -> Tensor:
+        x = x + self.mixer_scale * self.mixer(self.mixer_norm(x), *beside)
         return x + self.mlp_scale * self.mlp(self.mlp_norm(x))
 
 
@@ -254,8 +259,12 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         x = self.embedding(tokens)
+        beside = ()
+        if self.config.mixer == "attention":  # once for all blocks: sines are slow
+            channels = self.config.width // self.config.attention_heads
+            beside = (rotations(tokens.shape[1], channels, tokens.device),)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, *beside)
         return self.head(x, targets)
 
     @torch.no_grad()
