@@ -43,8 +43,9 @@ test-sanitize: setup ## the engine's and the data's tests under the address and 
 
 test-kernels: setup ## compile every GPU kernel for every cell, storage and architecture (minutes)
 	$(call configure,build)
-	$(cmake) --build build -j $(jobs) --target cells_scan_kernels_test
-	build/tests/cells_scan_kernels_test --gtest_filter='Every/*'
+	$(cmake) --build build -j $(jobs) --target cells_tests jit_tests
+	build/tests/jit_tests --gtest_filter='Every/*'
+	build/tests/cells_tests --gtest_filter='Every/*'
 
 bench: program ## time the engine against the step-by-step loops
 	build/pararnn bench --device cpu

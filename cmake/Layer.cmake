@@ -11,10 +11,10 @@ function(pararnn_add_layer name)
   pararnn_compile_together(${name})
 endfunction()
 
-# Several of a target's files in one compilation: most of the time that a file takes goes to the headers of
+# All of a target's files in one compilation: most of the time that a file takes goes to the headers of
 # LibTorch, JSON and options that all of them include.
 function(pararnn_compile_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
 endfunction()
 
 # A target over LibTorch shares the precompiled header of pararnn_ops.

@@ -26,10 +26,10 @@ constexpr std::string_view kStorages[] = {"pararnn::cuda::BFloat16", "pararnn::c
                                           "float", "double"};
 
 std::vector<Case> some_cases() {
+  const char* cells[] = {"lstm", "elman", "gru", "elman"};
   std::vector<Case> cases;
   for (const std::string_view storage : kStorages) {
-    const auto& cells = built_in_cells();
-    cases.push_back({&cells[(cases.size() + 1) % cells.size()], storage, "sm_90", false});
+    cases.push_back({&find_cell(cells[cases.size()]), storage, "sm_90", false});
   }
   cases.push_back({&find_cell("gru"), kStorages[0], "sm_90", true});
   return cases;

@@ -6,7 +6,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// With a cache and a home of its own.
+/// With a home of its own: what the user trusts.
 class CellsProgram : public Program {
  protected:
   void SetUp() override {
@@ -16,7 +16,7 @@ class CellsProgram : public Program {
   }
   std::string of(const std::string& home) const {
     const std::string at = (folder_ / home).string();
-    return "PARARNN_CACHE_DIR='" + at + "/cache' XDG_DATA_HOME='" + at + "/data'";
+    return "XDG_DATA_HOME='" + at + "/data'";
   }
   void succeed(const std::string& arguments, const std::string& home = "home") const {
     Program::succeed(arguments, of(home));
@@ -47,9 +47,9 @@ TEST_F(CellsProgram, ASkeletonTrainsAndIsChecked) {
 
 TEST_F(CellsProgram, EverySkeletonIsACell) {
   for (const char* options : {"", "--inputs c", "--inputs a,b,d,e --state x,y,z"}) {
-    fs::remove(folder_ / "some.hpp");
-    succeed(std::string("cells new some ") + options);
-    succeed("check --cell some.hpp --steps 100 --channels 3 --device cpu");
+    fs::remove(folder_ / "my_cell.hpp");
+    succeed(std::string("cells new my_cell ") + options);
+    succeed("check --cell my_cell.hpp --steps 100 --channels 3 --device cpu");
   }
 }
 

@@ -81,7 +81,7 @@ TEST_F(CliCheck, BenchWritesWhatItMeasured) {
   EXPECT_TRUE(std::filesystem::file_size(again) > 200);
   // A cell from a file as well, but for the loop that is compiled with the program.
   const Outcome file = run(fmt::format("bench --cell " PARARNN_SOURCE
-                                       "/examples/cells/gru_d.hpp --shape 1x64x3 --regime memory "
+                                       "/examples/cells/mgu.hpp --shape 1x64x3 --regime memory "
                                        "--json {}",
                                        json));
   EXPECT_EQ(file.status, 0) << file.err;

@@ -29,12 +29,6 @@ TokenizeOptions small_options() {
   return options;
 }
 
-std::vector<int32_t> read_all(const TokenSource& source) {
-  std::vector<int32_t> tokens(static_cast<size_t>(source.size()));
-  source.read(0, tokens);
-  return tokens;
-}
-
 /// The documents of a row of tokens, as text.
 std::vector<std::string> documents_of(const TokenSource& source, const Tokenizer& tokenizer) {
   std::vector<std::string> documents;

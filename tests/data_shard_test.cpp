@@ -33,12 +33,6 @@ std::shared_ptr<const TokenSource> open(const std::vector<fs::path>& paths, int6
   return open_shards(paths, vocabulary, "shards", fingerprint);
 }
 
-std::vector<int32_t> read_all(const TokenSource& source) {
-  std::vector<int32_t> tokens(static_cast<size_t>(source.size()));
-  source.read(0, tokens);
-  return tokens;
-}
-
 TEST(Shard, ReadsBackWhatWasWritten) {
   Random random(1);
   for (const int64_t vocabulary : {kNarrow, int64_t{1} << 16, kWide}) {

@@ -11,7 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.hpp"
 #include "base/temporary_folder.hpp"
+#include "data/token_source.hpp"
 
 namespace pararnn::data {
 
@@ -36,6 +38,12 @@ std::string error_of(Action action) {
   }
   ADD_FAILURE() << "no Error was thrown";
   return "";
+}
+
+inline std::vector<int32_t> read_all(const TokenSource& source) {
+  std::vector<int32_t> tokens(static_cast<size_t>(source.size()));
+  source.read(0, tokens);
+  return tokens;
 }
 
 using Random = std::mt19937_64;

@@ -27,12 +27,12 @@ void expect_right(const Problem<T>& p, Running how, int multiprocessors = 2) {
   SCOPED_TRACE(describe(p, how));
   const auto r = run_on_fibers<On, true>(p, how, multiprocessors);
   if constexpr (kSameStorage) {
-    expect_right(cell_under_test<typename On::C, T>(), p, r, how.with_h0);
+    expect_right(cell_under_test<T>(kNameOf<typename On::C>), p, r, how.with_h0);
   } else {
     // What is stored is rounded; hence against the same kernels on numbers that are not.
     using Single = test::On<typename On::C, T>;
     const auto single = run_on_fibers<Single, true>(p, how, multiprocessors);
-    expect_right(cell_under_test<typename On::C, T>(), p, single, how.with_h0);
+    expect_right(cell_under_test<T>(kNameOf<typename On::C>), p, single, how.with_h0);
     const cpu::Storage storage = kStorageAs<typename On::Storage>;
     EXPECT_EQ(r.y, rounded(single.y, storage));
     EXPECT_EQ(r.du, rounded(single.du, storage));
@@ -45,7 +45,7 @@ void expect_right(const Problem<T>& p, Running how, int multiprocessors = 2) {
 template <class On, class T = typename On::T>
 Problem<T> problem_for(const Shape& shape, double weight_scale, double gate_bias, unsigned seed,
                        std::vector<int> offsets, std::vector<unsigned char> reset = {}) {
-  return {cell_under_test<typename On::C, T>().kernels,
+  return {cell_under_test<T>(kNameOf<typename On::C>).kernels,
           shape,
           weight_scale,
           gate_bias,

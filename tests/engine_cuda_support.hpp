@@ -132,16 +132,13 @@ std::vector<unsigned char> workspace_for(Problem& problem, const cuda::CellSizes
   return memory;
 }
 
-template <class C, class T>
-const CellUnderTest<T>& cell_under_test() {
-  static const CellUnderTest<T> cell = {
-      "",
-      {C::kState, C::kInputs, C::kParams, cuda::kThreadsPerBlock, nullptr, nullptr},
-      &reference_forward<C, T>,
-      &reference_backward<C, T>,
-      &reference_bounds<C, T>};
-  return cell;
-}
+template <class C>
+inline constexpr const char* kNameOf = nullptr;
+#define PARARNN_NAME(name, Type) \
+  template <>                    \
+  inline constexpr const char* kNameOf<Type> = #name;
+PARARNN_CELLS(PARARNN_NAME)
+#undef PARARNN_NAME
 
 /// A cell on tensors of a storage.
 template <class Cell, class StorageType>

@@ -1,4 +1,4 @@
-// Forward and backward over the whole registry: whatever the shape, plan, layout, storage, weights
+// Forward and backward for all cells: whatever the shape, plan, layout, storage, weights
 // and threads, the result is that of the plain loop.
 #include <gtest/gtest.h>
 

@@ -4,9 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#if !defined(__SANITIZE_ADDRESS__)
-#define PARARNN_CELLS_UNDER_TEST(X) X(gru, Gru) X(lstm, Lstm) X(slstm, Slstm)
-#endif
 #include "engine_test_support.hpp"
 #include "sequences_test_support.hpp"
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <pararnn/core/description.hpp>
 #include <sstream>
 
@@ -57,6 +58,20 @@ extern "C" __global__ void derive(const Vec<float, S>* h, const Vec<float, U>* u
                      header, type);
 }
 
+/// The PTX of a cell's derivatives and of its description, made once.
+const std::string& ptx_of_cell(const CellText& cell) {
+  static std::map<std::string, std::string> made;
+  std::string& ptx = made[cell.type];
+  if (ptx.empty()) {
+    ptx = ptx_of(derivatives_of(cell.header.name, cell.type) + R"(
+#include "pararnn/core/description.hpp"
+extern "C" __device__ decltype(kDescription<C>) description = kDescription<C>;
+)",
+                 {cell.header});
+  }
+  return ptx;
+}
+
 /// The instructions of a program that work on doubles.
 std::string double_instructions(const std::string& ptx) {
   std::istringstream lines(ptx);
@@ -70,7 +85,7 @@ std::string double_instructions(const std::string& ptx) {
 
 TEST(JitCell, SinglePrecisionStaysSingle) {
   for (const CellText& cell : all_cells()) {
-    const std::string ptx = ptx_of(derivatives_of(cell.header.name, cell.type), {cell.header});
+    const std::string& ptx = ptx_of_cell(cell);
     EXPECT_NE(ptx.find(".f32"), ptx.npos) << cell.type;
     EXPECT_EQ(double_instructions(ptx), "") << cell.type;
   }
@@ -87,14 +102,7 @@ TEST(JitCell, TangentsAreCellsInSinglePrecisionToo) {
 
 TEST(JitCell, DescriptionsAreThoseOfTheCompilerForTheHost) {
   for (const CellText& cell : all_cells()) {
-    const std::string ptx = ptx_of(fmt::format(R"(
-#include "{}"
-#include "pararnn/core/description.hpp"
-using namespace pararnn;
-extern "C" __device__ decltype(kDescription<{}>) description = kDescription<{}>;
-)",
-                                               cell.header.name, cell.type, cell.type),
-                                   {cell.header});
+    const std::string& ptx = ptx_of_cell(cell);
     // .global .align 1 .b8 description[159] = {115, 116, ...};
     const size_t at = ptx.find(" description[");
     ASSERT_NE(at, ptx.npos) << ptx;

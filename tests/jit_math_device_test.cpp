@@ -14,7 +14,7 @@ namespace pararnn::jit {
 namespace {
 
 // The header's constants, which only NVRTC can read, come as results of a kernel.
-constexpr const char* kSource = R"(
+constexpr const char* kLargestError = R"(
 #include "pararnn/core/math.hpp"
 namespace pararnn {
 constexpr double kWrong = 1e9;  // the error of a wrong special value
@@ -65,7 +65,7 @@ __global__ void largest_error(unsigned long long* largest, double* bound, float 
 )";
 
 void expect_kept(const std::string& function, float low, float high) {
-  const Kernel& kernel = get_kernel({kSource,
+  const Kernel& kernel = get_kernel({kLargestError,
                                      "pararnn::largest_error<pararnn::" + function + ">",
                                      {},
                                      {"--prec-div=false", "--prec-sqrt=false"}});

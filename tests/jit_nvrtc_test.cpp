@@ -75,7 +75,12 @@ std::string case_name(const testing::TestParamInfo<CellOnGpu::ParamType>& info) 
   return fmt::format("{}_{}_{}", cell.first, arithmetic, architecture);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cells, CellOnGpu,
+INSTANTIATE_TEST_SUITE_P(Some, CellOnGpu,
+                         testing::Combine(testing::ValuesIn(kCells),
+                                          testing::Values("float", "double"),
+                                          testing::Values("sm_90")),
+                         case_name);
+INSTANTIATE_TEST_SUITE_P(Every, CellOnGpu,
                          testing::Combine(testing::ValuesIn(kCells),
                                           testing::Values("float", "double"),
                                           testing::ValuesIn(kArchitectures)),

@@ -7,6 +7,7 @@
 #include <future>
 
 #include "cells/cpu_kernels.hpp"
+#include "engine_test_support.hpp"
 #include "ops_test_support.hpp"
 
 namespace pararnn {
@@ -35,11 +36,8 @@ void compile_all(const std::vector<std::string>& files) {
   static const bool done = [&] {
     std::vector<std::future<void>> compiling;
     for (const std::string& file : files) {
-      compiling.push_back(std::async(std::launch::async, [file] {
-        const CellDefinition& cell = find_cell(file);
-        cpu_kernels<float>(cell);
-        cell_reference(cell);
-      }));
+      compiling.push_back(
+          std::async(std::launch::async, [file] { cpu_kernels<float>(find_cell(file)); }));
     }
     for (auto& each : compiling) each.get();
     return true;
@@ -65,7 +63,8 @@ void expect_the_loops(const torch::Device& device) {
     if (cell.name == "logistic_map") continue;
     const Arguments a = random_arguments(cell, 2, 200, 6, torch::kFloat32, ++seed, 0.5);
     const Tensor dy = torch::randn({2, 200, 6}), dhT = torch::randn_like(a.h0);
-    const Results expected = reference(cell, a, dy, dhT);
+    const auto& loops = test::cell_under_test<double>(cell.name);
+    const Results expected = reference(loops.loop, loops.loop_backward, a, dy, dhT);
     for (const char* plan : kPlans) {
       SCOPED_TRACE(fmt::format("{} {} {}", cell.name, device.str(), plan));
       Results got = run(cell, to(a, device), dy.to(device), dhT.to(device), ScanOptions{plan, 48});

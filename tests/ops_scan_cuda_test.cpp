@@ -186,8 +186,8 @@ TEST_F(OpsScanCuda, WeightsOfTwoBytesHavePlansOfTheirOwn) {
       if (i >= 100) plans[layer].insert(fmt::format("{} {} {}", s.plan, s.chunk, s.burn_in));
     }
   }
-  EXPECT_EQ(plans[0].size(), 1u);
-  EXPECT_NE(*plans[0].begin(), *plans[1].begin());
+  EXPECT_EQ(plans[0].size(), 1u) << testing::PrintToString(plans);
+  EXPECT_NE(*plans[0].begin(), *plans[1].begin()) << testing::PrintToString(plans);
 }
 
 TEST_F(OpsScanCuda, MorePlacesThanAreRememberedDoNoHarm) {
@@ -340,9 +340,9 @@ TEST_F(OpsScanCuda, EveryDeviceOfTheProcess) {
   const Tensor dy = torch::randn({2, 3000, 40}), dhT = torch::randn_like(a.h0);
   const ScanOptions options{"newton", 256};
   const Results expected = run_there(cell, a, dy, dhT, options);
-  for (size_t i = 0; i < count; ++i) {
+  for (c10::DeviceIndex i = 0; i < count; ++i) {
     // The current device stays the first: the operators go where their tensors are.
-    const torch::Device device(torch::kCUDA, static_cast<c10::DeviceIndex>(i));
+    const torch::Device device(torch::kCUDA, i);
     const auto there = [&](const Tensor& t) { return t.to(device); };
     const Arguments moved{there(a.u), there(a.w), there(a.h0)};
     const Results r = run(cell, moved, there(dy), there(dhT), options);

@@ -38,9 +38,10 @@ struct Results {
   Tensor y, hT, du, dw, dh0;
 };
 
-/// The plain loop in double.
-inline Results reference(const CellDefinition& cell, const Arguments& a, const Tensor& dy,
-                         const Tensor& dhT) {
+/// The plain loop in double, from its two passes.
+inline Results reference(CellReference::Forward<double> forward,
+                         CellReference::Backward<double> backward, const Arguments& a,
+                         const Tensor& dy, const Tensor& dhT) {
   const auto wide = [](const Tensor& t) { return t.detach().to(torch::kFloat64).contiguous(); };
   const Tensor u = wide(a.u), w = wide(a.w), h0 = wide(a.h0), gy = wide(dy), gh = wide(dhT);
   const Shape shape{u.size(0), u.size(1), u.size(3)};
@@ -48,11 +49,16 @@ inline Results reference(const CellDefinition& cell, const Arguments& a, const T
             torch::empty_like(h0), torch::empty_like(u), torch::empty_like(w),
             torch::empty_like(h0)};
   const auto data = [](const Tensor& t) { return t.data_ptr<double>(); };
-  const CellReference& loops = cell_reference(cell);
-  loops.double_forward(shape, data(u), data(w), data(h0), data(r.y), data(r.hT), nullptr, {});
-  loops.double_backward(shape, data(u), data(w), data(h0), data(gy), data(gh), data(r.du),
-                        data(r.dw), data(r.dh0), {});
+  forward(shape, data(u), data(w), data(h0), data(r.y), data(r.hT), nullptr, {});
+  backward(shape, data(u), data(w), data(h0), data(gy), data(gh), data(r.du), data(r.dw),
+           data(r.dh0), {});
   return r;
+}
+
+inline Results reference(const CellDefinition& cell, const Arguments& a, const Tensor& dy,
+                         const Tensor& dhT) {
+  const CellReference& loops = cell_reference(cell);
+  return reference(loops.double_forward, loops.double_backward, a, dy, dhT);
 }
 
 inline Results run(const CellDefinition& cell, const Arguments& a, const Tensor& dy,

@@ -2,7 +2,9 @@
 //
 // Prints the sizes, how far the result is from a step-by-step loop, and what the scan did; exits 1
 // if they differ.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
 #include <cells/cell_registry.hpp>
 #include <cstdio>
 #include <ops/scan.hpp>

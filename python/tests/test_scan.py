@@ -86,7 +86,8 @@ def test_operators_pass_the_checks() -> None:
 
 
 def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
-    @torch.compile(fullgraph=True, dynamic=True)
+    # Without the compiler of kernels, which takes long.
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
     def loss(u: torch.Tensor, w: torch.Tensor, h0: torch.Tensor) -> torch.Tensor:
         y, hT = scan(u * 2, w, h0, cell="gru")
         return y.sin().sum() + hT.sum()
@@ -100,6 +101,16 @@ def test_compiles_as_one_graph_for_any_number_of_steps() -> None:
         gradients = torch.autograd.grad(value, inputs)
         expected_value = expected[0].sin().sum() + expected[1].sum()
         torch.testing.assert_close(gradients, torch.autograd.grad(expected_value, inputs))
+
+
+def test_compiles_with_the_default_compiler() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(lambda *of: scan(*of, cell="gru"), fullgraph=True)  # nothing to fuse
+    inputs = problem(20)
+    found, expected = compiled(*inputs), scan(*inputs, cell="gru")
+    torch.testing.assert_close(found, expected)
+    both = [torch.autograd.grad((y.sum(), hT.sum()), inputs) for y, hT in (found, expected)]
+    torch.testing.assert_close(*both)
 
 
 def test_exports_with_any_number_of_steps() -> None:

@@ -20,9 +20,6 @@ namespace {
 using nlohmann::json;
 using torch::Tensor;
 
-// An automatic plan learns from the first calls at a place, some forty of them.
-constexpr int kWarmUps = 48, kWarmUpsOfForcedPlan = 2;
-
 struct Forward {
   Tensor y, hT, checkpoints;
 };
@@ -44,12 +41,9 @@ Backward run_backward(const CheckCase& c, const BenchProblem& p, const ScanOptio
   return {du, dw, dh0};
 }
 
-/// Runs it often enough for its plan to settle, captures it, and replays it once.
+/// Lets its plan settle, captures it, and replays it once.
 Work settle_and_capture(const Work& run, const ScanOptions& options) {
-  for (int i = 0; i < (options.plan == "auto" ? kWarmUps : kWarmUpsOfForcedPlan); ++i) {
-    run();
-    torch::cuda::synchronize();
-  }
+  settle(run, options);
   const Work replay = capture(run);
   replay();
   torch::cuda::synchronize();

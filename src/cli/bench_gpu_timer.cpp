@@ -12,6 +12,14 @@
 
 namespace pararnn::cli {
 
+void settle(const Work& run, const ScanOptions& options) {
+  // An automatic plan learns from the first calls at a place, some forty of them.
+  for (int i = 0; i < (options.plan == "auto" ? 48 : 2); ++i) {
+    run();
+    torch::cuda::synchronize();
+  }
+}
+
 Work capture(const Work& run) {
   const auto graph = std::make_shared<at::cuda::CUDAGraph>();
   torch::cuda::synchronize();

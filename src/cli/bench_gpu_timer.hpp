@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "kernels/scan_options.hpp"
+
 namespace pararnn::cli {
 
 using Work = std::function<void()>;
@@ -13,6 +15,10 @@ using Work = std::function<void()>;
 /// graph; the result replays it. What `run` allocates stays as long as the result. Everything that
 /// it needs must have run before.
 Work capture(const Work& run);
+
+/// Runs it, and waits for it, until its kernels are compiled and its plan, if that is automatic, has
+/// learned what it can.
+void settle(const Work& run, const ScanOptions& options);
 
 /// Whose time counts beside the device's.
 enum class Host {

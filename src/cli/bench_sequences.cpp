@@ -25,9 +25,6 @@ using torch::Tensor;
 /// Of the sequences in a row; 0 is one sequence.
 constexpr int64_t kMeanLengths[] = {0, 4096, 1024, 256, 30};
 
-/// Calls after which the plan of a shape has settled on a GPU.
-constexpr int kWarmUps = 40;
-
 /// Lengths uniform from 1 to twice the mean.
 Tensor random_offsets(int64_t steps, int64_t mean) {
   std::mt19937_64 generator(1);
@@ -73,10 +70,7 @@ Times time_row(const std::string& cell, const Tensor& u, const Tensor& w, const 
   };
   const auto time = [&](const std::function<void()>& run) {
     if (!gpu) return 1e3 * median_milliseconds(run, 7, 0.6);
-    for (int i = 0; i < kWarmUps; ++i) {
-      run();
-      torch::cuda::synchronize();
-    }
+    settle(run, options);
     return gpu->microseconds(run);
   };
   return {time(forward), time(both)};

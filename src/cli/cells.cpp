@@ -60,7 +60,7 @@ void add_new_command(CLI::App& cells) {
   });
 }
 
-void add_check_command(CLI::App& cells) {
+void add_verdict_command(CLI::App& cells) {
   struct Arguments {
     std::string cell, device = "auto", json, html;
   };
@@ -104,7 +104,7 @@ void add_cells_command(CLI::App& program) {
       "cells", "list the cells, start a new one, or judge one: does it parallelise?");
   command->require_subcommand(0, 1);
   add_new_command(*command);
-  add_check_command(*command);
+  add_verdict_command(*command);
   command->callback([command] {
     if (command->get_subcommands().empty()) list_cells();
   });

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 /// What is no UTF-8 can only stand in a comment or a text, and is replaced.
-std::string text_of(const json& value) {
+std::string json_text(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -40,7 +40,7 @@ int64_t state_count(StringHandle cell_handle) {
 std::string describe_cell_operator(StringHandle cell_handle) {
   const Text name(cell_handle);
   const CellDefinition& cell = find_cell(name);
-  return text_of({{"key", cell.key()},
+  return json_text({{"key", cell.key()},
                   {"name", cell.name},
                   {"state", cell.state},
                   {"inputs", cell.inputs},
@@ -59,7 +59,7 @@ std::string describe_cell_operator(StringHandle cell_handle) {
 std::string cell_list() {
   json names = json::array();
   for (const CellDefinition* cell : registered_cells()) names.push_back(cell->name);
-  return text_of(names);
+  return json_text(names);
 }
 
 /// Of the last forward and the last backward pass: the way (-1: there was none), and the numbers of

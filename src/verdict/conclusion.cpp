@@ -2,6 +2,7 @@
 #include "pararnn/analysis/lyapunov.hpp"
 #include "pararnn/plan.hpp"
 #include "verdict/sections.hpp"
+#include "verdict/verdict_words.hpp"
 
 namespace pararnn {
 namespace {
@@ -69,10 +70,6 @@ int64_t corrections(const json& run) {
     most = std::max(most, chunk["worst"].get<int64_t>());
   }
   return most;
-}
-
-std::string counted(int64_t count, const char* what) {
-  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
 /// What else a reader should know before relying on the cell.

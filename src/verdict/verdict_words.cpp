@@ -18,10 +18,6 @@ std::string joined(const json& names) {
   return fmt::format("{}", fmt::join(names.get<Lines>(), ", "));
 }
 
-std::string counted(int64_t count, const char* what) {
-  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
-}
-
 Lines cell_lines(const json& section) {
   Lines lines;
   if (section.at("summary") != "") lines.push_back(section["summary"]);
@@ -144,6 +140,10 @@ Lines cost_lines(const json& section) {
 }
 
 }  // namespace
+
+std::string counted(int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
 
 std::string why_not_available(const json& section) {
   if (!section.contains("not_available")) return "";

@@ -1,6 +1,7 @@
 // The sentences in which a verdict's report on the terminal and its page agree.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@ std::vector<VerdictFact> verdict_facts(const nlohmann::json& verdict);
 
 /// Why a section is not available, in a line that is not too long; empty if it is.
 std::string why_not_available(const nlohmann::json& section);
+
+/// "1 step", "2 steps"
+std::string counted(int64_t count, const char* what);
 
 /// "weights ±1, gate bias 4"
 std::string regime_words(const nlohmann::json& regime);

@@ -1,0 +1,91 @@
+#include "cli/program.hpp"
+
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "base/error.hpp"
+#include "cli/bench.hpp"
+#include "cli/cells.hpp"
+#include "cli/check.hpp"
+#include "cli/common_options.hpp"
+#include "cli/config_file.hpp"
+#include "cli/eval.hpp"
+#include "cli/generate.hpp"
+#include "cli/help.hpp"
+#include "cli/tokenize.hpp"
+#include "cli/train.hpp"
+#include "kernels/version.hpp"
+
+namespace pararnn::cli {
+namespace {
+
+constexpr int kFailure = 1, kBadUsage = 2;
+
+/// Says what went wrong, in one line.
+int fail(std::string_view message, int status) {
+  fmt::print(stderr, "pararnn: {}\n", message);
+  return status;
+}
+
+/// What others than this project say may be pages.
+std::string_view first_line(std::string_view message) {
+  return message.substr(0, message.find('\n'));
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App program(
+      "Language models that are nonlinear recurrent networks, trained in parallel along the "
+      "sequence.",
+      "pararnn");
+  program.set_version_flag("--version", version());
+  program.require_subcommand(0, 1);
+  set_help_format(program);
+  add_config_file_option(program);
+  add_train_command(program);
+  add_eval_command(program);
+  add_generate_command(program);
+  add_tokenize_command(program);
+  add_cells_command(program);
+  add_check_command(program);
+  add_bench_command(program);
+  try {
+    program.parse(argc, argv);
+    if (program.get_subcommands().empty()) fmt::print("{}", program.help());
+    return 0;
+  } catch (const CLI::RuntimeError& status) {  // a command's own exit status
+    return status.get_exit_code();
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return program.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    const auto commands = program.get_subcommands();
+    const std::string command = commands.empty() ? "" : " " + commands.front()->get_name();
+    return fail(fmt::format("{} (see pararnn{} --help)", first_line(error.what()), command),
+                kBadUsage);
+  }
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  use_threads(0);
+  try {
+    const int status = parse_and_run(argc, argv);
+    return std::fflush(stdout) == 0 ? status : fail("cannot write to standard output", kFailure);
+  } catch (const c10::Error& error) {
+    return fail(first_line(error.what_without_backtrace()), kFailure);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", kFailure);
+  } catch (const Error& error) {
+    return fail(error.what(), kFailure);
+  } catch (const std::exception& error) {
+    return fail(first_line(error.what()), kFailure);
+  }
+}
+
+}  // namespace pararnn::cli
