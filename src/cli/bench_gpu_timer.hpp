@@ -16,8 +16,8 @@ using Work = std::function<void()>;
 /// it needs must have run before.
 Work capture(const Work& run);
 
-/// Runs it, and waits for it, until its kernels are compiled and its plan, if that is automatic, has
-/// learned what it can.
+/// Runs it, and waits for it, until its kernels are compiled and its plan, if that is automatic,
+/// has learned what it can.
 void settle(const Work& run, const ScanOptions& options);
 
 /// Whose time counts beside the device's.

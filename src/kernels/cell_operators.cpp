@@ -41,19 +41,19 @@ std::string describe_cell_operator(StringHandle cell_handle) {
   const Text name(cell_handle);
   const CellDefinition& cell = find_cell(name);
   return json_text({{"key", cell.key()},
-                  {"name", cell.name},
-                  {"state", cell.state},
-                  {"inputs", cell.inputs},
-                  {"params", cell.params},
-                  {"source", cell.text},
-                  {"struct", cell.type},
-                  {"summary", cell.summary},
-                  {"state_names", cell.state_names},
-                  {"input_names", cell.input_names},
-                  {"param_names", cell.param_names},
-                  {"side_inputs", cell.side_inputs},
-                  {"memory_input", cell.memory_input},
-                  {"memory_direction", cell.memory_direction}});
+                    {"name", cell.name},
+                    {"state", cell.state},
+                    {"inputs", cell.inputs},
+                    {"params", cell.params},
+                    {"source", cell.text},
+                    {"struct", cell.type},
+                    {"summary", cell.summary},
+                    {"state_names", cell.state_names},
+                    {"input_names", cell.input_names},
+                    {"param_names", cell.param_names},
+                    {"side_inputs", cell.side_inputs},
+                    {"memory_input", cell.memory_input},
+                    {"memory_direction", cell.memory_direction}});
 }
 
 std::string cell_list() {
