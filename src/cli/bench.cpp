@@ -10,16 +10,18 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "cli/bench_cpu.hpp"
-#include "cli/bench_first_use.hpp"
-#include "cli/bench_gpu.hpp"
-#include "cli/bench_options.hpp"
-#include "cli/bench_report.hpp"
-#include "cli/bench_sequences.hpp"
+#include "bench/cpu.hpp"
+#include "bench/first_use.hpp"
+#include "bench/gpu.hpp"
+#include "bench/options.hpp"
+#include "bench/report.hpp"
+#include "bench/sequences.hpp"
 #include "cli/common_options.hpp"
 
 namespace pararnn::cli {
 namespace {
+
+using namespace bench;
 
 // Left empty: what the device makes of it.
 struct BenchArguments {

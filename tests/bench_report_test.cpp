@@ -1,0 +1,189 @@
+// The documents that `pararnn bench` makes of measurements.
+#include <gtest/gtest.h>
+#include <torch/version.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/temporary_folder.hpp"
+#include "bench/options.hpp"
+#include "bench/plot.hpp"
+#include "bench/report.hpp"
+#include "bench/tables.hpp"
+
+namespace pararnn::bench {
+namespace {
+
+using nlohmann::json;
+
+json pass(double us, double sequential_us = 0) {
+  json result = {{"plan", "newton"},
+                 {"chunk", 512},
+                 {"chunks", 4},
+                 {"burn_in", 64},
+                 {"newton_iterations", 2},
+                 {"columns", 2048},
+                 {"columns_corrected", 512},
+                 {"columns_repaired", 0},
+                 {"us", us},
+                 {"roof_us", 100.0}};
+  if (sequential_us > 0) result["sequential_us"] = sequential_us;
+  return result;
+}
+
+json scan_result(const char* regime, int64_t batch, int64_t steps, double us) {
+  json result =
+      describe_case(case_of("gru", {batch, steps, 2048}, regime, "bfloat16", "cuda"), regime);
+  const double sequential = std::string(regime) == "hard" ? us : 0;
+  result["part"] = "scan";
+  result["forward"] = pass(us, sequential);
+  result["training_forward"] = pass(us);
+  result["backward"] = pass(2 * us, 1.5 * sequential);
+  result["eager_forward_us"] = us;
+  result["eager_forward_backward_us"] = 3 * us;
+  return result;
+}
+
+json baseline(const char* name, int64_t steps, double us) {
+  return {
+      {"name", name},   {"cell", "gru"},    {"dtype", "bfloat16"}, {"batch", 1},
+      {"steps", steps}, {"channels", 2048}, {"forward_us", us},    {"forward_backward_us", 3 * us}};
+}
+
+json gpu_report() {
+  return {
+      {"device", "cuda"},
+      {"machine", {{"processor", "A GPU"}, {"multiprocessors", 100}, {"libtorch", TORCH_VERSION}}},
+      {"dtype", "bfloat16"},
+      {"copy_gigabytes_per_second", 2000.0},
+      {"empty_graph_us", 3.0},
+      {"results",
+       {scan_result("forgetting", 1, 1024, 100), scan_result("forgetting", 1, 4096, 300)}},
+      {"decode", json::array()},
+      {"baselines", {baseline("loop of ops", 1024, 5e4), baseline("loop of ops", 4096, 2e5)}}};
+}
+
+/// The fields of a line of a table.
+std::vector<std::string> fields(const std::string& row) {
+  std::vector<std::string> result;
+  size_t from = 2;
+  for (size_t to; (to = row.find(" |", from)) != std::string::npos; from = to + 3) {
+    result.push_back(to > from ? row.substr(from, to - from) : "");
+  }
+  return result;
+}
+
+TEST(BenchReport, LinesOfTablesHaveTheColumnsOfTheirHeaders) {
+  const json report = gpu_report();
+  const json& result = report["results"][0];
+  const auto columns = [](const std::string& header) {
+    return fields(header.substr(0, header.find('\n'))).size();
+  };
+  EXPECT_EQ(fields(gpu_table_row(result)).size(), columns(gpu_table_header()));
+  EXPECT_EQ(fields(module_table_row(report, result)).size(), columns(module_table_header()));
+  EXPECT_EQ(fields(baseline_table_row(report, report["baselines"][0])).size(),
+            columns(baseline_table_header()));
+  const json wrong = {{"cell", "gru"}, {"dtype", "bfloat16"}, {"batch", 1},   {"steps", 5},
+                      {"channels", 7}, {"regime", "hard"},    {"wrong", "no"}};
+  EXPECT_EQ(fields(gpu_table_row(wrong)).size(), columns(gpu_table_header()));
+  EXPECT_EQ(fields(module_table_row(report, wrong)).size(), columns(module_table_header()));
+  EXPECT_EQ(fields(decode_table_row(wrong)).size(), columns(decode_table_header()));
+}
+
+TEST(BenchReport, TargetsAreJudged) {
+  const auto targets = [](const json& result) { return fields(gpu_table_row(result)).back(); };
+  EXPECT_EQ(targets(scan_result("forgetting", 32, 2048, 119)), "1.2× met, 1.4× missed");
+  EXPECT_EQ(targets(scan_result("memory", 1, 65536, 150)), "2.8× met, 2× missed");
+  EXPECT_EQ(targets(scan_result("forgetting", 1, 2048, 24.9)), "25 µs met, 50 µs met");
+  EXPECT_EQ(targets(scan_result("forgetting", 1, 512, 24.9)), "");
+  // Twice the sequential plan's 1.5.
+  EXPECT_EQ(targets(scan_result("hard", 1, 512, 50)), "1.1× sequential missed");
+  EXPECT_NE(gpu_table_row(scan_result("hard", 1, 512, 50)).find("1.00×, 1.33×"), std::string::npos);
+}
+
+TEST(BenchReport, BaselinesAreRatiosToTheEngine) {
+  const json report = gpu_report();
+  const auto row = fields(baseline_table_row(report, report["baselines"][0]));
+  EXPECT_EQ(row[5], "500×");  // 5e4 of 100
+  EXPECT_EQ(row[7], "500×");  // 15e4 of 100 + 200
+  json skipped = report["baselines"][0];
+  skipped["skipped"] = "out of memory";
+  EXPECT_NE(baseline_table_row(report, skipped).find("out of memory"), std::string::npos);
+}
+
+std::string write(const TemporaryFolder& folder, const std::string& name, const json& report) {
+  const std::string path = folder.path() / name;
+  write_report(path, report);
+  return path;
+}
+
+TEST(BenchReport, ReportsAreMergedAndTheLastMeasurementCounts) {
+  const TemporaryFolder folder;
+  json first = gpu_report(), second = gpu_report();
+  second["results"] = {scan_result("forgetting", 1, 4096, 250), scan_result("memory", 1, 4096, 9)};
+  second["baselines"] = {baseline("attention", 4096, 77)};
+  const json merged =
+      read_reports({write(folder, "first.json", first), write(folder, "second.json", second)});
+  ASSERT_EQ(merged["results"].size(), 3u);
+  EXPECT_EQ(merged["results"][0], first["results"][0]);
+  EXPECT_EQ(merged["results"][1]["forward"]["us"], 250);
+  EXPECT_EQ(merged["results"][2]["regime"], "memory");
+  EXPECT_EQ(merged["baselines"].size(), 3u);
+  second["machine"]["processor"] = "Another GPU";
+  EXPECT_THROW(read_reports({folder.path() / "first.json", write(folder, "other.json", second)}),
+               Error);
+  const std::string document = markdown_of(merged, "docs/gpu.md", "docs/gpu.svg");
+  for (const char* words :
+       {"A GPU", "2000 GB/s", "B1 T4096 D2048", "250", "attention", "25 %", "](gpu.svg)"}) {
+    EXPECT_NE(document.find(words), std::string::npos) << words;
+  }
+}
+
+int occurrences(const std::string& text, const std::string& word) {
+  int count = 0;
+  for (size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++count;
+  return count;
+}
+
+TEST(BenchReport, ThePlotHasAPointForEachMeasurement) {
+  json report = gpu_report();
+  report["baselines"][1]["measured_steps"] = 2048;
+  report["results"].push_back(scan_result("forgetting", 8, 4096, 1));  // another batch
+  const std::string svg = time_against_steps_svg(report);
+  // Two of the engine, two of the loop, and one each in the legend.
+  EXPECT_EQ(occurrences(svg, "<circle"), 6);
+  EXPECT_EQ(occurrences(svg, "fill=\"none\""), 1) << "of the extrapolated point";
+  EXPECT_EQ(occurrences(svg, "<svg"), occurrences(svg, "</svg>"));
+  EXPECT_NE(svg.find("gru, forgetting"), std::string::npos);
+  EXPECT_NE(svg.find("loop of ops"), std::string::npos);
+  EXPECT_NE(svg.find("prefers-color-scheme:dark"), std::string::npos);
+  report["device"] = "cpu";
+  EXPECT_THROW(time_against_steps_svg(report), Error);
+}
+
+/// The numbers of an attribute, in order.
+std::vector<double> attributes(const std::string& svg, const std::string& name) {
+  std::vector<double> result;
+  const std::string key = " " + name + "=\"";
+  for (size_t at = svg.find(key); at != std::string::npos; at = svg.find(key, at + 1)) {
+    result.push_back(std::stod(svg.substr(at + key.size())));
+  }
+  return result;
+}
+
+TEST(BenchReport, EqualFactorsAreEqualDistancesInThePlot) {
+  const std::string svg =
+      plot_svg({"a < b & c", "x", "y", {{"one", {{64, 1}, {256, 10}, {1024, 100}}}}});
+  const auto x = attributes(svg, "cx"), y = attributes(svg, "cy");
+  EXPECT_NEAR(x[1] - x[0], x[2] - x[1], 0.11);
+  EXPECT_NEAR(y[1] - y[0], y[2] - y[1], 0.11);
+  EXPECT_GT(x[1], x[0]);
+  EXPECT_LT(y[1], y[0]);
+  EXPECT_NE(svg.find("a &lt; b &amp; c"), std::string::npos);
+  EXPECT_THROW(plot_svg({"", "", "", {}}), Error);
+  EXPECT_THROW(plot_svg({"", "", "", {{"zero", {{1, 0}}}}}), Error);
+}
+
+}  // namespace
+}  // namespace pararnn::bench
