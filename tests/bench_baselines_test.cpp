@@ -12,7 +12,7 @@
 #include "bench/ssd.hpp"
 #include "bench/torch_loop.hpp"
 #include "cells/cell_registry.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn::bench {
 namespace {

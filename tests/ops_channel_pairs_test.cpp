@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "ops/stable_tensor.hpp"
+#include "ops/scan/stable_tensor.hpp"
 
 namespace pararnn {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "ops/scan_kernels.hpp"
+#include "ops/scan/scan_kernels.hpp"
 #include "ops_test_support.hpp"
 
 namespace pararnn {

@@ -4,7 +4,7 @@
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/cuda.h>
 
-#include "ops/scan_kernels.hpp"
+#include "ops/scan/scan_kernels.hpp"
 #include "ops_test_support.hpp"
 
 namespace pararnn {

@@ -12,7 +12,7 @@
 #include "base/error.hpp"
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn {
 

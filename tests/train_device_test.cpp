@@ -12,13 +12,13 @@
 #include <map>
 #include "cells/cell_registry.hpp"
 
-#include "nn/causal_convolution.hpp"
 #include "nn/generate.hpp"
-#include "nn/head_projection.hpp"
-#include "nn/mlp.hpp"
 #include "nn/model_files.hpp"
-#include "nn/residual.hpp"
-#include "nn/rms_norm.hpp"
+#include "ops/causal_convolution/causal_convolution.hpp"
+#include "ops/head_projection/head_projection.hpp"
+#include "ops/residual/residual.hpp"
+#include "ops/rms_norm/rms_norm.hpp"
+#include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
 #include "train/loss.hpp"
 #include "train/trained_model.hpp"
@@ -143,22 +143,22 @@ TEST_F(OnGpu, ModulesEqualTheCpus) {
       const Tensor stream = torch::randn({batch, steps, width}), weight = torch::randn(width);
       const Tensor branch = torch::randn({batch, steps, width}).to(dtype);
       const Tensor wide = torch::randn({batch, steps, 2 * width}).to(dtype);
-      expect_same_on_both([&](const auto& x) { return nn::rms_norm(x[0], x[1], 1e-5, dtype); },
+      expect_same_on_both([&](const auto& x) { return ops::rms_norm(x[0], x[1], 1e-5, dtype); },
                           {stream, weight}, tolerance);
       expect_same_on_both(
-          [&](const auto& x) { return nn::rms_norm(x[0], x[1], 1e-5, dtype, half(x[2])); },
+          [&](const auto& x) { return ops::rms_norm(x[0], x[1], 1e-5, dtype, half(x[2])); },
           {branch, weight, wide}, tolerance);
-      expect_same_on_both([](const auto& x) { return nn::swiglu(x[0]); }, {wide}, tolerance);
-      expect_same_on_both([](const auto& x) { return nn::add_scaled(x[0], x[1], x[2]); },
+      expect_same_on_both([](const auto& x) { return ops::swiglu(x[0]); }, {wide}, tolerance);
+      expect_same_on_both([](const auto& x) { return ops::add_scaled(x[0], x[1], x[2]); },
                           {stream, weight, branch}, tolerance);
       for (const int64_t taps : {1, 4}) {
         expect_same_on_both(
-            [&](const auto& x) { return nn::causal_convolution(half(x[0]), x[1], x[2]); },
+            [&](const auto& x) { return ops::causal_convolution(half(x[0]), x[1], x[2]); },
             {wide, torch::randn({taps, width}), torch::randn({batch, taps - 1, width}).to(dtype)},
             tolerance);
       }
       for (const int64_t heads : {1, 2, 4}) {
-        expect_same_on_both([](const auto& x) { return nn::head_projection(x[0], x[1], x[2]); },
+        expect_same_on_both([](const auto& x) { return ops::head_projection(x[0], x[1], x[2]); },
                             {branch, torch::randn({heads, 3 * width / heads, width / heads}),
                              torch::randn({heads, 3 * width / heads})},
                             tolerance);

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 #include "train/checkpoint.hpp"
 #include "train_test_support.hpp"
 

@@ -7,7 +7,7 @@
 
 #include <cells/cell_registry.hpp>
 #include <cstdio>
-#include <ops/scan.hpp>
+#include <ops/scan/scan.hpp>
 
 constexpr const char* kText = R"(
 #include "pararnn/cell.hpp"

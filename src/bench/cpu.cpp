@@ -23,7 +23,7 @@
 #include "cells/cell_registry.hpp"
 #include "cells/cpu_kernels.hpp"
 #include "kernels/scan_arguments.hpp"
-#include "ops/scan_kernels.hpp"
+#include "ops/scan/scan_kernels.hpp"
 
 namespace pararnn::bench {
 namespace {

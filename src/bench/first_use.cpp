@@ -9,7 +9,7 @@
 
 #include "cells/cell_registry.hpp"
 #include "jit/disk_cache.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn::bench {
 namespace {

@@ -11,7 +11,7 @@
 
 #include "cells/cell_reference.hpp"
 #include "cells/cell_registry.hpp"
-#include "ops/scan_kernels.hpp"
+#include "ops/scan/scan_kernels.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn::bench {

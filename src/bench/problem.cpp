@@ -10,8 +10,8 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
-#include "ops/scan.hpp"
-#include "ops/scan_kernels.hpp"
+#include "ops/scan/scan.hpp"
+#include "ops/scan/scan_kernels.hpp"
 
 namespace pararnn::bench {
 namespace {

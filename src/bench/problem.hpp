@@ -13,7 +13,7 @@ namespace pararnn::bench {
 /// Throws Error for a dtype that the operators do not have.
 torch::ScalarType dtype_of(const std::string& name);
 
-/// Shapes as in ops/scan.hpp.
+/// Shapes as in ops/scan/scan.hpp.
 struct BenchProblem {
   torch::Tensor u, w, h0, dy, dhT;
 };

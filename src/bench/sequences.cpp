@@ -14,7 +14,7 @@
 #include "bench/host_timer.hpp"
 #include "bench/report.hpp"
 #include "cells/cell_registry.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn::bench {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn::cli {
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "nn/residual.hpp"
+#include "ops/residual/residual.hpp"
 
 namespace pararnn::nn {
 
@@ -23,8 +23,8 @@ Block::Block(const ModelConfig& config) {
 std::pair<Tensor, MixerState> Block::forward(const Tensor& x, const MixerState& state,
                                              const Tensor& reset, torch::ScalarType dtype) {
   const auto [mixed, next_state] = mixer_->forward(mixer_norm_->forward(x, dtype), state, reset);
-  const Tensor stream = add_scaled(x, mixer_scale_, mixed);
-  return {add_scaled(stream, mlp_scale_, mlp_->forward(mlp_norm_->forward(stream, dtype))),
+  const Tensor stream = ops::add_scaled(x, mixer_scale_, mixed);
+  return {ops::add_scaled(stream, mlp_scale_, mlp_->forward(mlp_norm_->forward(stream, dtype))),
           next_state};
 }
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "nn/config.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn::nn {
 

@@ -3,14 +3,9 @@
 #pragma once
 
 #include "nn/linear.hpp"
+#include "ops/swiglu/swiglu.hpp"
 
 namespace pararnn::nn {
-
-/// x (...,2m), the gate's half and the value's half -> silu(gate) ⊙ value (...,m). Differentiable.
-torch::Tensor swiglu(const torch::Tensor& x);
-
-/// The same in LibTorch's operations: the definition, and what runs on a GPU.
-torch::Tensor swiglu_definition(const torch::Tensor& x);
 
 struct Mlp : torch::nn::Module {
   /// `gain` scales the initial output.
@@ -19,7 +14,7 @@ struct Mlp : torch::nn::Module {
     output_ = register_module("output", std::make_shared<Linear>(hidden, width, gain));
   }
   torch::Tensor forward(const torch::Tensor& x) {
-    return output_->forward(swiglu(input_->forward(x)));
+    return output_->forward(ops::swiglu(input_->forward(x)));
   }
 
  private:

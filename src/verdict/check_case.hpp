@@ -45,7 +45,7 @@ struct CheckReport {
   bool passed() const { return rounded_right && worst() <= 1; }
 };
 
-/// The numbers of a problem on the host, one behind another; shapes as in ops/scan.hpp.
+/// The numbers of a problem on the host, one behind another; shapes as in ops/scan/scan.hpp.
 struct ProblemNumbers {
   Shape shape;
   std::vector<double> u, w, h0, dy, dhT;

@@ -6,7 +6,7 @@
 
 namespace pararnn {
 
-/// Shapes as in ops/scan.hpp.
+/// Shapes as in ops/scan/scan.hpp.
 struct PARARNN_HOLDS_TENSORS CheckProblem {
   kernels::Tensor u, w, h0, dy, dhT;
 };

@@ -4,7 +4,7 @@
 // Saved for the backward pass: u, w, and the checkpoints of the state, S numbers of the
 // arithmetic's type per channel every 16 steps on a CPU (S/4 bytes a step and channel in fp32) and
 // every 8 on a GPU (S/2). Neither y nor any other state is kept.
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 #include <torch/autograd.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -13,8 +13,8 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "kernels/scan_arguments.hpp"
-#include "ops/scan_kernels.hpp"
-#include "ops/stable_tensor.hpp"
+#include "ops/scan/scan_kernels.hpp"
+#include "ops/scan/stable_tensor.hpp"
 #include "pararnn/cpu/problem.hpp"
 #include "pararnn/cuda/problem.hpp"
 #include "pararnn/plan.hpp"

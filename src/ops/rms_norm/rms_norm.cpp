@@ -1,12 +1,12 @@
-#include "nn/rms_norm.hpp"
+#include "ops/rms_norm/rms_norm.hpp"
 
 #include <torch/autograd.h>
 
 #include <type_traits>
 
-#include "nn/rows.hpp"
+#include "ops/rows.hpp"
 
-namespace pararnn::nn {
+namespace pararnn::ops {
 namespace {
 
 using torch::Tensor;
@@ -152,4 +152,4 @@ Tensor rms_norm_definition(const Tensor& x, const Tensor& weight, double epsilon
   return y.to(dtype);
 }
 
-}  // namespace pararnn::nn
+}  // namespace pararnn::ops

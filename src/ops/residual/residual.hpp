@@ -3,7 +3,7 @@
 
 #include <torch/types.h>
 
-namespace pararnn::nn {
+namespace pararnn::ops {
 
 /// x (...,d), scale (d), branch (...,d) -> x + scale ⊙ branch in x's dtype. Differentiable.
 torch::Tensor add_scaled(const torch::Tensor& x, const torch::Tensor& scale,
@@ -13,4 +13,4 @@ torch::Tensor add_scaled(const torch::Tensor& x, const torch::Tensor& scale,
 torch::Tensor add_scaled_definition(const torch::Tensor& x, const torch::Tensor& scale,
                                     const torch::Tensor& branch);
 
-}  // namespace pararnn::nn
+}  // namespace pararnn::ops

@@ -1,4 +1,4 @@
-// What the fused elementwise functions of this folder (norm, convolution, SwiGLU, residual) share.
+// What the fused elementwise functions of this layer (norm, convolution, SwiGLU, residual) share.
 // Each is a loop over the rows of tensors whose last dimension is the channels: loaded once,
 // computed in the arithmetic's dtype, stored once, where a chain of tensor operations would pass
 // over memory for every one of them. The loops are plain C++ that the compiler vectorises, once for
@@ -28,7 +28,7 @@
 #define PARARNN_VECTORISED
 #endif
 
-namespace pararnn::nn {
+namespace pararnn::ops {
 
 /// The dtype of the arithmetic on values stored as T: fp32, but fp64 for fp64.
 template <class T>
@@ -177,4 +177,4 @@ template <class T>
   return 1 / (1 + exponential(-x));
 }
 
-}  // namespace pararnn::nn
+}  // namespace pararnn::ops

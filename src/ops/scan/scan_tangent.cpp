@@ -7,8 +7,8 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "kernels/scan_arguments.hpp"
-#include "ops/scan_kernels.hpp"
-#include "ops/stable_tensor.hpp"
+#include "ops/scan/scan_kernels.hpp"
+#include "ops/scan/stable_tensor.hpp"
 
 namespace pararnn {
 namespace {

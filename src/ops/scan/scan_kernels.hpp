@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/scan_statistics.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn {
 

@@ -1,10 +1,10 @@
-#include "nn/residual.hpp"
+#include "ops/residual/residual.hpp"
 
 #include <torch/autograd.h>
 
-#include "nn/rows.hpp"
+#include "ops/rows.hpp"
 
-namespace pararnn::nn {
+namespace pararnn::ops {
 namespace {
 
 using torch::Tensor;
@@ -95,4 +95,4 @@ Tensor add_scaled_definition(const Tensor& x, const Tensor& scale, const Tensor&
   return torch::addcmul(x.to(arithmetic), scale.to(arithmetic), branch).to(x.scalar_type());
 }
 
-}  // namespace pararnn::nn
+}  // namespace pararnn::ops

@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "kernels/scan_arguments.hpp"
-#include "ops/scan.hpp"
+#include "ops/scan/scan.hpp"
 
 namespace pararnn {
 

@@ -1,10 +1,10 @@
-#include "nn/mlp.hpp"
+#include "ops/swiglu/swiglu.hpp"
 
 #include <torch/autograd.h>
 
-#include "nn/rows.hpp"
+#include "ops/rows.hpp"
 
-namespace pararnn::nn {
+namespace pararnn::ops {
 namespace {
 
 using torch::Tensor;
@@ -86,4 +86,4 @@ Tensor swiglu_definition(const Tensor& x) {
   return torch::silu(halves[0]) * halves[1];
 }
 
-}  // namespace pararnn::nn
+}  // namespace pararnn::ops

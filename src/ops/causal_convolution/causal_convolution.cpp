@@ -1,0 +1,211 @@
+#include "ops/causal_convolution/causal_convolution.hpp"
+
+#include <torch/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/rows.hpp"
+
+namespace pararnn::ops {
+namespace {
+
+using torch::Tensor;
+
+// One text of the batch: row t of the input, for t from -(taps - 1), where `before` begins.
+template <class T>
+struct Sequence {
+  T* data;
+  T* before;
+  int64_t stride, before_rows, width;
+  T* operator[](int64_t t) const {
+    return t >= 0 ? data + t * stride : before + (before_rows + t) * width;
+  }
+};
+
+// Sums are gathered in a tile of channels that stays in the first-level cache.
+constexpr int64_t kTile = 512;
+
+// Adds weight ⊙ row to the tile.
+template <class T, class A>
+[[gnu::always_inline]] inline void accumulate(A* sums, const A* weight, const T* row,
+                                              int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) sums[i] += weight[i] * widen(row[i]);
+}
+
+template <class T, class A>
+[[gnu::always_inline]] inline void store(T* row, const A* sums, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) row[i] = narrow<T>(sums[i]);
+}
+
+// `starts`: for each step, the one at which its row started anew last; null where rows do not.
+template <class T>
+PARARNN_VECTORISED void forward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
+                                      int64_t tap_count, const int64_t* starts, T* y, int64_t begin,
+                                      int64_t end) {
+  Arithmetic<T> sums[kTile];
+  for (int64_t tile = 0; tile < x.width; tile += kTile) {
+    const int64_t width = std::min(kTile, x.width - tile);
+    for (int64_t t = begin; t < end; ++t) {
+      std::fill_n(sums, width, Arithmetic<T>(0));
+      const int64_t missing = starts ? starts[t] - (t - tap_count + 1) : 0;
+      for (int64_t k = std::max<int64_t>(missing, 0); k < tap_count; ++k) {
+        accumulate(sums, taps + k * x.width + tile, x[t - tap_count + 1 + k] + tile, width);
+      }
+      store(y + t * x.width + tile, sums, width);
+    }
+  }
+}
+
+// The gradient of the inputs at steps [begin, end), which may start before 0, and, for those of
+// `dy` from 0 on, their part of the gradient of the taps.
+template <class T>
+PARARNN_VECTORISED void backward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
+                                       int64_t tap_count, const int64_t* starts, const T* dy,
+                                       int64_t dy_stride, int64_t steps, Sequence<T> dx,
+                                       Arithmetic<T>* dtaps, int64_t begin, int64_t end) {
+  using A = Arithmetic<T>;
+  A sums[kTile];
+  for (int64_t tile = 0; tile < x.width; tile += kTile) {
+    const int64_t width = std::min(kTile, x.width - tile);
+    for (int64_t t = begin; t < end; ++t) {
+      std::fill_n(sums, width, A(0));
+      for (int64_t k = 0; k < tap_count; ++k) {
+        const int64_t later = t + tap_count - 1 - k;
+        if (later < 0 || later >= steps || (starts && t < starts[later])) continue;
+        accumulate(sums, taps + k * x.width + tile, dy + later * dy_stride + tile, width);
+      }
+      store(dx[t] + tile, sums, width);
+      if (t < 0) continue;
+      const T* dys = dy + t * dy_stride + tile;
+      const int64_t missing = starts ? starts[t] - (t - tap_count + 1) : 0;
+      for (int64_t k = std::max<int64_t>(missing, 0); k < tap_count; ++k) {
+        const T* xs = x[t - tap_count + 1 + k] + tile;
+        A* gradients = dtaps + k * x.width + tile;
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i) gradients[i] += widen(dys[i]) * widen(xs[i]);
+      }
+    }
+  }
+}
+
+template <class T>
+Sequence<T> sequence(const Tensor& x, const Tensor& before, int64_t row) {
+  const int64_t before_rows = before.size(1), width = x.size(2);
+  return {static_cast<T*>(x.data_ptr()) + row * x.stride(0),
+          static_cast<T*>(before.data_ptr()) + row * before_rows * width, x.stride(1), before_rows,
+          width};
+}
+
+// Calls work(piece, row, begin, end) for pieces of the steps of every row of the batch, on all
+// threads.
+template <class Work>
+void for_each_piece(int64_t batch, int64_t steps, const Work& work) {
+  const int64_t pieces = block_count(steps);
+  at::parallel_for(0, batch * pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t piece = first; piece < last; ++piece) {
+      const int64_t begin = piece % pieces * kRowsPerBlock;
+      work(piece, piece / pieces, begin, std::min(steps, begin + kRowsPerBlock));
+    }
+  });
+}
+
+// (B,T) int64, -K where a row has not started anew yet.
+Tensor starts_of(const Tensor& reset, int64_t tap_count) {
+  const Tensor steps = torch::arange(reset.size(1)).expand_as(reset);
+  return std::get<0>(torch::where(reset, steps, torch::full({}, -tap_count)).cummax(1));
+}
+
+// The tensor itself where its channels are contiguous.
+Tensor with_contiguous_channels(const Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
+
+struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
+                        const Tensor& taps, const Tensor& input_before,
+                        const std::optional<Tensor>& reset) {
+    const Tensor x = with_contiguous_channels(input);
+    const Tensor starts = reset ? starts_of(*reset, taps.size(0)) : Tensor();
+    const Tensor before = input_before.contiguous();
+    const Tensor y = torch::empty(x.sizes(), x.options());
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
+      for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
+        forward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
+                         starts_of_row(starts, row),
+                         static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin, end);
+      });
+    });
+    context->save_for_backward({x, taps, before, starts});
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative();
+    const auto saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &taps = saved[1], &before = saved[2], &starts = saved[3];
+    const Tensor dy = with_contiguous_channels(gradients[0]);
+    const Tensor dx = torch::empty(x.sizes(), x.options());
+    const Tensor dbefore = torch::empty(before.sizes(), before.options());
+    const int64_t tap_count = taps.size(0), steps = x.size(1);
+    Tensor dtaps;
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const auto arithmetic = torch::CppTypeToScalarType<A>::value;
+      const Tensor weights = taps.to(arithmetic).contiguous();
+      const Tensor partial = torch::zeros({x.size(0) * block_count(steps), tap_count, x.size(2)},
+                                          x.options().dtype(arithmetic));
+      for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
+        backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
+                          starts_of_row(starts, row),
+                          static_cast<T*>(dy.data_ptr()) + row * dy.stride(0), dy.stride(1), steps,
+                          sequence<T>(dx, dbefore, row),
+                          partial.data_ptr<A>() + piece * partial.stride(0),
+                          begin == 0 ? 1 - tap_count : begin, end);
+      });
+      dtaps = partial.sum(0).to(taps.scalar_type());
+    });
+    return {dx, dtaps, dbefore, Tensor()};
+  }
+
+  static const int64_t* starts_of_row(const Tensor& starts, int64_t row) {
+    return starts.defined() ? starts.const_data_ptr<int64_t>() + row * starts.stride(0) : nullptr;
+  }
+};
+
+}  // namespace
+
+Tensor starts_so_far(const Tensor& reset, int64_t before) {
+  return torch::constant_pad_nd(reset.to(torch::kInt).cumsum(1), {before, 0}, 0);
+}
+
+Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
+                          const Tensor& reset) {
+  if (has_loops(x, x.scalar_type()) && x.numel() > 0)
+    return FusedConvolution::apply(x, taps, before,
+                                   reset.defined() ? std::make_optional(reset) : std::nullopt);
+  return causal_convolution_definition(x, taps, before, reset);
+}
+
+Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,
+                                     const Tensor& reset) {
+  const int64_t steps = x.size(1), kept = taps.size(0) - 1;
+  const Tensor times = reset.defined() ? starts_so_far(reset, kept) : Tensor();
+  const Tensor padded = torch::cat({before, x}, 1);
+  const Tensor weights = taps.to(arithmetic_dtype(x.scalar_type()));
+  Tensor y = torch::zeros(x.sizes(), x.options().dtype(weights.scalar_type()));
+  for (int64_t k = 0; k < taps.size(0); ++k) {
+    Tensor earlier = padded.narrow(1, k, steps);
+    if (reset.defined()) {
+      const Tensor anew = times.narrow(1, k, steps) != times.narrow(1, kept, steps);
+      earlier = earlier.masked_fill(anew.unsqueeze(2), 0);
+    }
+    y = torch::addcmul(y, earlier, weights[k]);
+  }
+  return y.to(x.scalar_type());
+}
+
+}  // namespace pararnn::ops

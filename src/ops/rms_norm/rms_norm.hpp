@@ -1,0 +1,21 @@
+// RMSNorm: y = w ⊙ x / sqrt(mean(x²) + ε), the mean over the channels; and the gated form, which
+// multiplies it by silu(gate).
+#pragma once
+
+#include <torch/types.h>
+
+#include <optional>
+
+namespace pararnn::ops {
+
+/// x (...,d), weight (d), gate (...,d) or none -> (...,d) in `dtype`, which is the gate's.
+/// Differentiable.
+torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double epsilon,
+                       torch::ScalarType dtype, const std::optional<torch::Tensor>& gate = {});
+
+/// The same in LibTorch's operations: the definition, and what runs on a GPU.
+torch::Tensor rms_norm_definition(const torch::Tensor& x, const torch::Tensor& weight,
+                                  double epsilon, torch::ScalarType dtype,
+                                  const std::optional<torch::Tensor>& gate = {});
+
+}  // namespace pararnn::ops
