@@ -23,22 +23,25 @@ namespace {
 const jit::Kernel& find_kernel(int device, const std::string& file, const std::string& kernel) {
   // Never destroyed: other threads may launch until the process ends.
   static auto& known = *new std::map<std::pair<int, std::string>, const jit::Kernel*>;
-  static const auto& files = *new std::vector<jit::Header>(embedded_kernels());
   static std::mutex mutex;
   {
     const std::lock_guard lock(mutex);
     const auto found = known.find({device, kernel});
     if (found != known.end()) return *found->second;
   }
-  const jit::Kernel& made = jit::get_kernel({.text = "#include \"ops/" + file + "\"",
-                                             .kernel = "pararnn::ops::" + kernel,
-                                             .headers = files});
+  const jit::Kernel& made = jit::get_kernel(kernel_source(file, kernel));
   const std::lock_guard lock(mutex);
   known[{device, kernel}] = &made;
   return made;
 }
 
 }  // namespace
+
+jit::KernelSource kernel_source(const std::string& file, const std::string& kernel) {
+  return {.text = "#include \"ops/" + file + "\"",
+          .kernel = "pararnn::ops::" + kernel,
+          .headers = embedded_kernels()};
+}
 
 std::string storage_name(torch::ScalarType dtype) {
   switch (dtype) {

@@ -8,6 +8,8 @@
 #include <span>
 #include <string>
 
+#include "jit/source.hpp"
+
 namespace pararnn::ops {
 
 /// Whether there are kernels for values of `dtype` on the device of `x`.
@@ -41,6 +43,9 @@ RowPlan plan_rows(int64_t channels, int access_width);
 
 /// The multiprocessors of a tensor's device.
 int64_t multiprocessors_of(const torch::Tensor& on);
+
+/// The program of a kernel of "ops/`file`".
+jit::KernelSource kernel_source(const std::string& file, const std::string& kernel);
 
 /// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream; `problem` is
 /// what it takes.

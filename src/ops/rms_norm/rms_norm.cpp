@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "ops/residual/residual.hpp"
-#include "ops/rms_norm/rms_norm_cuda.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -143,17 +142,12 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, torch::ScalarType dtype,
                 const std::optional<Tensor>& gate) {
   if (has_loops_with(x, dtype)) return FusedRmsNorm::apply(x, weight, epsilon, dtype, gate);
-  if (has_norm_kernels(x, dtype))
-    return norm_on_cuda(x, {}, {}, weight, epsilon, dtype, gate).second;
   return rms_norm_definition(x, weight, epsilon, dtype, gate);
 }
 
 std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& scale, const Tensor& branch,
                                        const Tensor& weight, double epsilon,
                                        torch::ScalarType dtype) {
-  if (has_norm_kernels(x, dtype) && branch.scalar_type() == dtype) {
-    return norm_on_cuda(x, scale, branch, weight, epsilon, dtype, {});
-  }
   const Tensor sum = add_scaled(x, scale, branch);
   return {sum, rms_norm(sum, weight, epsilon, dtype)};
 }
