@@ -24,3 +24,14 @@ function(pararnn_share_precompiled_header target)
     target_precompile_headers(${target} REUSE_FROM pararnn_ops)
   endif()
 endfunction()
+
+# A target gets FUNCTION, which returns the text of the headers at run time (jit/source.hpp), named relative to a folder.
+function(pararnn_embed_headers target function folder)
+  set(embedded ${CMAKE_CURRENT_BINARY_DIR}/embedded_headers.cpp)
+  add_custom_command(OUTPUT ${embedded}
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=${folder} "-DHEADERS=${ARGN}" -DFUNCTION=${function} -DOUTPUT=${embedded}
+            -P ${PROJECT_SOURCE_DIR}/cmake/EmbedHeaders.cmake
+    DEPENDS ${ARGN} ${PROJECT_SOURCE_DIR}/cmake/EmbedHeaders.cmake
+    COMMENT "Embedding headers in ${target}" VERBATIM)
+  target_sources(${target} PRIVATE ${embedded})
+endfunction()

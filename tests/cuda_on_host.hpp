@@ -38,8 +38,9 @@ inline int __syncthreads_or(int mine) {
 inline void __syncthreads() { __syncthreads_or(0); }
 inline void __threadfence() {}
 
-template <class T>
-T __shfl_up_sync(unsigned, T value, int distance) {
+/// What the thread of the warp whose number is from(own number) holds; its own if there is none.
+template <class T, class From>
+T from_thread_of_warp(T value, const From& from) {
   auto& self = *pararnn::fibers::machine.current;
   auto& warp = self.warp();
   const int lane = self.number % pararnn::cuda::kWarp;
@@ -50,9 +51,18 @@ T __shfl_up_sync(unsigned, T value, int distance) {
   };
   std::memcpy(warp.values[lane], &value, sizeof value);
   meet();
-  if (lane >= distance) std::memcpy(&value, warp.values[lane - distance], sizeof value);
+  const int other = from(lane);
+  if (other >= 0) std::memcpy(&value, warp.values[other], sizeof value);
   meet();
   return value;
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int distance) {
+  return from_thread_of_warp(value, [&](int lane) { return lane - distance; });
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return from_thread_of_warp(value, [&](int lane) { return lane ^ mask; });
 }
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {

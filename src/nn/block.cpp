@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "ops/residual/residual.hpp"
-
 namespace pararnn::nn {
 
 using torch::Tensor;
@@ -20,12 +18,13 @@ Block::Block(const ModelConfig& config) {
   mlp_scale_ = register_parameter("mlp_scale", torch::ones(config.width));
 }
 
-std::pair<Tensor, MixerState> Block::forward(const Tensor& x, const MixerState& state,
-                                             const Tensor& reset, torch::ScalarType dtype) {
-  const auto [mixed, next_state] = mixer_->forward(mixer_norm_->forward(x, dtype), state, reset);
-  const Tensor stream = ops::add_scaled(x, mixer_scale_, mixed);
-  return {ops::add_scaled(stream, mlp_scale_, mlp_->forward(mlp_norm_->forward(stream, dtype))),
-          next_state};
+std::pair<ResidualStream, MixerState> Block::forward(const ResidualStream& stream,
+                                                     const MixerState& state, const Tensor& reset,
+                                                     torch::ScalarType dtype) {
+  const auto [x, to_mix] = mixer_norm_->forward(stream, dtype);
+  const auto [mixed, next_state] = mixer_->forward(to_mix, state, reset);
+  const auto [with_mixed, to_mlp] = mlp_norm_->forward({x, mixer_scale_, mixed}, dtype);
+  return {{with_mixed, mlp_scale_, mlp_->forward(to_mlp)}, next_state};
 }
 
 }  // namespace pararnn::nn

@@ -5,6 +5,7 @@
 
 #include "nn/mixer.hpp"
 #include "nn/mlp.hpp"
+#include "nn/residual_stream.hpp"
 #include "nn/rms_norm.hpp"
 
 namespace pararnn::nn {
@@ -12,10 +13,11 @@ namespace pararnn::nn {
 struct Block : torch::nn::Module {
   explicit Block(const ModelConfig& config);
 
-  /// x (B,T,d), the residual stream in its own dtype; the branches compute in `dtype`. Returns the
+  /// The residual stream (B,T,d), in its own dtype; the branches compute in `dtype`. Returns the
   /// stream after the block and the mixer's state. `reset`: as a mixer takes it.
-  std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset, torch::ScalarType dtype);
+  std::pair<ResidualStream, MixerState> forward(const ResidualStream& stream,
+                                                const MixerState& state, const torch::Tensor& reset,
+                                                torch::ScalarType dtype);
   void clip_weights() { mixer_->clip_weights(); }
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
 

@@ -42,14 +42,14 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& t
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
   const torch::ScalarType dtype = compute_dtype();
   LanguageModelState next;
-  Tensor x = torch::embedding(embedding_, tokens);
+  ResidualStream stream{.x = torch::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    auto [stream, layer] =
-        blocks_[i]->forward(x, state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
-    x = std::move(stream);
+    auto [after, layer] = blocks_[i]->forward(
+        stream, state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
+    stream = std::move(after);
     next.layers.push_back(std::move(layer));
   }
-  return {linear_map(norm_->forward(x, dtype), output_).to(embedding_.scalar_type()),
+  return {linear_map(norm_->forward(stream, dtype).second, output_).to(embedding_.scalar_type()),
           std::move(next)};
 }
 

@@ -4,7 +4,9 @@
 #include <torch/nn/module.h>
 
 #include <optional>
+#include <utility>
 
+#include "nn/residual_stream.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
 
 namespace pararnn::nn {
@@ -17,6 +19,12 @@ struct RmsNorm : torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype,
                         const std::optional<torch::Tensor>& gate = {}) {
     return ops::rms_norm(x, weight_, epsilon_, dtype, gate);
+  }
+  /// The stream with its branch added, and the norm of that in `dtype`.
+  std::pair<torch::Tensor, torch::Tensor> forward(const ResidualStream& stream,
+                                                  torch::ScalarType dtype) {
+    if (!stream.branch.defined()) return {stream.x, forward(stream.x, dtype)};
+    return ops::add_rms_norm(stream.x, stream.scale, stream.branch, weight_, epsilon_, dtype);
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "ops/residual/residual.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -142,6 +143,13 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, torch::Sc
                 const std::optional<Tensor>& gate) {
   if (has_loops_with(x, dtype)) return FusedRmsNorm::apply(x, weight, epsilon, dtype, gate);
   return rms_norm_definition(x, weight, epsilon, dtype, gate);
+}
+
+std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& scale, const Tensor& branch,
+                                       const Tensor& weight, double epsilon,
+                                       torch::ScalarType dtype) {
+  const Tensor sum = add_scaled(x, scale, branch);
+  return {sum, rms_norm(sum, weight, epsilon, dtype)};
 }
 
 Tensor rms_norm_definition(const Tensor& x, const Tensor& weight, double epsilon,

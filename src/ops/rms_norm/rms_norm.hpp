@@ -5,6 +5,7 @@
 #include <torch/types.h>
 
 #include <optional>
+#include <utility>
 
 namespace pararnn::ops {
 
@@ -13,7 +14,15 @@ namespace pararnn::ops {
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double epsilon,
                        torch::ScalarType dtype, const std::optional<torch::Tensor>& gate = {});
 
-/// The same in LibTorch's operations: the definition, and what runs on a GPU.
+/// x (...,d), scale (d), branch (...,d) in `dtype`, weight (d) -> the residual connection x + scale
+/// ⊙ branch in x's dtype, and its norm in `dtype`. Differentiable.
+std::pair<torch::Tensor, torch::Tensor> add_rms_norm(const torch::Tensor& x,
+                                                     const torch::Tensor& scale,
+                                                     const torch::Tensor& branch,
+                                                     const torch::Tensor& weight, double epsilon,
+                                                     torch::ScalarType dtype);
+
+/// rms_norm in LibTorch's operations: the definition, and what runs on a GPU.
 torch::Tensor rms_norm_definition(const torch::Tensor& x, const torch::Tensor& weight,
                                   double epsilon, torch::ScalarType dtype,
                                   const std::optional<torch::Tensor>& gate = {});

@@ -1,0 +1,61 @@
+// How the operators of this layer run their GPU kernels (*_kernel.hpp), which are compiled at run
+// time, each for the dtypes and sizes in use. The files travel inside the library, as text.
+#pragma once
+
+#include <torch/types.h>
+
+#include <initializer_list>
+#include <span>
+#include <string>
+
+#include "jit/source.hpp"
+
+namespace pararnn::ops {
+
+/// Whether there are kernels for values of `dtype` on the device of `x`.
+inline bool has_kernels(const torch::Tensor& x, torch::ScalarType dtype) {
+  return x.is_cuda() &&
+         (dtype == torch::kFloat || dtype == torch::kHalf || dtype == torch::kBFloat16);
+}
+
+/// The name of a dtype's numbers in a kernel.
+std::string storage_name(torch::ScalarType dtype);
+
+/// The most neighbouring channels, up to 8, that can be one access of each tensor: all have the
+/// last dimension contiguous, and what is undefined does not count.
+int access_width(std::initializer_list<torch::Tensor> tensors);
+
+/// How rows lie in the registers of threads: RowShare of rows_kernel.hpp.
+struct RowPlan {
+  int width, packs, threads;
+
+  int block_threads() const { return threads > 128 ? threads : 128; }
+  int64_t rows_of_block() const { return block_threads() / threads; }
+  /// "4, 3, 64": its template arguments.
+  std::string arguments() const;
+};
+
+/// The longest row for which there is a plan.
+inline constexpr int64_t kLongestRow = 16384;
+
+/// For rows of so many channels, a multiple of the width of an access.
+RowPlan plan_rows(int64_t channels, int access_width);
+
+/// The multiprocessors of a tensor's device.
+int64_t multiprocessors_of(const torch::Tensor& on);
+
+/// The program of a kernel of "ops/`file`".
+jit::KernelSource kernel_source(const std::string& file, const std::string& kernel);
+
+/// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream; `problem` is
+/// what it takes.
+void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
+                   int64_t blocks, int threads, std::span<const std::byte> problem);
+
+template <class Problem>
+void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
+                   int64_t blocks, int threads, const Problem& problem) {
+  launch_kernel(file, kernel, on, blocks, threads, std::as_bytes(std::span(&problem, 1)));
+}
+
+}  // namespace pararnn::ops

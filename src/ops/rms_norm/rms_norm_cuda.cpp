@@ -1,0 +1,143 @@
+#include "ops/rms_norm/rms_norm_cuda.hpp"
+
+#include <torch/autograd.h>
+
+#include <algorithm>
+
+#include "ops/cuda_kernels.hpp"
+#include "ops/rms_norm/rms_norm_problem.hpp"
+#include "ops/rows.hpp"
+
+namespace pararnn::ops {
+namespace {
+
+using torch::Tensor;
+using Optional = std::optional<Tensor>;
+
+constexpr const char* kFile = "rms_norm/rms_norm_kernel.hpp";
+/// Blocks for each multiprocessor: enough to fill it, few enough that what each adds up is little.
+constexpr int64_t kBlocksOfForward = 16, kBlocksOfBackward = 4;
+
+int64_t stride_of(const Tensor& rows) { return rows.defined() ? rows.stride(0) : 0; }
+void* data_of(const Tensor& t) { return t.defined() ? t.data_ptr() : nullptr; }
+Tensor rows_of(const Optional& t) { return t && t->defined() ? foldable(*t) : Tensor(); }
+
+std::string instance(const char* name, const Tensor& x, torch::ScalarType dtype,
+                     const Tensor& weight, const RowPlan& plan, bool residual, bool gated) {
+  return fmt::format("{}<{}, {}, {}, {}, {}, {}>", name, storage_name(x.scalar_type()),
+                     storage_name(dtype), storage_name(weight.scalar_type()), plan.arguments(),
+                     residual, gated);
+}
+
+struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                const Tensor& input, const Optional& scale,
+                                                const Optional& input_branch, const Tensor& weight,
+                                                double epsilon, torch::ScalarType dtype,
+                                                const Optional& input_gate) {
+    const Tensor x = foldable(input), branch = rows_of(input_branch), gate = rows_of(input_gate);
+    const bool residual = branch.defined();
+    const Tensor y = torch::empty(input.sizes(), input.options().dtype(dtype));
+    const Tensor sum = residual ? torch::empty(input.sizes(), input.options()) : Tensor();
+    const Tensor scales = residual ? scale->contiguous() : Tensor();
+    const Tensor weights = weight.contiguous();
+    const int64_t width = input.size(-1), rows = width ? input.numel() / width : 0;
+    const RowPlan plan = plan_rows(width, access_width({x, branch, gate, scales, weights, y, sum}));
+    const int64_t blocks = std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
+                                    kBlocksOfForward * multiprocessors_of(input));
+    launch_kernel(kFile,
+                  instance("rms_norm_forward", x, dtype, weights, plan, residual, gate.defined()),
+                  input, blocks, plan.block_threads(),
+                  RmsNormForward{.rows = rows,
+                                 .width = static_cast<int>(width),
+                                 .epsilon = static_cast<float>(epsilon),
+                                 .x_stride = stride_of(x),
+                                 .branch_stride = stride_of(branch),
+                                 .gate_stride = stride_of(gate),
+                                 .x = data_of(x),
+                                 .scale = data_of(scales),
+                                 .branch = data_of(branch),
+                                 .weight = data_of(weights),
+                                 .gate = data_of(gate),
+                                 .sum = data_of(sum),
+                                 .y = data_of(y)});
+    context->save_for_backward({residual ? sum : input, scales, input_branch.value_or(Tensor()),
+                                weights, input_gate.value_or(Tensor())});
+    context->saved_data["epsilon"] = epsilon;
+    context->set_materialize_grads(false);
+    if (!residual) return {y};
+    return {sum, y};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative();
+    const auto saved = context->get_saved_variables();
+    const Tensor &scale = saved[1], &weight = saved[3];
+    const Tensor x = foldable(saved[0]), branch = rows_of(saved[2]), gate = rows_of(saved[4]);
+    const bool residual = branch.defined();
+    const torch::autograd::Variable& given = gradients.back();
+    const torch::ScalarType dtype = given.defined()    ? given.scalar_type()
+                                    : branch.defined() ? branch.scalar_type()
+                                                       : x.scalar_type();
+    const Tensor dy =
+        given.defined() ? foldable(given) : torch::zeros_like(x, x.options().dtype(dtype));
+    const Tensor dsum = residual && gradients[0].defined() ? foldable(gradients[0]) : Tensor();
+    const auto like = [](const Tensor& rows, const Tensor& shaped) {
+      return rows.defined() ? torch::empty(shaped.sizes(), rows.options()) : Tensor();
+    };
+    const Tensor dx = like(x, saved[0]), dbranch = like(branch, saved[2]),
+                 dgate = like(gate, saved[4]);
+    const int64_t width = saved[0].size(-1), rows = width ? saved[0].numel() / width : 0;
+    const RowPlan plan = plan_rows(
+        width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}));
+    const int64_t blocks = std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
+                                    kBlocksOfBackward * multiprocessors_of(x));
+    const auto in_float = x.options().dtype(torch::kFloat);
+    const Tensor dweight = torch::empty({blocks, width}, in_float);
+    const Tensor dscale = residual ? torch::empty({blocks, width}, in_float) : Tensor();
+    launch_kernel(
+        kFile, instance("rms_norm_backward", x, dtype, weight, plan, residual, gate.defined()), x,
+        blocks, plan.block_threads(),
+        RmsNormBackward{.rows = rows,
+                        .width = static_cast<int>(width),
+                        .epsilon = static_cast<float>(context->saved_data["epsilon"].toDouble()),
+                        .x_stride = stride_of(x),
+                        .branch_stride = stride_of(branch),
+                        .gate_stride = stride_of(gate),
+                        .dy_stride = stride_of(dy),
+                        .dsum_stride = stride_of(dsum),
+                        .x = data_of(x),
+                        .scale = data_of(scale),
+                        .branch = data_of(branch),
+                        .weight = data_of(weight),
+                        .gate = data_of(gate),
+                        .dy = data_of(dy),
+                        .dsum = data_of(dsum),
+                        .dx = data_of(dx),
+                        .dbranch = data_of(dbranch),
+                        .dgate = data_of(dgate),
+                        .dweight = dweight.data_ptr<float>(),
+                        .dscale = residual ? dscale.data_ptr<float>() : nullptr});
+    const auto added = [](const Tensor& parts, const Tensor& like_this) {
+      return parts.defined() ? parts.sum(0).to(like_this.scalar_type()) : Tensor();
+    };
+    return {dx, added(dscale, scale), dbranch, added(dweight, weight), Tensor(), Tensor(), dgate};
+  }
+};
+
+}  // namespace
+
+bool has_norm_kernels(const Tensor& x, torch::ScalarType dtype) {
+  return has_kernels(x, x.scalar_type()) && has_kernels(x, dtype) && x.size(-1) <= kLongestRow;
+}
+
+std::pair<Tensor, Tensor> norm_on_cuda(const Tensor& x, const Optional& scale,
+                                       const Optional& branch, const Tensor& weight, double epsilon,
+                                       torch::ScalarType dtype, const Optional& gate) {
+  const auto results = NormOnCuda::apply(x, scale, branch, weight, epsilon, dtype, gate);
+  return results.size() == 1 ? std::make_pair(Tensor(), results[0])
+                             : std::make_pair(results[0], results[1]);
+}
+
+}  // namespace pararnn::ops

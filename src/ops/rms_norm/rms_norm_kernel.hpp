@@ -1,0 +1,111 @@
+// RMSNorm on a GPU, with what stands before and behind it in a block (rms_norm.hpp): the residual
+// connection whose sum is normalised, and the gate by which the result is multiplied.
+//
+//   sum = x + scale ⊙ branch              (with kResidual; otherwise sum = x)
+//   y   = weight ⊙ sum r ⊙ silu(gate),    r = 1 / sqrt(mean(sum²) + ε)    (with kGated)
+#pragma once
+
+#include "ops/rms_norm/rms_norm_problem.hpp"
+#include "ops/rows_kernel.hpp"
+
+namespace pararnn::ops {
+
+template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
+          bool kGated>
+__global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
+    rms_norm_forward(const __grid_constant__ RmsNormForward problem) {
+  using Share = RowShare<kWidth, kPacks, kThreads>;
+  constexpr int kChannels = Share::kChannels;
+  using Values = typename Share::Values;
+  const int width = problem.width;
+  const Values weight = Share::load(static_cast<const P*>(problem.weight), width);
+  Values scale{};
+  if constexpr (kResidual) scale = Share::load(static_cast<const P*>(problem.scale), width);
+  Share::for_each_row(problem.rows, [&](Int row, bool there) {
+    Values x = Share::load(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
+    if constexpr (kResidual) {
+      const Values branch =
+          Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+      // What is normalised is what is stored.
+      static_for<kChannels>([&](auto i) {
+        x[i] = cuda::to_arithmetic(cuda::Converted<X>::from(x[i] + scale[i] * branch[i]));
+      });
+      if (there) Share::store(x, static_cast<X*>(problem.sum) + row * width, width);
+    }
+    Vec<float, 1> squares{};
+    static_for<kChannels>([&](auto i) { squares[0] += x[i] * x[i]; });
+    const float inverse = 1 / sqrt(Share::sum(squares)[0] / width + problem.epsilon);
+    static_for<kChannels>([&](auto i) { x[i] = x[i] * inverse * weight[i]; });
+    if constexpr (kGated) {
+      const Values gate =
+          Share::load(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+      static_for<kChannels>([&](auto i) { x[i] *= silu(gate[i]); });
+    }
+    if (there) Share::store(x, static_cast<Y*>(problem.y) + row * width, width);
+  });
+}
+
+/// With n = x r and g = dL/dn: dL/dx = r (g - n mean(g ⊙ n)).
+template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
+          bool kGated>
+__global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
+    rms_norm_backward(const __grid_constant__ RmsNormBackward problem) {
+  using Share = RowShare<kWidth, kPacks, kThreads>;
+  constexpr int kChannels = Share::kChannels;
+  using Values = typename Share::Values;
+  const int width = problem.width;
+  const Values weight = Share::load(static_cast<const P*>(problem.weight), width);
+  Values scale{}, dweight{}, dscale{};
+  if constexpr (kResidual) scale = Share::load(static_cast<const P*>(problem.scale), width);
+  Share::for_each_row(problem.rows, [&](Int row, bool there) {
+    Values x = Share::load(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
+    Values dy = Share::load(static_cast<const Y*>(problem.dy) + row * problem.dy_stride, width);
+    Values slope{};  // of y along the gate, over dy
+    if constexpr (kGated) {
+      const Values gate =
+          Share::load(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+      static_for<kChannels>([&](auto i) {
+        slope[i] = dy[i] * x[i] * weight[i] * silu_slope(gate[i]);
+        dy[i] *= silu(gate[i]);
+      });
+    }
+    Vec<float, 2> sums{};  // of x², and of g ⊙ x
+    static_for<kChannels>([&](auto i) {
+      sums[0] += x[i] * x[i];
+      sums[1] += dy[i] * weight[i] * x[i];
+    });
+    sums = Share::sum(sums);
+    const float inverse = 1 / sqrt(sums[0] / width + problem.epsilon);
+    const float mean = sums[1] * inverse / width;
+    if constexpr (kGated) {
+      static_for<kChannels>([&](auto i) { slope[i] *= inverse; });
+      if (there) Share::store(slope, static_cast<Y*>(problem.dgate) + row * width, width);
+    }
+    if (!there) return;
+    static_for<kChannels>([&](auto i) {
+      const float normed = x[i] * inverse;
+      dweight[i] += dy[i] * normed;
+      x[i] = inverse * (dy[i] * weight[i] - normed * mean);
+    });
+    if constexpr (kResidual) {
+      if (problem.dsum) {
+        const Values dsum =
+            Share::load(static_cast<const X*>(problem.dsum) + row * problem.dsum_stride, width);
+        static_for<kChannels>([&](auto i) { x[i] += dsum[i]; });
+      }
+      const Values branch =
+          Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+      Values dbranch{};
+      static_for<kChannels>([&](auto i) {
+        dscale[i] += x[i] * branch[i];
+        dbranch[i] = x[i] * scale[i];
+      });
+      Share::store(dbranch, static_cast<Y*>(problem.dbranch) + row * width, width);
+    }
+    Share::store(x, static_cast<X*>(problem.dx) + row * width, width);
+  });
+  Share::store_sum_of_block(dweight, problem.dweight, width);
+  if constexpr (kResidual) Share::store_sum_of_block(dscale, problem.dscale, width);
+}
+
+}  // namespace pararnn::ops

@@ -1,0 +1,140 @@
+// What the GPU kernels over rows of channels share: a row is held in the registers of 32 or more
+// threads, loaded once, computed in float, stored once.
+//
+// Compiled at run time, and by g++ for tests (pararnn/cuda/primitives.hpp).
+#pragma once
+
+#include "pararnn/core/math.hpp"
+#include "pararnn/core/vec.hpp"
+#include "pararnn/cuda/storage.hpp"
+
+namespace pararnn::ops {
+
+using Int = long long;
+
+inline constexpr int kWarpThreads = 32;
+/// Threads of a block, where a row has not more.
+inline constexpr int kRowBlockThreads = 128;
+
+/// N neighbouring numbers, an address of which is a multiple of all their bytes, or of 16.
+template <int N, class Storage>
+PARARNN_DEVICE_FN Vec<float, N> load_channels(const Storage* from) {
+  constexpr int kPack = N * sizeof(Storage) > 16 ? 16 / sizeof(Storage) : N;
+  Vec<float, N> result{};
+  static_for<N / kPack>([&](auto p) {
+    const auto pack = cuda::load_pack<Storage, kPack>(from + p * kPack).unpack();
+    static_for<kPack>([&](auto i) { result[p * kPack + i] = pack[i]; });
+  });
+  return result;
+}
+template <int N, class Storage>
+PARARNN_DEVICE_FN void store_channels(const Vec<float, N>& values, Storage* to) {
+  constexpr int kPack = N * sizeof(Storage) > 16 ? 16 / sizeof(Storage) : N;
+  static_for<N / kPack>([&](auto p) {
+    Vec<float, kPack> pack{};
+    static_for<kPack>([&](auto i) { pack[i] = values[p * kPack + i]; });
+    cuda::store_pack(to + p * kPack, cuda::Pack<Storage, kPack>::of(pack));
+  });
+}
+
+/// How a row lies in registers: each of `kThreads` threads holds `kPacks` packs of `kWidth`
+/// neighbouring channels; what the threads hold as pack p lies side by side. Channels behind the
+/// last of the row are zeros. A block has kRows rows.
+template <int kWidth, int kPacks, int kThreads>
+struct RowShare {
+  static constexpr int kChannels = kWidth * kPacks;
+  static constexpr int kBlock = kThreads > kRowBlockThreads ? kThreads : kRowBlockThreads;
+  static constexpr int kRows = kBlock / kThreads;
+  using Values = Vec<float, kChannels>;
+
+  PARARNN_DEVICE_FN static int thread() { return threadIdx.x % kThreads; }
+  PARARNN_DEVICE_FN static int row_in_block() { return threadIdx.x / kThreads; }
+  PARARNN_DEVICE_FN static int channel(int pack) { return (pack * kThreads + thread()) * kWidth; }
+
+  /// A row of `width` channels, a multiple of kWidth.
+  template <class Storage>
+  PARARNN_DEVICE_FN static Values load(const Storage* row, int width) {
+    Values result{};
+    static_for<kPacks>([&](auto p) {
+      if (channel(p) >= width) return;
+      const auto pack = load_channels<kWidth>(row + channel(p));
+      static_for<kWidth>([&](auto i) { result[p * kWidth + i] = pack[i]; });
+    });
+    return result;
+  }
+  template <class Storage>
+  PARARNN_DEVICE_FN static void store(const Values& values, Storage* row, int width) {
+    static_for<kPacks>([&](auto p) {
+      if (channel(p) >= width) return;
+      Vec<float, kWidth> pack{};
+      static_for<kWidth>([&](auto i) { pack[i] = values[p * kWidth + i]; });
+      store_channels(pack, row + channel(p));
+    });
+  }
+
+  /// Sums over the threads of a row, known to each of them. All threads of the block call it.
+  template <int N>
+  PARARNN_DEVICE_FN static Vec<float, N> sum(Vec<float, N> mine) {
+    for (int distance = kWarpThreads / 2; distance > 0; distance /= 2) {
+      static_for<N>([&](auto n) { mine[n] += __shfl_xor_sync(0xffffffffu, mine[n], distance); });
+    }
+    if constexpr (kThreads > kWarpThreads) {
+      constexpr int kWarps = kBlock / kWarpThreads, kWarpsOfRow = kThreads / kWarpThreads;
+      using Sums = float[kWarps][N];
+      PARARNN_SHARED(Sums, sums);
+      const int warp = threadIdx.x / kWarpThreads;
+      __syncthreads();  // the sums of the row before have been read
+      if (threadIdx.x % kWarpThreads == 0) {
+        static_for<N>([&](auto n) { sums[warp][n] = mine[n]; });
+      }
+      __syncthreads();
+      mine = {};
+      for (int w = 0; w < kWarpsOfRow; ++w) {
+        static_for<N>([&](auto n) { mine[n] += sums[row_in_block() * kWarpsOfRow + w][n]; });
+      }
+    }
+    return mine;
+  }
+
+  /// Adds up what the rows of a block hold, in their order, and stores it: row `blockIdx.x` of
+  /// `to` (blocks,width). All threads of the block call it.
+  PARARNN_DEVICE_FN static void store_sum_of_block(const Values& mine, float* to, int width) {
+    to += Int(blockIdx.x) * width;
+    if constexpr (kRows == 1) {
+      store(mine, to, width);
+    } else {
+      using Rows = float[kRows][kThreads * kChannels];
+      PARARNN_SHARED(Rows, rows);
+      __syncthreads();  // what another call has stored there was read
+      static_for<kChannels>(
+          [&](auto i) { rows[row_in_block()][channel(i / kWidth) + i % kWidth] = mine[i]; });
+      __syncthreads();
+      for (int i = threadIdx.x; i < width; i += kBlock) {
+        float sum = 0;
+        for (int row = 0; row < kRows; ++row) sum += rows[row][i];
+        to[i] = sum;
+      }
+    }
+  }
+
+  /// Calls f(row, whether there is one) for the rows of this thread, as often on each thread of the
+  /// block.
+  template <class F>
+  PARARNN_DEVICE_FN static void for_each_row(Int rows, const F& f) {
+    for (Int first = Int(blockIdx.x) * kRows; first < rows; first += Int(gridDim.x) * kRows) {
+      const Int row = first + row_in_block();
+      f(row < rows ? row : rows - 1, row < rows);
+    }
+  }
+};
+
+/// x sigmoid(x)
+PARARNN_FN float silu(float x) { return x * sigmoid(x); }
+
+/// Its derivative.
+PARARNN_FN float silu_slope(float x) {
+  const float s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+
+}  // namespace pararnn::ops

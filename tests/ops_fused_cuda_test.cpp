@@ -1,0 +1,223 @@
+// The GPU's kernels of the parts of a model, on the host (cuda_on_host.hpp): each equals its
+// definition, forward and backward.
+#include <gtest/gtest.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <functional>
+#include <vector>
+
+#include "ops/causal_convolution/causal_convolution.hpp"
+#include "ops/residual/residual.hpp"
+#include "ops/rms_norm/rms_norm.hpp"
+#include "ops/swiglu/swiglu.hpp"
+
+// Redefines names of the C++ library, so it comes last.
+#include "ops/causal_convolution/causal_convolution_kernel.hpp"
+#include "ops/rms_norm/rms_norm_kernel.hpp"
+#include "ops/swiglu/swiglu_kernel.hpp"
+
+namespace pararnn::ops {
+namespace {
+
+using cuda::BFloat16;
+using torch::Tensor;
+
+template <class Storage>
+inline constexpr torch::ScalarType kDtype = kSame<Storage, float>      ? torch::kFloat
+                                            : kSame<Storage, BFloat16> ? torch::kBFloat16
+                                                                       : torch::kHalf;
+
+template <class Problem>
+void run(void (*kernel)(Problem), int blocks, int threads, const Problem& problem) {
+  fibers::machine.run({.blocks = blocks, .threads = threads}, [&] { kernel(problem); });
+}
+
+/// Numbers that lie as one half of rows twice as wide.
+Tensor half_of_wider(torch::IntArrayRef shape, torch::ScalarType dtype) {
+  auto wider = shape.vec();
+  wider.back() *= 2;
+  return torch::randn(wider).to(dtype).narrow(-1, shape.back(), shape.back());
+}
+
+/// Memory in which what is not written is found.
+Tensor unwritten(torch::IntArrayRef shape, torch::ScalarType dtype) {
+  return torch::full(shape, std::numeric_limits<double>::quiet_NaN(), dtype);
+}
+
+/// Relative to the largest number; `coarsest` of the dtypes that were stored on the way.
+void expect_close(const Tensor& got, const Tensor& expected, const char* what,
+                  torch::ScalarType coarsest = torch::kFloat) {
+  const bool fine = got.scalar_type() == torch::kFloat && coarsest == torch::kFloat;
+  const double tolerance = fine ? 2e-5 : 1e-2;
+  const Tensor a = got.to(torch::kDouble), b = expected.to(torch::kDouble).view(got.sizes());
+  const double error = (a - b).abs().max().item<double>(), scale = b.abs().max().item<double>();
+  EXPECT_LE(error, tolerance * (1e-3 + scale)) << what;
+}
+
+std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& of, const Tensor& dy) {
+  return torch::autograd::grad({y}, of, {dy.to(y.scalar_type())});
+}
+
+Tensor leaf(const Tensor& t) { return t.detach().to(torch::kDouble).requires_grad_(); }
+
+template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
+          bool kGated>
+void expect_norm(int64_t rows, int width) {
+  SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads << " threads"
+                                  << (kResidual ? ", residual" : "") << (kGated ? ", gated" : ""));
+  using Share = RowShare<kWidth, kPacks, kThreads>;
+  constexpr int kBlocks = 3;
+  const double epsilon = 1e-5;
+  const Tensor x = half_of_wider({rows, width}, kDtype<X>);
+  const Tensor branch = half_of_wider({rows, width}, kDtype<Y>);
+  const Tensor gate = half_of_wider({rows, width}, kDtype<Y>);
+  const Tensor weight = torch::randn(width).to(kDtype<P>),
+               scale = torch::randn(width).to(kDtype<P>);
+  const Tensor sum = unwritten({rows, width}, kDtype<X>), y = unwritten({rows, width}, kDtype<Y>);
+  run(&rms_norm_forward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGated>, kBlocks,
+      Share::kBlock,
+      RmsNormForward{.rows = rows,
+                     .width = width,
+                     .epsilon = float(epsilon),
+                     .x_stride = x.stride(0),
+                     .branch_stride = branch.stride(0),
+                     .gate_stride = gate.stride(0),
+                     .x = x.data_ptr(),
+                     .scale = scale.data_ptr(),
+                     .branch = branch.data_ptr(),
+                     .weight = weight.data_ptr(),
+                     .gate = gate.data_ptr(),
+                     .sum = sum.data_ptr(),
+                     .y = y.data_ptr()});
+  const Tensor xs = leaf(x), branches = leaf(branch), gates = leaf(gate), weights = leaf(weight),
+               scales = leaf(scale);
+  const std::optional<Tensor> maybe_gate = kGated ? std::make_optional(gates) : std::nullopt;
+  const Tensor summed = kResidual ? add_scaled_definition(xs, scales, branches) : xs;
+  const Tensor expected = rms_norm_definition(summed, weights, epsilon, torch::kDouble, maybe_gate);
+  if (kResidual) expect_close(sum, summed.detach(), "sum");
+  expect_close(y, expected.detach(), "y");
+
+  const Tensor dy = half_of_wider({rows, width}, kDtype<Y>);
+  const Tensor dsum = half_of_wider({rows, width}, kDtype<X>);
+  const Tensor dx = unwritten({rows, width}, kDtype<X>),
+               dgate = unwritten({rows, width}, kDtype<Y>);
+  const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
+  const Tensor dweight = unwritten({kBlocks, width}, torch::kFloat);
+  const Tensor dscale = unwritten({kBlocks, width}, torch::kFloat);
+  const Tensor normed = kResidual ? sum : x;
+  run(&rms_norm_backward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGated>, kBlocks,
+      Share::kBlock,
+      RmsNormBackward{.rows = rows,
+                      .width = width,
+                      .epsilon = float(epsilon),
+                      .x_stride = normed.stride(0),
+                      .branch_stride = branch.stride(0),
+                      .gate_stride = gate.stride(0),
+                      .dy_stride = dy.stride(0),
+                      .dsum_stride = dsum.stride(0),
+                      .x = normed.data_ptr(),
+                      .scale = scale.data_ptr(),
+                      .branch = branch.data_ptr(),
+                      .weight = weight.data_ptr(),
+                      .gate = gate.data_ptr(),
+                      .dy = dy.data_ptr(),
+                      .dsum = kResidual ? dsum.data_ptr() : nullptr,
+                      .dx = dx.data_ptr(),
+                      .dbranch = dbranch.data_ptr(),
+                      .dgate = dgate.data_ptr(),
+                      .dweight = dweight.data_ptr<float>(),
+                      .dscale = dscale.data_ptr<float>()});
+  std::vector<Tensor> of{xs, weights}, results{dx, dweight.sum(0)};
+  Tensor value = (expected * dy.to(torch::kDouble)).sum();
+  if (kResidual) {
+    value = value + (summed * dsum.to(torch::kDouble)).sum();
+    of.insert(of.end(), {scales, branches});
+    results.insert(results.end(), {dscale.sum(0), dbranch});
+  }
+  if (kGated) {
+    of.push_back(gates);
+    results.push_back(dgate);
+  }
+  const auto right = gradients(value, of, torch::ones({}));
+  for (size_t i = 0; i < of.size(); ++i) {
+    expect_close(results[i], right[i], testing::PrintToString(i).c_str(), kDtype<X>);
+  }
+}
+
+TEST(FusedOnFibers, RmsNorm) {
+  torch::manual_seed(1);
+  // A row of one warp, and of several; rows that fill no block; widths that leave threads without.
+  expect_norm<float, float, float, 4, 2, 32, false, false>(11, 200);
+  expect_norm<float, BFloat16, float, 4, 2, 32, false, true>(9, 256);
+  expect_norm<float, BFloat16, float, 4, 2, 64, true, false>(7, 400);
+  expect_norm<BFloat16, BFloat16, BFloat16, 8, 1, 128, true, false>(5, 1024);
+  expect_norm<BFloat16, BFloat16, float, 8, 1, 256, true, false>(4, 1800);
+  expect_norm<BFloat16, BFloat16, BFloat16, 8, 3, 32, false, true>(13, 768);
+  expect_norm<float, float, float, 1, 3, 32, true, false>(6, 71);
+  expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, true>(6, 34);
+}
+
+template <class Storage, int kWidth>
+void expect_swiglu(int64_t rows, int width) {
+  const Tensor x = half_of_wider({rows, 2 * width}, kDtype<Storage>);
+  const Tensor y = unwritten({rows, width}, kDtype<Storage>);
+  run(&swiglu_forward<Storage, kWidth>, 3, kRowBlockThreads,
+      SwigluForward{rows, width, x.stride(0), x.data_ptr(), y.data_ptr()});
+  const Tensor xs = leaf(x), expected = swiglu_definition(xs);
+  expect_close(y, expected.detach(), "y");
+  const Tensor dy = half_of_wider({rows, width}, kDtype<Storage>);
+  const Tensor dx = unwritten({rows, 2 * width}, kDtype<Storage>);
+  run(&swiglu_backward<Storage, kWidth>, 3, kRowBlockThreads,
+      SwigluBackward{rows, width, x.stride(0), dy.stride(0), x.data_ptr(), dy.data_ptr(),
+                     dx.data_ptr()});
+  expect_close(dx, gradients(expected, {xs}, dy)[0], "dx");
+}
+
+TEST(FusedOnFibers, Swiglu) {
+  torch::manual_seed(2);
+  expect_swiglu<float, 4>(7, 200);
+  expect_swiglu<BFloat16, 8>(5, 2048);
+  expect_swiglu<BFloat16, 1>(9, 33);
+}
+
+template <class Storage, class P, int kWidth, int kTaps>
+void expect_convolution(int64_t batch, int64_t steps, int width) {
+  SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps "
+                                  << kTaps);
+  const Tensor x = half_of_wider({batch, steps, width}, kDtype<Storage>);
+  const Tensor taps = torch::randn({kTaps, width}).to(kDtype<P>);
+  const Tensor before = torch::randn({batch, kTaps - 1, width}).to(kDtype<Storage>);
+  const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
+  run(&convolution_forward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
+      ConvolutionForward{batch, steps, width, x.stride(0), x.stride(1), x.data_ptr(),
+                         taps.data_ptr(), before.data_ptr(), y.data_ptr()});
+  const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before);
+  const Tensor expected = causal_convolution_definition(xs, weights, earlier);
+  expect_close(y, expected.detach(), "y");
+  const Tensor dy = half_of_wider({batch, steps, width}, kDtype<Storage>);
+  const Tensor dx = unwritten({batch, steps, width}, kDtype<Storage>);
+  const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
+  const Tensor dtaps = unwritten({batch * pieces_of(steps), kTaps, width}, torch::kFloat);
+  run(&convolution_backward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
+      ConvolutionBackward{batch, steps, width, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
+                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(),
+                          dx.data_ptr(), dbefore.data_ptr(), dtaps.data_ptr<float>()});
+  const auto right = gradients(expected, {xs, weights, earlier}, dy);
+  expect_close(dx, right[0], "dx");
+  expect_close(dtaps.sum(0), right[1], "dtaps");
+  if (kTaps > 1) expect_close(dbefore, right[2], "dbefore");
+}
+
+TEST(FusedOnFibers, Convolution) {
+  torch::manual_seed(3);
+  expect_convolution<float, float, 4, 4>(2, 150, 12);
+  expect_convolution<BFloat16, BFloat16, 8, 4>(3, 2, 64);
+  expect_convolution<BFloat16, float, 8, 3>(2, 65, 40);
+  expect_convolution<float, float, 1, 1>(1, 64, 5);
+  expect_convolution<float, BFloat16, 2, 7>(2, 5, 6);
+}
+
+}  // namespace
+}  // namespace pararnn::ops

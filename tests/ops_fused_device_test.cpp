@@ -1,0 +1,138 @@
+// The parts of a model by their GPU kernels, on a GPU: each equals its definition, whatever the
+// dtypes, sizes and layouts.
+#include <gtest/gtest.h>
+#include <torch/autograd.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <functional>
+#include <vector>
+
+#include "ops/causal_convolution/causal_convolution.hpp"
+#include "ops/causal_convolution/causal_convolution_cuda.hpp"
+#include "ops/residual/residual.hpp"
+#include "ops/rms_norm/rms_norm.hpp"
+#include "ops/rms_norm/rms_norm_cuda.hpp"
+#include "ops/swiglu/swiglu.hpp"
+#include "ops/swiglu/swiglu_cuda.hpp"
+
+namespace pararnn::ops {
+namespace {
+
+using torch::Tensor;
+using Tensors = std::vector<Tensor>;
+using Function = std::function<Tensors(const Tensors&)>;
+
+class FusedOnGpu : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "there is no GPU";
+    torch::manual_seed(1);
+  }
+};
+
+/// Numbers of a dtype; with `half` as one half of rows twice as wide.
+Tensor numbers(torch::IntArrayRef shape, torch::ScalarType dtype, bool half = false) {
+  auto sizes = shape.vec();
+  if (half) sizes.back() *= 2;
+  const Tensor all = torch::randn(sizes).to(torch::kCUDA, dtype);
+  return half ? all.narrow(-1, shape.back(), shape.back()) : all;
+}
+
+/// Expects values and gradients of the kernels to be those of the definition in double.
+void expect_same_as(const Function& definition, const Function& kernels, const Tensors& inputs) {
+  Tensors fast, exact;
+  for (const Tensor& input : inputs) {
+    fast.push_back(input.detach().requires_grad_());
+    exact.push_back(input.detach().to(torch::kDouble).requires_grad_());
+  }
+  const Tensors got = kernels(fast), expected = definition(exact);
+  Tensors dy, exact_dy;
+  bool coarse = false;
+  for (const Tensor& y : got) {
+    dy.push_back(numbers(y.sizes(), y.scalar_type(), true));
+    exact_dy.push_back(dy.back().to(torch::kDouble));
+    coarse = coarse || y.scalar_type() != torch::kFloat;
+  }
+  Tensors found = torch::autograd::grad(got, fast, dy);
+  Tensors right = torch::autograd::grad(expected, exact, exact_dy);
+  found.insert(found.end(), got.begin(), got.end());
+  right.insert(right.end(), expected.begin(), expected.end());
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double error = (found[i].to(torch::kDouble) - right[i]).abs().max().item<double>();
+    const double scale = right[i].abs().max().item<double>();
+    EXPECT_LE(error, (coarse ? 1e-2 : 2e-5) * (1e-3 + scale)) << i;
+  }
+}
+
+const std::vector<std::pair<torch::ScalarType, torch::ScalarType>> kStreamAndBranch = {
+    {torch::kFloat, torch::kFloat},
+    {torch::kFloat, torch::kBFloat16},
+    {torch::kBFloat16, torch::kBFloat16},
+    {torch::kHalf, torch::kHalf}};
+
+TEST_F(FusedOnGpu, RmsNorm) {
+  for (const auto& [stream, branch] : kStreamAndBranch) {
+    for (const int64_t width : {1, 7, 64, 200, 768, 1000, 1024, 2048, 4096, 16384}) {
+      for (const bool half : {false, true}) {
+        SCOPED_TRACE(testing::Message() << stream << " " << branch << " " << width);
+        const auto dtype = branch;
+        const Tensor x = numbers({3, 37, width}, stream, half);
+        const Tensor y = numbers({3, 37, width}, branch, half);
+        const Tensor weight = numbers({width}, torch::kFloat), scale = numbers({width}, stream);
+        expect_same_as(
+            [](const Tensors& t) {
+              return Tensors{rms_norm_definition(t[0], t[1], 1e-5, torch::kDouble, t[2])};
+            },
+            [&](const Tensors& t) {
+              return Tensors{norm_on_cuda(t[0], {}, {}, t[1], 1e-5, dtype, t[2]).second};
+            },
+            {x, weight, y});
+        expect_same_as(
+            [](const Tensors& t) {
+              const Tensor sum = add_scaled_definition(t[0], t[1], t[2]);
+              return Tensors{sum, rms_norm_definition(sum, t[3], 1e-5, torch::kDouble)};
+            },
+            [&](const Tensors& t) {
+              const auto [sum, normed] = norm_on_cuda(t[0], t[1], t[2], t[3], 1e-5, dtype, {});
+              return Tensors{sum, normed};
+            },
+            {x, scale, y, weight});
+      }
+    }
+  }
+}
+
+TEST_F(FusedOnGpu, Swiglu) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    for (const int64_t width : {1, 33, 2048, 10922}) {
+      SCOPED_TRACE(testing::Message() << dtype << " " << width);
+      expect_same_as([](const Tensors& t) { return Tensors{swiglu_definition(t[0])}; },
+                     [](const Tensors& t) { return Tensors{swiglu_on_cuda(t[0])}; },
+                     {numbers({2, 50, 2 * width}, dtype, true)});
+    }
+  }
+}
+
+TEST_F(FusedOnGpu, Convolution) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    for (const int64_t taps : {1, 2, 4, 7}) {
+      for (const int64_t steps : {1, 63, 64, 200}) {
+        for (const int64_t width : {5, 768}) {
+          SCOPED_TRACE(testing::Message() << dtype << " " << taps << " " << steps << " " << width);
+          expect_same_as(
+              [](const Tensors& t) {
+                return Tensors{causal_convolution_definition(t[0], t[1], t[2])};
+              },
+              [](const Tensors& t) { return Tensors{convolution_on_cuda(t[0], t[1], t[2])}; },
+              {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
+               numbers({3, taps - 1, width}, dtype)});
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pararnn::ops

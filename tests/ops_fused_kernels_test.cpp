@@ -1,0 +1,50 @@
+// The GPU kernels of the parts of a model, as the compiler sees them: plans cover every row, and no
+// kernel of a usual size spills more than a word.
+#include <gtest/gtest.h>
+
+#include "jit/kernel.hpp"
+#include "ops/cuda_kernels.hpp"
+
+namespace pararnn::ops {
+namespace {
+
+TEST(FusedKernels, PlansHoldEveryRow) {
+  for (int64_t channels = 1; channels <= kLongestRow; ++channels) {
+    for (int access = 1; access <= 8; access *= 2) {
+      if (channels % access != 0 || channels / access > kLongestRow / 8) continue;
+      const RowPlan plan = plan_rows(channels, access);
+      ASSERT_EQ(access % plan.width, 0);
+      ASSERT_GE(int64_t(plan.width) * plan.packs * plan.threads, channels);
+      ASSERT_LE(plan.width * plan.packs, 16) << channels;
+    }
+  }
+}
+
+/// A word that is spilled once a thread costs nothing to speak of.
+constexpr int kSpillBytes = 16;
+
+void expect_no_spills(const std::string& file, const std::string& kernel) {
+  const jit::KernelResources found =
+      jit::kernel_resources(jit::compile_cached(kernel_source(file, kernel), "sm_90"));
+  EXPECT_LE(found.spill_store_bytes + found.spill_load_bytes, kSpillBytes) << kernel;
+  fmt::print("{}: {} registers\n", kernel, found.registers);
+}
+
+TEST(FusedKernels, DoNotSpill) {
+  const std::string half = storage_name(torch::kBFloat16), single = storage_name(torch::kFloat);
+  for (const char* pass : {"forward", "backward"}) {
+    for (const std::string& stream : {half, single}) {
+      for (const char* parts : {"true, false", "false, true"}) {
+        expect_no_spills("rms_norm/rms_norm_kernel.hpp",
+                         fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, stream,
+                                     plan_rows(1024, 8).arguments(), parts));
+      }
+    }
+    expect_no_spills("swiglu/swiglu_kernel.hpp", fmt::format("swiglu_{}<{}, 8>", pass, half));
+    expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
+                     fmt::format("convolution_{}<{}, {}, 4, 4>", pass, half, single));
+  }
+}
+
+}  // namespace
+}  // namespace pararnn::ops
