@@ -19,45 +19,89 @@ constexpr double kLeft = 80, kRight = 620, kTop = 44, kBottom = 420;  // of the 
 
 using svg::line, svg::marker, svg::text;
 
-/// From the powers of `base` around all points.
-svg::LogAxis axis_around(const Plot& plot, double PlotPoint::*coordinate, double base,
-                         double at_low, double at_high) {
-  double low = std::numeric_limits<double>::infinity(), high = 0;
+/// An axis, and the values that its grid shows.
+struct Axis {
+  Scale scale;
+  double low, high, at_low, at_high;
+  std::vector<double> ticks;
+
+  double operator()(double value) const {
+    if (scale == Scale::kLogarithmic) return svg::LogAxis{low, high, at_low, at_high}(value);
+    return at_low + (at_high - at_low) * (value - low) / (high - low);
+  }
+};
+
+/// From power to power of `base`.
+Axis logarithmic_axis(double low, double high, double base) {
+  const auto power = [&](double exponent) { return std::pow(base, exponent); };
+  // A hair of room, so that a power of the base is its own floor and ceiling.
+  const double first = std::floor(std::log(low) / std::log(base) + 1e-9);
+  const double last = std::max(std::ceil(std::log(high) / std::log(base) - 1e-9), first + 1);
+  Axis axis{Scale::kLogarithmic, power(first), power(last), 0, 0, {}};
+  for (double value = axis.low; value <= axis.high * 1.001; value *= base) {
+    axis.ticks.push_back(value);
+  }
+  return axis;
+}
+
+/// From multiple to multiple of 1, 2 or 5 times a power of ten, about `most` of them.
+Axis linear_axis(double low, double high, int most) {
+  if (high == low) high = low + std::max(std::abs(low), 1.0);
+  const double unit = std::pow(10, std::floor(std::log10((high - low) / most)));
+  double step = unit;
+  for (const double factor : {1, 2, 5, 10}) {
+    step = factor * unit;
+    if ((high - low) / step <= most) break;
+  }
+  const double first = std::floor(low / step + 1e-9), last = std::ceil(high / step - 1e-9);
+  Axis axis{Scale::kLinear, first * step, last * step, 0, 0, {}};
+  for (double i = first; i <= last; ++i) axis.ticks.push_back(i * step);
+  return axis;
+}
+
+/// Around all points.
+Axis axis_around(const Plot& plot, double PlotPoint::*coordinate, Scale scale, double base,
+                 int most_ticks, double at_low, double at_high) {
+  const bool logarithmic = scale == Scale::kLogarithmic;
+  double low = std::numeric_limits<double>::infinity(), high = -low;
   for (const PlotSeries& series : plot.series) {
     for (const PlotPoint& point : series.points) {
       const double value = point.*coordinate;
-      require(value > 0 && std::isfinite(value),
-              "the plot has {} in the series '{}', but a logarithmic axis takes positive numbers",
-              value, series.name);
+      require(std::isfinite(value) && (value > 0 || !logarithmic),
+              "the plot has {} in the series '{}', but {} axis takes {} numbers", value,
+              series.name, logarithmic ? "a logarithmic" : "an",
+              logarithmic ? "positive" : "finite");
       low = std::min(low, value);
       high = std::max(high, value);
     }
   }
-  require(high > 0, "there is nothing to plot");
-  const auto power = [&](double exponent) { return std::pow(base, exponent); };
-  // A hair of room, so that a power of the base is its own floor and ceiling.
-  const double first = std::floor(std::log(low) / std::log(base) + 1e-9);
-  const double last = std::ceil(std::log(high) / std::log(base) - 1e-9);
-  return {power(first), power(std::max(last, first + 1)), at_low, at_high};
+  require(low <= high, "there is nothing to plot");
+  Axis axis = logarithmic ? logarithmic_axis(low, high, base) : linear_axis(low, high, most_ticks);
+  axis.at_low = at_low;
+  axis.at_high = at_high;
+  return axis;
 }
 
-std::string number(double value) {
-  for (const auto& [unit, name] : {std::pair{1048576.0, "M"}, {1024.0, "k"}}) {
-    if (value >= unit && std::fmod(value, unit) == 0) {
+std::string number(double value, Scale scale) {
+  const bool binary = scale == Scale::kLogarithmic;
+  const double kilo = binary ? 1024 : 1000;
+  for (const auto& [unit, name] :
+       {std::pair{kilo * kilo * kilo, "G"}, {kilo * kilo, "M"}, {kilo, "k"}}) {
+    if (value >= unit && (!binary || std::fmod(value, unit) == 0)) {
       return fmt::format("{:g}{}", value / unit, name);
     }
   }
   return fmt::format("{:g}", value);
 }
 
-std::string grid(const Plot& plot, const svg::LogAxis& x, const svg::LogAxis& y) {
+std::string grid(const Plot& plot, const Axis& x, const Axis& y) {
   std::string result;
-  for (double value = x.low; value <= x.high * 1.001; value *= kBaseOfX) {
+  for (const double value : x.ticks) {
     const double at = x(value);
     result += line(at, kTop, at, kBottom, "class=\"grid\"");
-    result += text(at, kBottom + 20, "middle", number(value));
+    result += text(at, kBottom + 20, "middle", number(value, x.scale));
   }
-  for (double value = y.low; value <= y.high * 1.001; value *= kBaseOfY) {
+  for (const double value : y.ticks) {
     const double at = y(value);
     result += line(kLeft, at, kRight, at, "class=\"grid\"");
     result += text(kLeft - 8, at + 4, "end", fmt::format("{:g}", value));
@@ -69,7 +113,7 @@ std::string grid(const Plot& plot, const svg::LogAxis& x, const svg::LogAxis& y)
   return result + text(kLeft, 24, "start", plot.title, "class=\"title\"");
 }
 
-std::string curve(const PlotSeries& series, const svg::LogAxis& x, const svg::LogAxis& y,
+std::string curve(const PlotSeries& series, const Axis& x, const Axis& y,
                   const std::string& color) {
   std::string result;
   const PlotPoint* before = nullptr;
@@ -80,7 +124,7 @@ std::string curve(const PlotSeries& series, const svg::LogAxis& x, const svg::Lo
                      fmt::format("stroke=\"{}\" stroke-width=\"2\"{}", color,
                                  point.extrapolated ? " stroke-dasharray=\"5 4\"" : ""));
     }
-    result += marker(at_x, at_y, color, point.extrapolated);
+    if (series.markers) result += marker(at_x, at_y, color, point.extrapolated);
     before = &point;
   }
   return result;
@@ -89,8 +133,8 @@ std::string curve(const PlotSeries& series, const svg::LogAxis& x, const svg::Lo
 }  // namespace
 
 std::string plot_svg(const Plot& plot) {
-  const svg::LogAxis x = axis_around(plot, &PlotPoint::x, kBaseOfX, kLeft, kRight);
-  const svg::LogAxis y = axis_around(plot, &PlotPoint::y, kBaseOfY, kBottom, kTop);
+  const Axis x = axis_around(plot, &PlotPoint::x, plot.x_scale, kBaseOfX, 8, kLeft, kRight);
+  const Axis y = axis_around(plot, &PlotPoint::y, plot.y_scale, kBaseOfY, 10, kBottom, kTop);
   std::string result = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:g} {1:g}\" width=\"{0:g}\" "
       "height=\"{1:g}\" font-family=\"sans-serif\" font-size=\"13\">\n",
@@ -105,7 +149,7 @@ std::string plot_svg(const Plot& plot) {
     const std::string color = svg::kColors[i % std::size(svg::kColors)];
     std::vector<PlotPoint> points = plot.series[i].points;
     std::ranges::sort(points, {}, &PlotPoint::x);
-    result += curve({plot.series[i].name, points}, x, y, color);
+    result += curve({plot.series[i].name, points, plot.series[i].markers}, x, y, color);
     result += marker(kRight + 24, legend - 4, color, false);
     result += text(kRight + 36, legend, "start", plot.series[i].name);
     legend += 24;

@@ -18,6 +18,7 @@
 #include "cli/eval.hpp"
 #include "cli/generate.hpp"
 #include "cli/help.hpp"
+#include "cli/plot.hpp"
 #include "cli/tokenize.hpp"
 #include "cli/train.hpp"
 #include "kernels/version.hpp"
@@ -54,6 +55,7 @@ int parse_and_run(int argc, char** argv) {
   add_cells_command(program);
   add_check_command(program);
   add_bench_command(program);
+  add_plot_command(program);
   try {
     program.parse(argc, argv);
     if (program.get_subcommands().empty()) fmt::print("{}", program.help());

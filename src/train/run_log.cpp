@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "base/error.hpp"
@@ -33,6 +35,21 @@ void RunLog::write(const nlohmann::json& event) {
   require(written == static_cast<ssize_t>(line.size()), "cannot write {}: {}", path_.string(),
           std::strerror(written < 0 ? errno : ENOSPC));
   bytes_ += written;
+}
+
+std::vector<nlohmann::json> read_run_log(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  require(file.good(), "cannot read {}: {}", path.string(), std::strerror(errno));
+  std::vector<nlohmann::json> events;
+  std::string line;
+  while (std::getline(file, line)) {
+    if (file.eof()) break;  // without the end of a line
+    nlohmann::json event = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    require(event.is_object() && event.contains("event"), "{}, line {}: this is no event of a run",
+            path.string(), events.size() + 1);
+    events.push_back(std::move(event));
+  }
+  return events;
 }
 
 }  // namespace pararnn::train

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 namespace pararnn::train {
 
@@ -25,5 +26,9 @@ class RunLog {
   int descriptor_;
   int64_t bytes_;
 };
+
+/// The events of a log. Throws Error if the file cannot be read or has a line that is no event; the
+/// last line, which a run may be writing, does not count unless it is whole.
+std::vector<nlohmann::json> read_run_log(const std::filesystem::path& path);
 
 }  // namespace pararnn::train
