@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <set>
@@ -57,30 +58,73 @@ TEST(Corpus, TheOrderIsThatOfThePathsHoweverTheFilesCame) {
   }
 }
 
-TEST(Corpus, EveryFileIsOnExactlyOneSide) {
+// Files of one byte to thousands, a few of which may be most of the text.
+TEST(Corpus, EveryByteIsOnOneSideAndEachSideHasAboutItsShare) {
   Random random(2);
-  for (const double share : {0.0, 0.05, 0.5, 0.99}) {
-    for (const int64_t count : {2, 3, 20}) {
-      const TemporaryFolder folder;
-      const auto files = random_files(random, count);
-      for (const auto& [name, text] : files) write(folder / name, text);
-      const Corpus corpus = open_corpus(folder.path(), share);
-      std::set<std::string> seen;
-      int64_t bytes = 0;
-      for (const auto* side : {&corpus.training, &corpus.held_out}) {
-        for (const std::string& name : names(*side, folder.path())) {
-          EXPECT_TRUE(seen.insert(name).second);
-          bytes += std::ssize(files.at(name));
-        }
-      }
-      EXPECT_EQ(std::ssize(seen), count);
-      EXPECT_EQ(total_bytes(corpus.training) + total_bytes(corpus.held_out), bytes);
-      EXPECT_FALSE(corpus.training.empty());
-      EXPECT_EQ(corpus.held_out.empty(), share == 0);
+  for (int trial = 0; trial < 150; ++trial) {
+    const TemporaryFolder folder;
+    const double share = std::array{0.0, 0.01, 0.05, 0.3, 0.5, 0.9, 0.99}[size_t(trial % 7)];
+    std::map<std::string, std::string> files;
+    const int64_t count = 1 + random_below(random, trial % 3 == 0 ? 30 : 5);
+    while (std::ssize(files) < count) {
+      const auto size = std::exp2(12.0 * static_cast<double>(random_below(random, 1000)) / 1000);
+      files[random_name(random)] = random_text(random, static_cast<int64_t>(size));
     }
+    int64_t all = 0;
+    for (const auto& [name, text] : files) {
+      write(folder / name, text);
+      all += std::ssize(text);
+    }
+    const Corpus corpus = open_corpus(folder.path(), share);
+    std::map<fs::path, std::vector<std::pair<int64_t, int64_t>>> pieces;
+    for (const auto* side : {&corpus.training, &corpus.held_out}) {
+      for (const Document& document : *side) {
+        EXPECT_LT(document.begin, document.end);
+        pieces[document.path].emplace_back(document.begin, document.end);
+      }
+    }
+    EXPECT_EQ(std::ssize(pieces), count);
+    int64_t cuts = 0;
+    for (auto& [path, of_file] : pieces) {
+      std::sort(of_file.begin(), of_file.end());
+      int64_t end = 0;
+      for (const auto& [begin, next] : of_file) {
+        EXPECT_EQ(begin, end) << path;
+        end = next;
+      }
+      EXPECT_EQ(end, std::ssize(files.at(fs::relative(path, folder.path())))) << path;
+      cuts += std::ssize(of_file) - 1;
+    }
+    EXPECT_LE(cuts, 1);
+
+    const int64_t held_out = total_bytes(corpus.held_out);
+    EXPECT_EQ(held_out + total_bytes(corpus.training), all);
+    if (share == 0) {
+      EXPECT_EQ(held_out, 0);
+      continue;
+    }
+    const double slack = std::max(1.0, static_cast<double>(all) * std::min(share, 1 - share) / 2);
+    EXPECT_NEAR(static_cast<double>(held_out), share * static_cast<double>(all), slack)
+        << count << " files of " << all << " bytes";
+    if (all < 2) continue;
+    EXPECT_GT(held_out, 0);
+    EXPECT_GT(total_bytes(corpus.training), 0);
   }
 }
 
+TEST(Corpus, ALargeFileAmongFewIsNotHeldOutWhole) {
+  Random random(6);
+  for (int trial = 0; trial < 20; ++trial) {
+    const TemporaryFolder folder;
+    write(folder / ("large" + std::to_string(trial)), random_text(random, 100'000));
+    write(folder / "small", "1234567");
+    const Corpus corpus = open_corpus(folder.path(), kHeldOutShare);
+    EXPECT_GT(total_bytes(corpus.training), 90'000);
+    EXPECT_GT(total_bytes(corpus.held_out), 2'000);
+  }
+}
+
+// Where the files come to about their share without a look at their sizes.
 TEST(Corpus, ANewFileLeavesTheSidesOfTheOthers) {
   Random random(3);
   const TemporaryFolder folder;
@@ -121,7 +165,13 @@ TEST(Corpus, ALoneFileIsCutInTwoAtALine) {
         std::ssize(text) - std::llround(share * static_cast<double>(text.size()));
     const size_t line_end = text.find('\n', static_cast<size_t>(wanted - 1));
     const bool line_begins = line_end != std::string::npos && line_end + 1 < text.size();
-    EXPECT_EQ(training.end, line_begins ? static_cast<int64_t>(line_end) + 1 : wanted);
+    // A line that begins too far on would leave too little.
+    const bool near = static_cast<double>(static_cast<int64_t>(line_end) + 1 - wanted) <=
+                      std::min(share, 1 - share) / 2 * static_cast<double>(text.size()) - 1;
+    const bool far = static_cast<double>(static_cast<int64_t>(line_end) + 1 - wanted) >=
+                     std::min(share, 1 - share) / 2 * static_cast<double>(text.size()) + 1;
+    if (line_begins && !near && !far) continue;
+    EXPECT_EQ(training.end, line_begins && near ? static_cast<int64_t>(line_end) + 1 : wanted);
   }
 }
 

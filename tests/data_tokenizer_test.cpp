@@ -208,6 +208,7 @@ TEST(Utf8, AcceptsEveryCodePointWholeAndNothingElse) {
     const std::string character = utf8(code);
     const bool valid = code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
     ASSERT_EQ(utf8_character(character + "x"), valid ? character.size() : 0) << code;
+    ASSERT_EQ(is_utf8("x" + character), valid) << code;
     ASSERT_EQ(utf8_character(character.substr(0, character.size() - 1)), 0u) << code;
   }
 }

@@ -65,6 +65,10 @@ TEST(TrainConfig, EveryBadFieldIsNamed) {
   nlohmann::json unknown = to_json(config);
   unknown["learning_speed"] = 1;
   expect_error([&] { train_config_from_json(unknown); }, {"learning_speed"});
+  config.data = "caf\xe9";
+  expect_error([&] { require_valid(config); }, {"--data", "UTF-8"});
+  config.data = "caf\xc3\xa9";
+  require_valid(config);
   config.precision = "float3";
   expect_error([&] { require_valid(config); }, {"--precision", "float3"});
   config.precision = "float32";

@@ -83,11 +83,37 @@ std::vector<TextFile> keep_text(std::vector<TextFile> files, uint64_t& fingerpri
   return files;
 }
 
-/// Where the held-out part of a lone file begins: at its share of the bytes, moved on to the next
-/// line if one begins nearby.
-int64_t split_position(const TextFile& file, double held_out_share) {
-  const auto wanted = file.size - static_cast<int64_t>(std::llround(held_out_share * file.size));
-  if (wanted <= 0 || wanted >= file.size) return file.size;
+/// The two sides of a corpus, and the bytes of the one that is held out.
+struct Split {
+  std::vector<Document> training, held_out;
+
+  void add(const TextFile& file, bool hold_out) { add(file, hold_out ? 0 : file.size); }
+  /// The file's bytes from `position` on are held out.
+  void add(const TextFile& file, int64_t position) {
+    if (position > 0) training.push_back({file.path, file.size, 0, position});
+    if (position < file.size) held_out.push_back({file.path, file.size, position, file.size});
+  }
+};
+
+/// What a split should come to: `wanted` bytes held out, at most `slack` more or less, and not all
+/// of two bytes or more on one side.
+struct Aim {
+  double bytes, wanted, slack;
+
+  Aim(int64_t bytes, double share)
+      : bytes(static_cast<double>(bytes)),
+        wanted(share * this->bytes),
+        slack(std::max(std::min(share, 1 - share) / 2 * this->bytes, 1.0)) {}
+  double least() const { return std::max(wanted - slack, std::min(bytes - 1, 1.0)); }
+  double most() const { return std::min(wanted + slack, bytes - 1); }
+  bool met_by(int64_t held_out) const {
+    const auto part = static_cast<double>(held_out);
+    return part >= least() && part <= most();
+  }
+};
+
+/// `wanted`, moved on to the next line if one begins nearby.
+int64_t line_after(const TextFile& file, int64_t wanted) {
   const MappedFile mapped(file.path);
   const std::string_view text =
       mapped.read(wanted - 1, std::min(mapped.size() - wanted + 1, kBeginningBytes));
@@ -96,26 +122,86 @@ int64_t split_position(const TextFile& file, double held_out_share) {
   return usable ? wanted + static_cast<int64_t>(line_end) : wanted;
 }
 
-void split_file(const TextFile& file, double held_out_share, Corpus& corpus) {
-  const int64_t position = split_position(file, held_out_share);
-  corpus.training.push_back({file.path, file.size, 0, position});
-  if (position < file.size) corpus.held_out.push_back({file.path, file.size, position, file.size});
+/// Holds out `bytes` at the end of a file, but leaves a byte on each side; from the beginning of a
+/// line where `fits` says of what is then held out that it may be.
+template <class Fits>
+void cut(const TextFile& file, double bytes, Fits fits, Split& split) {
+  const int64_t wanted =
+      std::clamp<int64_t>(file.size - std::llround(bytes), std::min<int64_t>(1, file.size - 1),
+                          std::max<int64_t>(file.size - 1, 0));
+  if (wanted <= 0) return split.add(file, /*hold_out=*/false);
+  const int64_t line = line_after(file, wanted);
+  split.add(file, fits(file.size - line) ? line : wanted);
 }
 
-void split_folder(const std::vector<TextFile>& files, double held_out_share, Corpus& corpus) {
-  std::vector<double> places;  // of the files in [0, 1), by their names
-  for (const TextFile& file : files) {
-    places.push_back(static_cast<double>(hash_bytes(file.name) >> 11) * 0x1p-53);
-  }
+/// Files in [0, 1), by their names.
+double place_of(const TextFile& file) {
+  return static_cast<double>(hash_bytes(file.name) >> 11) * 0x1p-53;
+}
+
+/// Whole files, by their places: where a file stands hangs on nothing but its name.
+Split split_by_place(const std::vector<TextFile>& files, double share) {
+  std::vector<double> places;
+  for (const TextFile& file : files) places.push_back(place_of(file));
   const auto [least, most] = std::minmax_element(places.begin(), places.end());
-  if (held_out_share > 0) {
-    *least = 0;
-    *most = 1;
+  *least = 0;
+  *most = 1;
+  Split split;
+  for (size_t i = 0; i < files.size(); ++i) split.add(files[i], places[i] < share);
+  return split;
+}
+
+/// Whole files in the order of their places as long as they fit, and if they come to too little the
+/// end of one that does not.
+Split split_by_size(const std::vector<TextFile>& files, const Aim& aim) {
+  std::vector<const TextFile*> order;
+  for (const TextFile& file : files) order.push_back(&file);
+  std::ranges::stable_sort(order, {}, [](const TextFile* file) { return place_of(*file); });
+  std::set<const TextFile*> whole;
+  int64_t held_out = 0;
+  const TextFile* largest = nullptr;  // of those that do not fit
+  for (const TextFile* file : order) {
+    const auto before = static_cast<double>(held_out);
+    if (before < aim.least() && before + static_cast<double>(file->size) <= aim.most()) {
+      whole.insert(file);
+      held_out += file->size;
+    } else if (largest == nullptr || file->size > largest->size) {
+      largest = file;
+    }
   }
-  for (size_t i = 0; i < files.size(); ++i) {
-    auto& side = places[i] < held_out_share ? corpus.held_out : corpus.training;
-    side.push_back({files[i].path, files[i].size, 0, files[i].size});
+  const bool enough = aim.met_by(held_out);
+  Split split;
+  for (const TextFile& file : files) {
+    if (&file == largest && !enough) {
+      const auto fits = [&](int64_t bytes) { return aim.met_by(held_out + bytes); };
+      cut(file, aim.wanted - static_cast<double>(held_out), fits, split);
+    } else {
+      split.add(file, whole.contains(&file));
+    }
   }
+  return split;
+}
+
+/// Divides the files as corpus.hpp says. `fingerprint` is told where it is not by places alone, as
+/// it once was whatever came of it.
+Split split_files(const std::vector<TextFile>& files, double share, uint64_t& fingerprint) {
+  Split split;
+  if (share == 0) {
+    for (const TextFile& file : files) split.add(file, /*hold_out=*/false);
+    return split;
+  }
+  int64_t bytes = 0;
+  for (const TextFile& file : files) bytes += file.size;
+  const Aim aim(bytes, share);
+  if (files.size() > 1) {
+    split = split_by_place(files, share);
+  } else {
+    cut(
+        files[0], aim.wanted, [](int64_t) { return true; }, split);
+  }
+  if (aim.met_by(total_bytes(split.held_out))) return split;
+  fingerprint = hash_bytes("split by size", fingerprint);
+  return split_by_size(files, aim);
 }
 
 }  // namespace
@@ -146,11 +232,9 @@ Corpus open_corpus(const fs::path& data, double held_out_share) {
   require(!files.empty(), "the folder {} holds no text: its {} files are binary or empty",
           data.string(), all);
 
-  if (files.size() == 1) {
-    split_file(files[0], held_out_share, corpus);
-  } else {
-    split_folder(files, held_out_share, corpus);
-  }
+  Split split = split_files(files, held_out_share, corpus.fingerprint);
+  corpus.training = std::move(split.training);
+  corpus.held_out = std::move(split.held_out);
   corpus.files = static_cast<int64_t>(files.size());
   corpus.skipped = static_cast<int64_t>(all - files.size());
   corpus.fingerprint =

@@ -1,6 +1,8 @@
 // A corpus is a text file or a folder of them, seen as a list of documents. Some documents are held
 // out, to measure what training never saw: of a folder whole files, chosen by a hash of the path
-// inside the folder, so that the choice hangs on nothing else; of a single file its last part. In a
+// inside the folder, so that the choice hangs on nothing else; of a single file its last part.
+// Where files chosen so come to much more or less than their share of the bytes, sizes count too:
+// files that fit are held out whole, or else the last part of a large one. In a
 // folder the walk is recursive and follows symbolic links, but takes each file and folder once (no
 // loops, no copies on both sides); binary files and names that begin with a dot are skipped. The
 // order is that of the paths, whatever the file system says.
@@ -29,8 +31,9 @@ struct Corpus {
 };
 
 /// Error if there is no text at `data`, or something under it cannot be read. `held_out_share` in
-/// [0, 1); where it is above 0, a folder of two files or more has at least one document on each
-/// side.
+/// [0, 1). Of N bytes, share·N are held out, give or take half of that, of the (1 - share)·N that
+/// are left, or a byte, whichever decides: neither side has less than half its share. Where the
+/// share is above 0 and there are two bytes or more, neither is empty.
 Corpus open_corpus(const std::filesystem::path& data, double held_out_share);
 
 /// Bytes of text in all the documents.

@@ -10,6 +10,14 @@
 #include "base/error.hpp"
 #include "data/utf8.hpp"
 
+// libsentencepiece and LibTorch's libc10 both have a variable of this name, of 32 bytes and of 4.
+// The loader gives one place to both, and the larger one was written over libc10's flags behind the
+// smaller, one of which makes an allocation that fails abort. A program's own comes before either.
+extern "C" {
+extern char FLAGS_minloglevel[64];
+alignas(16) char FLAGS_minloglevel[64] = {};
+}
+
 namespace pararnn::data {
 namespace {
 

@@ -27,6 +27,15 @@ size_t utf8_character(std::string_view text) {
   return code < kLeast[length] || code > 0x10ffff || surrogate ? 0 : length;
 }
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = utf8_character(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 size_t utf8_boundary(std::string_view text, size_t wanted) {
   if (wanted >= text.size()) return text.size();
   for (size_t back = 0; back < 4 && back < wanted; ++back) {

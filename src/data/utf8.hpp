@@ -11,6 +11,9 @@ namespace pararnn::data {
 /// is empty.
 size_t utf8_character(std::string_view text);
 
+/// Whether all of a text is valid UTF-8.
+bool is_utf8(std::string_view text);
+
 /// `wanted`, or the few bytes less that keep a character of `text` from being cut there.
 size_t utf8_boundary(std::string_view text, size_t wanted);
 

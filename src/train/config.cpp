@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "base/error.hpp"
+#include "data/utf8.hpp"
 
 namespace pararnn::train {
 
@@ -58,6 +59,11 @@ void require_valid(const TrainConfig& config) {
       require(number >= field.least && number <= field.most,
               "{} is {}, but must lie between {} and {}", option_name(name), value, field.least,
               field.most);
+    } else if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, std::string>) {
+      require(
+          data::is_utf8(value),
+          "{} is {}, which is not UTF-8, as what a run writes down must be: give it another name",
+          option_name(name), value);
     }
   });
   require(config.steps > 0 || config.minutes > 0,
