@@ -12,6 +12,7 @@
 #include "cells/cell_registry.hpp"
 #include "ops/scan/scan.hpp"
 #include "ops/scan/scan_kernels.hpp"
+#include "train/memory.hpp"
 
 namespace pararnn::bench {
 namespace {
@@ -62,6 +63,8 @@ BenchProblem random_problem_on(torch::Device device, const CheckCase& c) {
     return torch::empty(size, wide).uniform_(low, high, generator);
   };
   const int64_t B = c.batch, T = c.steps, D = c.channels;
+  train::require_memory(train::scan_memory(c.cell, B, T, D, double(c10::elementSize(type))),
+                        device);
   const Tensor u = normal({B, T, cell.inputs, D}, options);
   u.select(2, 0) += c.gate_bias;
   return {u, uniform({cell.params, D}, -c.weight_scale, c.weight_scale),

@@ -15,6 +15,7 @@
 #include "bench/report.hpp"
 #include "cells/cell_registry.hpp"
 #include "ops/scan/scan.hpp"
+#include "train/memory.hpp"
 
 namespace pararnn::bench {
 namespace {
@@ -89,7 +90,11 @@ json measure_sequences(const BenchOptions& options, const std::string& device) {
       require(batch == 1, "--part sequences packs one row, so the shape {}x{}x{} should be 1x{}x{}",
               batch, steps, channels, batch * steps, channels);
       torch::manual_seed(1);
-      const auto like = torch::dtype(dtype_of(options.dtype)).device(device);
+      const torch::ScalarType type = dtype_of(options.dtype);
+      train::require_memory(
+          train::scan_memory(name, batch, steps, channels, double(c10::elementSize(type))),
+          torch::Device(device));
+      const auto like = torch::dtype(type).device(device);
       const Tensor u = torch::randn({1, steps, cell.inputs, channels}, like).requires_grad_();
       const Tensor w =
           (torch::rand({cell.params, channels}, torch::device(device)) - 0.5).requires_grad_();

@@ -164,13 +164,18 @@ void add_bench_command(CLI::App& program) {
       ->delimiter(',');
   command->callback([arguments] {
     const nlohmann::json report =
-        arguments->from_files.empty() ? run(*arguments) : read_reports(arguments->from_files);
+        arguments->from_files.empty()
+            ? run(*arguments)
+            : about_option("--from", [&] { return read_reports(arguments->from_files); });
     const std::string &json_file = arguments->options.json_file,
                       &markdown_file = arguments->markdown_file, &plot_file = arguments->plot_file;
-    if (!json_file.empty()) write_report(json_file, report);
+    const auto write = [](const char* option, const std::string& file, const std::string& text) {
+      about_option(option, [&] { write_text(file, text); });
+    };
+    if (!json_file.empty()) about_option("--json", [&] { write_report(json_file, report); });
     if (!markdown_file.empty())
-      write_text(markdown_file, markdown_of(report, markdown_file, plot_file));
-    if (!plot_file.empty()) write_text(plot_file, time_against_steps_svg(report));
+      write("--markdown", markdown_file, markdown_of(report, markdown_file, plot_file));
+    if (!plot_file.empty()) write("--plot", plot_file, time_against_steps_svg(report));
     const std::vector<std::string> wrong = wrong_results(report);
     require(wrong.empty(), "{}", fmt::join(wrong, "; "));
   });

@@ -68,9 +68,9 @@ void add_verdict_command(CLI::App& cells) {
   CLI::App* command = cells.add_subcommand("check", "the verdict on a cell: does it parallelise?");
   command->footer(
       "Compiles the cell, compares it with its loop and with finite differences, and measures how "
-      "it forgets, how\nNewton's method converges, its Lyapunov exponents and its cost. The "
+      "it forgets, how Newton's method converges, its Lyapunov exponents and its cost. The "
       "verdict "
-      "is one of: parallelises well,\nparallelises with corrections, runs in sequence.\n\n"
+      "is one of: parallelises well, parallelises with corrections, runs in sequence.\n\n"
       "Example: pararnn cells check my_cell.hpp --html my_cell.html\n");
   command
       ->add_option("cell", arguments->cell, "a file, a struct in it (cells.hpp:Struct), or a name")
@@ -92,8 +92,11 @@ void add_verdict_command(CLI::App& cells) {
     const nlohmann::json found = verdict(find_cell(arguments->cell).key(), options);
     if (terminal) fmt::print(stderr, "\r\33[K");
     fmt::print("{}", verdict_text(found));
-    if (!arguments->json.empty()) data::write_file(arguments->json, found.dump(1) + "\n");
-    if (!arguments->html.empty()) data::write_file(arguments->html, verdict_page(found));
+    const auto write = [](const char* option, const std::string& file, const std::string& text) {
+      about_option(option, [&] { data::write_file(file, text); });
+    };
+    if (!arguments->json.empty()) write("--json", arguments->json, found.dump(1) + "\n");
+    if (!arguments->html.empty()) write("--html", arguments->html, verdict_page(found));
   });
 }
 

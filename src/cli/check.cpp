@@ -11,6 +11,7 @@
 #include "cells/cell_registry.hpp"
 #include "cli/common_options.hpp"
 #include "train/device.hpp"
+#include "train/memory.hpp"
 #include "verdict/check_case.hpp"
 
 namespace pararnn::cli {
@@ -79,6 +80,20 @@ void print(const CheckCase& check, const CheckReport& report) {
   fmt::print("{}\n", report.passed() ? "PASS" : "FAIL");
 }
 
+/// run_check where there is memory for it: on a GPU for the tensors, on the host for the numbers in
+/// float64 of problem and results, and twice for what is expected with its bounds.
+CheckReport check_within_memory(const CheckCase& check) {
+  const torch::Device device(check.device);
+  const auto memory = [&](double bytes) {
+    return train::scan_memory(check.cell, check.batch, check.steps, check.channels, bytes);
+  };
+  constexpr double kTensor = 2, kNumbers = 24;
+  train::require_memory(memory(kNumbers), torch::kCPU);
+  CheckReport report;
+  train::run_within_memory(memory(kTensor), device, [&] { report = run_check(check); });
+  return report;
+}
+
 /// All weights, gate biases, plans and dtypes: a line for each recurrence. Returns the failures.
 int64_t run_grid(const CheckCase& base, const std::vector<std::string>& cells) {
   fmt::print(
@@ -104,7 +119,7 @@ int64_t run_grid(const CheckCase& base, const std::vector<std::string>& cells) {
             check.dtype = dtype;
             check.options.plan = plan;
             check.seed = base.seed + uint64_t(cases++);
-            const CheckReport report = run_check(check);
+            const CheckReport report = check_within_memory(check);
             fmt::print(" {:>5}", report.passed() ? fmt::format("{:.3f}", report.worst()) : "FAIL");
             if (!report.passed()) failed.emplace_back(check, report);
           }
@@ -134,7 +149,7 @@ void add_check_command(CLI::App& program) {
   CLI::App* command =
       program.add_subcommand("check", "Compare the parallel engine with the plain loop");
   command->footer(kCriterion);
-  const auto sizes = CLI::Range(int64_t(0), int64_t(1) << 24);
+  const auto sizes = is_number(int64_t(0), int64_t(1) << 24);
   auto* cell = add_cell_option(*command, check.cell,
                                "the cell, a name or a file; with --grid: only this one");
   auto* batch = command->add_option("--batch", check.batch, "batch rows")
@@ -169,7 +184,7 @@ void add_check_command(CLI::App& program) {
                       ->add_option("--burn-in", check.options.burn_in,
                                    "steps a chunk starts early; -1: the planner's choice")
                       ->capture_default_str()
-                      ->check(CLI::Range(int64_t(-1), int64_t(1) << 24));
+                      ->check(is_number(int64_t(-1), int64_t(1) << 24));
   add_threads_option(*command);
   command
       ->add_flag("--grid", arguments->grid,
@@ -194,7 +209,7 @@ void add_check_command(CLI::App& program) {
       }
       passed = run_grid(check, cells) == 0;
     } else {
-      const CheckReport report = run_check(check);
+      const CheckReport report = check_within_memory(check);
       print(check, report);
       passed = report.passed();
     }

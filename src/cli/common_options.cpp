@@ -5,7 +5,6 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
-#include <cmath>
 #include <thread>
 
 #include "base/error.hpp"
@@ -46,7 +45,7 @@ void add_threads_option(CLI::App& command) {
   command
       .add_option_function<int>("--threads", use_threads, "threads to compute with; 0: one a core")
       ->default_str("0")
-      ->check(CLI::Range(0, 4096));
+      ->check(is_number(0, 4096));
 }
 
 void add_device_option(CLI::App& command, std::string& device) {
@@ -91,21 +90,12 @@ void add_deterministic_option(CLI::App& command) {
 
 void add_scan_options(CLI::App& command, ScanOptions& options) {
   add_plan_option(command, options.plan);
-  // CLI11's ranges let NaN through.
-  const CLI::Validator in_range(
-      [](const std::string& text) -> std::string {
-        double value = NAN;
-        const bool good =
-            CLI::detail::lexical_cast(text, value) && value >= 0 && value <= kLargestTolerance;
-        return good ? "" : fmt::format("{} is not from 0 to {}", text, kLargestTolerance);
-      },
-      "");
   command
       .add_option("--tolerance", options.tolerance,
                   "mismatch allowed where a sequence is cut, relative to 1 + |state|; 0: 1e-6, in "
                   "float64 1e-12")
       ->capture_default_str()
-      ->check(in_range);
+      ->check(is_number(0.0, kLargestTolerance));
   add_deterministic_option(command);
 }
 

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/usage_errors.hpp"
+
 namespace pararnn::cli {
 namespace {
 
@@ -23,9 +25,12 @@ class SubcommandConfig : public CLI::ConfigTOML {
         return item.parents == std::vector{command->get_name()};
       });
       if (named.empty() || named.front()->get_option_no_throw("--" + item.name) == nullptr) {
-        throw CLI::ConfigError(
-            "the config file sets \"" + item.fullname() + "\", which is no option",
-            CLI::ExitCodes::ConfigError);
+        const std::string meant =
+            named.empty() ? "" : nearest("--" + item.name, option_names(*named.front()));
+        throw CLI::ConfigError("the config file sets \"" + item.fullname() +
+                                   "\", which is no option" +
+                                   (meant.empty() ? "" : "; did you mean " + meant.substr(2) + "?"),
+                               CLI::ExitCodes::ConfigError);
       }
     }
     return items;

@@ -16,6 +16,7 @@
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
+#include "train/memory.hpp"
 #include "train/run_state.hpp"
 #include "train/trained_model.hpp"
 
@@ -80,19 +81,23 @@ data::Dataset open_data(const EvalArguments& arguments) {
 
 void evaluate(const EvalArguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
-  train::TrainedModel trained =
-      train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
-  trained.model->to(device);
+  train::TrainedModel trained = about_option("--model", [&] {
+    return train::load_trained_model(arguments.model.path, arguments.model.trust_cell, device);
+  });
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   trained.model->set_scan_options(arguments.scan);
   const data::Tokenizer& tokenizer = *trained.tokenizer;
-  const data::Dataset dataset = open_data(arguments);
+  const data::Dataset dataset = about_option("--data", [&] { return open_data(arguments); });
   std::shared_ptr<const data::TokenSource> text = dataset.held_out;
   if (dataset.tokenizer->name() != tokenizer.name() ||
       dataset.tokenizer->model() != tokenizer.model()) {
     text = std::make_shared<TokenizedText>(*text, *dataset.tokenizer, tokenizer);
   }
-  const train::Score score = train::evaluate(trained.model, *text, tokenizer, arguments.options);
+  train::Score score;
+  train::run_within_memory(
+      train::evaluation_memory(trained.model->config(), arguments.options,
+                               train::precision_dtype(arguments.precision), text->size()),
+      device, [&] { score = train::evaluate(trained.model, *text, tokenizer, arguments.options); });
   fmt::print(
       "{}: {:.4f} bits per byte, perplexity {:.3f}, {} tokens that stand for {} bytes, "
       "{:.0f} tokens/s\n",
@@ -111,9 +116,9 @@ void add_eval_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("eval", "measure how well a model predicts a text");
   command->footer(
       "Measures how well a trained model predicts a text: bits per byte of the text, which can be "
-      "compared between\n"
+      "compared between "
       "tokenizers; perplexity per token; and the speed. The text is cut into windows of --context "
-      "tokens, and each is\n"
+      "tokens, and each is "
       "read from an empty state.\n"
       "\n"
       "Examples: pararnn eval --model run\n"
@@ -125,7 +130,7 @@ void add_eval_command(CLI::App& program) {
   const auto add_size = [&](const char* name, int64_t& value, const char* meaning, int64_t least) {
     command->add_option(name, value, meaning)
         ->capture_default_str()
-        ->check(CLI::Range(least, int64_t{1} << 40));
+        ->check(is_number(least, int64_t{1} << 40));
   };
   train::EvaluationOptions& options = arguments->options;
   add_size("--context", options.context,

@@ -13,6 +13,7 @@
 #include "nn/generate.hpp"
 #include "train/config.hpp"
 #include "train/device.hpp"
+#include "train/memory.hpp"
 #include "train/trained_model.hpp"
 
 namespace pararnn::cli {
@@ -32,9 +33,9 @@ void generate(const GenerateArguments& arguments) {
     return std::chrono::duration<double>(time).count();
   };
   const torch::Device device = train::find_device(arguments.device);
-  train::TrainedModel trained =
-      train::load_trained_model(arguments.model.path, arguments.model.trust_cell);
-  trained.model->to(device);
+  train::TrainedModel trained = about_option("--model", [&] {
+    return train::load_trained_model(arguments.model.path, arguments.model.trust_cell, device);
+  });
   trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
   trained.model->set_scan_options(arguments.scan);
   const data::Tokenizer& tokenizer = *trained.tokenizer;
@@ -48,14 +49,20 @@ void generate(const GenerateArguments& arguments) {
   const auto start = Clock::now();
   auto first = start;
   int64_t count = 0;
-  nn::generate(trained.model, prompt, arguments.tokens, arguments.sampling, [&](int32_t token) {
+  const auto write_token = [&](int32_t token) {
     if (count++ == 0) first = Clock::now();
     const std::string text = tokenizer.decode({&token, 1});
     const bool written =
         std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
     require(written, "cannot write the text to standard output");
     return token != tokenizer.end_of_document();
-  });
+  };
+  train::run_within_memory(
+      train::generation_memory(trained.model->config(), train::precision_dtype(arguments.precision),
+                               std::ssize(prompt)),
+      device, [&] {
+        nn::generate(trained.model, prompt, arguments.tokens, arguments.sampling, write_token);
+      });
   fmt::print("\n");
   const double speed =
       count > 1 ? static_cast<double>(count - 1) / seconds(Clock::now() - first) : 0;
@@ -70,7 +77,7 @@ void add_generate_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("generate", "write text with a trained model");
   command->footer(
       "Writes text with a trained model, token by token as it is drawn, until the model ends the "
-      "document. The cost of a\n"
+      "document. The cost of a "
       "token does not depend on the length of the text. The same seed gives the same text.\n"
       "\n"
       "Example: pararnn generate --model run --prompt 'template <' --tokens 1000\n");
@@ -78,20 +85,20 @@ void add_generate_command(CLI::App& program) {
   command->add_option("--prompt", arguments->prompt, "the beginning of the text");
   command->add_option("--tokens", arguments->tokens, "most tokens to write")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->check(is_number(int64_t{0}, int64_t{1} << 40));
   nn::SamplingOptions& sampling = arguments->sampling;
   command
       ->add_option(
           "--temperature", sampling.temperature,
           "below 1 likely tokens become likelier, above 1 less so; 0: always the likeliest")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(is_number(0.0));
   command
       ->add_option(
           "--top-p", sampling.top_p,
           "draw only from the likeliest tokens that together have this probability; 1: from all")
       ->capture_default_str()
-      ->check(CLI::Range(1e-9, 1.0));
+      ->check(is_number(kAboveZero, 1.0));
   command->add_option("--seed", sampling.seed, "of the drawing")->capture_default_str();
   add_precision_option(*command, arguments->precision);
   add_scan_options(*command, arguments->scan);

@@ -1,4 +1,5 @@
-// How `--help` looks: an option, what it takes and its default; then what it means.
+// How `--help` looks: an option, what it takes and its default; then what it means. Texts are given
+// as paragraphs, and are wrapped here.
 #pragma once
 
 #include <CLI/CLI.hpp>

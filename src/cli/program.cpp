@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
-#include <new>
 #include <string>
 
 #include "base/error.hpp"
@@ -21,7 +20,9 @@
 #include "cli/plot.hpp"
 #include "cli/tokenize.hpp"
 #include "cli/train.hpp"
+#include "cli/usage_errors.hpp"
 #include "kernels/version.hpp"
+#include "train/memory.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -56,6 +57,7 @@ int parse_and_run(int argc, char** argv) {
   add_check_command(program);
   add_bench_command(program);
   add_plot_command(program);
+  refuse_what_is_no_number(program);
   try {
     program.parse(argc, argv);
     if (program.get_subcommands().empty()) fmt::print("{}", program.help());
@@ -65,10 +67,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::Success& asked) {  // --help, --version
     return program.exit(asked);
   } catch (const CLI::ParseError& error) {
-    const auto commands = program.get_subcommands();
-    const std::string command = commands.empty() ? "" : " " + commands.front()->get_name();
-    return fail(fmt::format("{} (see pararnn{} --help)", first_line(error.what()), command),
-                kBadUsage);
+    return fail(describe(program, error), kBadUsage);
   }
 }
 
@@ -79,14 +78,15 @@ int run_program(int argc, char** argv) {
   try {
     const int status = parse_and_run(argc, argv);
     return std::fflush(stdout) == 0 ? status : fail("cannot write to standard output", kFailure);
-  } catch (const c10::Error& error) {
-    return fail(first_line(error.what_without_backtrace()), kFailure);
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory", kFailure);
   } catch (const Error& error) {
     return fail(error.what(), kFailure);
   } catch (const std::exception& error) {
-    return fail(first_line(error.what()), kFailure);
+    if (const std::string out_of_memory = train::describe_out_of_memory(error);
+        !out_of_memory.empty()) {
+      return fail(out_of_memory + ": give smaller sizes", kFailure);
+    }
+    const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+    return fail(first_line(of_torch ? of_torch->what_without_backtrace() : error.what()), kFailure);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "base/error.hpp"
 #include "data/dataset.hpp"
 #include "data/shard_folder.hpp"
 #include "train/progress.hpp"
@@ -28,6 +29,7 @@ void tokenize(TokenizeArguments arguments) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
   arguments.options.sample_bytes = arguments.sample_megabytes * kMegabyte;
+  require(std::filesystem::exists(arguments.data), "--data: {} does not exist", arguments.data);
 
   train::Progress progress(stderr);
   progress.say(fmt::format("learning a vocabulary of {} from at most {} MB of {}",
@@ -62,11 +64,11 @@ void add_tokenize_command(CLI::App& program) {
       program.add_subcommand("tokenize", "turn text into shards of tokens, to train on");
   command->footer(
       "Learns a vocabulary of pieces of words (SentencePiece, byte-pair encoding) from a sample of "
-      "the text, encodes\n"
+      "the text, encodes "
       "all of the text with it on every core, and writes the tokens as memory-mapped shards, "
-      "training and held-out\n"
+      "training and held-out "
       "apart. Train on the result with pararnn train --data OUT. The encoding is lossless for any "
-      "bytes. Nothing\n"
+      "bytes. Nothing "
       "appears at OUT before everything is complete; an interrupted run leaves OUT.partial, which "
       "the next run clears.\n"
       "\n"
@@ -74,7 +76,7 @@ void add_tokenize_command(CLI::App& program) {
   command
       ->add_option(
           "--data", arguments->data,
-          "a text file, or a folder of text files: recursive; binary files and names that begin\n"
+          "a text file, or a folder of text files: recursive; binary files and names that begin "
           "with a dot are skipped")
       ->required();
   command->add_option("--out", arguments->out, "the folder to make; must be new or empty")
@@ -83,26 +85,27 @@ void add_tokenize_command(CLI::App& program) {
   command
       ->add_option("--vocabulary", options.vocabulary,
                    "size of the vocabulary, with the 256 bytes and 2 special tokens; up to 65536 a "
-                   "token takes\n"
+                   "token takes "
                    "2 bytes on disk, above it 4")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{300}, int64_t{1'000'000}));
+      ->check(is_number(int64_t{300}, int64_t{1'000'000}));
   command
       ->add_option("--held-out", options.held_out_share,
                    "share to hold out for validation: of a folder whole files, chosen by a hash of "
-                   "their paths;\n"
-                   "of a single file its last part")
-      ->capture_default_str();
+                   "their paths, and where that comes to much more or less, files that fit, or "
+                   "the end of one; of a single file its last part")
+      ->capture_default_str()
+      ->check(is_number(0.0, 0.99));
   command
       ->add_option(
           "--sample", arguments->sample_megabytes,
-          "MB of training text, evenly spread, that the vocabulary is learned from; takes about\n"
+          "MB of training text, evenly spread, that the vocabulary is learned from; takes about "
           "20 times that in memory")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{100'000}));
+      ->check(is_number(int64_t{1}, int64_t{100'000}));
   command->add_option("--threads", options.threads, "threads that encode; 0 for one on each core")
       ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+      ->check(is_number(0, 4096));
   command->callback([arguments] { tokenize(*arguments); });
 }
 

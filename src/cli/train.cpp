@@ -18,6 +18,7 @@
 #include "nn/model_files.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
+#include "train/memory.hpp"
 #include "train/run_state.hpp"
 #include "train/trainer.hpp"
 
@@ -63,6 +64,25 @@ fs::path checkpoint_to_resume(const TrainArguments& arguments) {
   return fs::path(arguments.out) / checkpoint.filename();
 }
 
+/// Trains on a dataset, and returns the number of the signal that stopped it, or 0.
+int train_on(const data::Dataset& dataset, const TrainArguments& arguments, bool resume,
+             const fs::path& checkpoint, const torch::Device& device) {
+  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
+  if (!resume) train::create_run(arguments.out, arguments.overwrite);
+
+  int64_t parameters = 0;
+  for (const torch::Tensor& parameter : trainer.model()->parameters())
+    parameters += parameter.numel();
+  fmt::print(
+      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
+      dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
+      arguments.model.width, arguments.out, train::describe(device));
+  if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
+  std::fflush(stdout);
+
+  return trainer.run();
+}
+
 /// Trains, and returns the program's exit status.
 int train_model(const CLI::App& command, TrainArguments arguments) {
   const torch::Device device = train::find_device(arguments.device);
@@ -79,27 +99,22 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
     fmt::print("{} has no checkpoint yet: starting from step 0\n", arguments.out);
   }
   require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
-  const data::Dataset dataset =
-      data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
-  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
-  if (!resume) train::create_run(arguments.out, arguments.overwrite);
-
-  int64_t parameters = 0;
-  for (const torch::Tensor& parameter : trainer.model()->parameters())
-    parameters += parameter.numel();
-  fmt::print(
-      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
-      dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
-      arguments.model.width, arguments.out, train::describe(device));
-  if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
-  std::fflush(stdout);
-
-  const int signal = trainer.run();
+  const data::Dataset dataset = about_option("--data", [&] {
+    return data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
+  });
+  arguments.model.vocabulary = dataset.tokenizer->vocabulary_size();
+  train::require_valid(arguments.train);
+  nn::validate(arguments.model);
+  if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
+  int signal = 0;
+  train::run_within_memory(train::training_memory(arguments.model, arguments.train), device, [&] {
+    signal = train_on(dataset, arguments, resume, checkpoint, device);
+  });
   return signal == 0 ? 0 : 128 + signal;
 }
 
 void add_model_options(CLI::App& command, nn::ModelConfig& model) {
-  const auto size = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  const auto size = is_number(int64_t{1}, int64_t{1} << 30);
   const auto add = [&](const char* name, auto& value, const char* meaning) {
     return command.add_option(name, value, meaning)->capture_default_str()->group("Model");
   };
@@ -117,11 +132,11 @@ void add_model_options(CLI::App& command, nn::ModelConfig& model) {
       ->check(size);
   add("--mlp-width", model.mlp_width,
       "hidden channels of the MLP; 0: 8/3 of --width, rounded up to a multiple of 32")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
+      ->check(is_number(int64_t{0}, int64_t{1} << 30));
   add("--tie-embedding", model.tie_embedding,
       "true: the embedding also makes the logits; false: a matrix of their own does");
   add("--weight-bound", model.weight_bound, "bound on the size of the recurrent weights; 0: none")
-      ->check(CLI::NonNegativeNumber);
+      ->check(is_number(0.0));
 }
 
 void add_training_options(CLI::App& command, train::TrainConfig& config) {
@@ -135,7 +150,7 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
       command.add_flag(train::option_name(name), value, std::string(field.meaning));
     } else if constexpr (std::is_arithmetic_v<Value>) {
       add(name, value, field)
-          ->check(CLI::Range(static_cast<Value>(field.least), static_cast<Value>(field.most)));
+          ->check(is_number(static_cast<Value>(field.least), static_cast<Value>(field.most)));
     } else if (name == "precision") {
       add_precision_option(command, value);
     } else if (name == "plan") {
@@ -153,9 +168,9 @@ void add_train_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("train", "train a language model on a text");
   command->footer(
       "Trains a language model on a text and leaves a run: a folder with checkpoints "
-      "(step-00000500, ...; latest is the\n"
+      "(step-00000500, ...; latest is the "
       "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
-      "goes on as if there had\n"
+      "goes on as if there had "
       "been no stop, on the CPU bit for bit, also after a kill or a power cut. A run may go on on "
       "another --device.\n"
       "\n"

@@ -2,6 +2,8 @@
 // files. They alone are enough to evaluate and to generate.
 #pragma once
 
+#include <torch/types.h>
+
 #include <filesystem>
 #include <memory>
 
@@ -16,7 +18,9 @@ struct TrainedModel {
 };
 
 /// Reads the newest checkpoint of a run, a checkpoint, or a folder with these files alone. Throws
-/// Error on damage, and on a cell that this user has not used before, unless it is to be trusted.
-TrainedModel load_trained_model(const std::filesystem::path& path, bool trust_cell = false);
+/// Error on damage, on a cell that this user has not used before, unless it is to be trusted, and
+/// where there is no memory for the model.
+TrainedModel load_trained_model(const std::filesystem::path& path, bool trust_cell = false,
+                                const torch::Device& device = torch::kCPU);
 
 }  // namespace pararnn::train

@@ -1,0 +1,78 @@
+// What a run needs of memory, reckoned from its sizes alone, before a tensor is made; and whether a
+// device has it. Linux promises memory that is not there and ends the process that touches it, so
+// asking for it and seeing what happens is no way to find out.
+//
+// The estimates are of the peak, and count what is known to be there at that moment: they come out
+// a little below what is used, so that nothing is refused that could fit.
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "nn/config.hpp"
+#include "train/config.hpp"
+#include "train/evaluate.hpp"
+
+namespace pararnn::train {
+
+/// A part of what is needed, and what makes it smaller, as "--batch or --length". Bytes are a
+/// double: products of sizes may be beyond 64 bits.
+struct MemoryPart {
+  std::string name;
+  double bytes;
+  std::string mend;
+};
+using MemoryNeed = std::vector<MemoryPart>;
+
+double total_bytes(const MemoryNeed& need);
+
+/// Numbers in all parameters of a model.
+double parameter_count(const nn::ModelConfig& config);
+
+/// A step of training, on the device that it runs on: weights, gradients, optimizer, activations,
+/// logits, data. `config` must be valid; its cell is looked up.
+MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options);
+
+/// The weights of a model.
+MemoryNeed model_memory(const nn::ModelConfig& config,
+                        const std::string& mend = "--width, --layers or --mlp-width");
+
+/// evaluate() on a text of so many tokens, beside the model.
+MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOptions& options,
+                             torch::ScalarType precision, int64_t text_tokens);
+
+/// nn::generate after a prompt of so many tokens, beside the model.
+MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
+                             int64_t prompt_tokens);
+
+/// A scan's problem and result, forward and backward: u, y and their gradients, `bytes` for each of
+/// their numbers.
+MemoryNeed scan_memory(const std::string& cell, int64_t batch, int64_t steps, int64_t channels,
+                       double bytes);
+
+/// Bytes that this process can still get on a device: free memory of a GPU; of the host what is
+/// free or can be freed, swap too, within the limits of the process's control groups. Infinite if
+/// the system does not say.
+double available_memory(const torch::Device& device);
+/// The host's, as the files below these folders tell it.
+double available_host_memory(const std::filesystem::path& proc,
+                             const std::filesystem::path& control_groups);
+
+/// Throws Error, one sentence that names the parts, if they are more than the device has.
+void require_memory(const MemoryNeed& need, const torch::Device& device);
+void require_memory(const MemoryNeed& need, const std::string& device, double available);
+
+/// Runs `action` where the need can be met, as require_memory says; what then runs out of memory
+/// all the same is an Error with a sentence as well.
+void run_within_memory(const MemoryNeed& need, const torch::Device& device,
+                       const std::function<void()>& action);
+
+/// The sentence for an exception that says that memory ran out; empty for any other.
+std::string describe_out_of_memory(const std::exception& error);
+
+}  // namespace pararnn::train

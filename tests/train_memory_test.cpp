@@ -1,0 +1,193 @@
+#include "train/memory.hpp"
+
+#include <c10/core/Allocator.h>
+#include <c10/util/Exception.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <cmath>
+
+#include "cells/cell_registry.hpp"
+#include "nn/language_model.hpp"
+#include "train/trainer.hpp"
+#include "train_test_support.hpp"
+
+namespace pararnn::train {
+namespace {
+
+/// Counts what tensors on the CPU take while it is in scope.
+class PeakOfTensors : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    bytes_ += size;
+    peak_ = std::max(peak_, bytes_);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  double peak() const { return static_cast<double>(peak_); }
+
+  /// The peak while `action` runs.
+  template <class Action>
+  static double of(Action action) {
+    const auto counter = std::make_shared<PeakOfTensors>();
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
+    action();
+    return counter->peak();
+  }
+
+ private:
+  int64_t bytes_ = 0, peak_ = 0;
+};
+
+nn::ModelConfig random_model(data::Random& random) {
+  nn::ModelConfig config;
+  config.heads = 1 + data::random_below(random, 4);
+  config.width = config.heads * (1 + data::random_below(random, 30));
+  config.vocabulary = 1 + data::random_below(random, 1000);
+  config.layers = data::random_below(random, 4);
+  config.conv_width = 1 + data::random_below(random, 5);
+  config.mlp_width = data::random_below(random, 2) * (1 + data::random_below(random, 300));
+  config.tie_embedding = data::random_below(random, 2) == 0;
+  const auto& cells = built_in_cells();
+  config.cell = cells[static_cast<size_t>(data::random_below(random, std::ssize(cells)))].name;
+  return config;
+}
+
+TEST(Memory, TheParametersCountedAreThoseOfTheModel) {
+  data::Random random(1);
+  for (int i = 0; i < 40; ++i) {
+    const nn::ModelConfig config = random_model(random);
+    double count = 0;
+    for (const torch::Tensor& tensor : nn::LanguageModel(config)->parameters()) {
+      count += static_cast<double>(tensor.numel());
+    }
+    EXPECT_EQ(parameter_count(config), count) << nn::to_json(config).dump();
+  }
+}
+
+class MemoryOfRuns : public testing::Test {
+ protected:
+  MemoryOfRuns() {
+    data::Random random(2);
+    write(folder_ / "text.txt", data::random_text(random, 60'000));
+    config_.data = folder_ / "text.txt";
+    config_.steps = 10;
+  }
+
+  TemporaryFolder folder_;
+  TrainConfig config_;
+};
+
+// Not above what is used, which would refuse what fits, but for what it reckons a tensor itself to
+// take; and not far below.
+void expect_about(const MemoryNeed& need, double used, const std::string& what) {
+  EXPECT_LT(total_bytes(need), 1.001 * used) << what;
+  EXPECT_GT(total_bytes(need), 0.85 * used) << what;
+}
+
+TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    for (const std::string cell : {"gru", "lstm_cifg", "slstm"}) {
+      for (const auto& [width, layers, batch, length] :
+           {std::array<int64_t, 4>{256, 2, 8, 256}, {64, 4, 16, 512}, {768, 2, 1, 16}}) {
+        config_.precision = precision;
+        config_.batch = batch;
+        config_.length = length;
+        nn::ModelConfig model{.width = width, .layers = layers, .cell = cell, .heads = 2};
+        const double used = PeakOfTensors::of([&] {
+          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
+          trainer.train_step();
+          trainer.train_step();
+        });
+        expect_about(training_memory(model, config_), used,
+                     fmt::format("{} {} {} {}: {}", precision, cell, width, length,
+                                 total_bytes(training_memory(model, config_)) / used));
+      }
+    }
+  }
+}
+
+TEST_F(MemoryOfRuns, AnEvaluationTakesAboutWhatIsEstimated) {
+  const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
+  for (const auto precision : {torch::kFloat32, torch::kBFloat16}) {
+    for (const auto& [width, batch, length, context] : {std::array<int64_t, 4>{256, 8, 256, 0},
+                                                        {64, 1'000'000, 512, 2048},
+                                                        {64, 1, 1 << 15, 0}}) {
+      const nn::ModelConfig config{.width = width, .layers = 2};
+      const EvaluationOptions options{.batch = batch, .length = length, .context = context};
+      nn::LanguageModel model(config);
+      model->set_compute_dtype(precision);
+      const double used = PeakOfTensors::of(
+          [&] { evaluate(model, *dataset.training, *dataset.tokenizer, options); });
+      const MemoryNeed need =
+          evaluation_memory(config, options, precision, dataset.training->size());
+      expect_about(need, used,
+                   fmt::format("{} {} {} {}", width, batch, length, total_bytes(need) / used));
+    }
+  }
+}
+
+TEST(Memory, WhatClearlyCannotFitIsOneSentenceAboutTheLargestCause) {
+  constexpr double kHave = 64e9;
+  const auto refused = [&](const nn::ModelConfig& model, TrainConfig config,
+                           std::initializer_list<std::string_view> words) {
+    expect_error([&] { require_memory(training_memory(model, config), "cpu", kHave); }, words);
+  };
+  refused({.width = 1'000'000'000}, {}, {"optimizer states", "64 GB", "--width"});
+  refused({.mlp_width = (int64_t{1} << 31) - 1}, {}, {"--mlp-width"});
+  refused({.layers = 1'000'000'000}, {}, {"--layers"});
+  refused({.conv_width = (int64_t{1} << 31) - 1}, {}, {"weights"});
+  refused({}, {.data = "text", .batch = 1'000'000'000'000'000}, {"activations", "--batch"});
+  // The products of these sizes are beyond 64 bits.
+  refused({.width = 1 << 30},
+          {.data = "text", .batch = int64_t{1} << 49, .length = int64_t{1} << 49}, {"--batch"});
+  expect_error(
+      [&] { require_memory(scan_memory("gru", 1 << 24, 1 << 24, 1 << 24, 4), "cpu", kHave); },
+      {"sequences", "batch"});
+  const nn::ModelConfig usual{.width = 768, .layers = 12};
+  EXPECT_NO_THROW(require_memory(training_memory(usual, {}), "cpu", kHave));
+}
+
+TEST(Memory, TheHostHasWhatIsFreeWithinTheLimitsOfItsGroups) {
+  const TemporaryFolder folder;
+  const fs::path proc = folder / "proc", groups = folder / "cgroup";
+  const auto available = [&] { return available_host_memory(proc, groups); };
+  EXPECT_TRUE(std::isinf(available()));  // a system that says nothing
+  write(proc / "meminfo", "MemTotal: 900 kB\nMemAvailable:   800 kB\nSwapFree: 0 kB\n");
+  EXPECT_EQ(available(), 800 * 1024);
+  // Version 2: a group, and the one above it.
+  write(proc / "self/cgroup", "0::/jobs/one\n");
+  write(groups / "jobs/one/memory.max", "max\n");
+  EXPECT_EQ(available(), 800 * 1024);
+  write(groups / "jobs/memory.max", "500000\n");
+  write(groups / "jobs/memory.current", "300000\n");
+  EXPECT_EQ(available(), 200'000);
+  write(groups / "jobs/memory.stat", "anon 5\nactive_file 60000\ninactive_file 40000\n");
+  EXPECT_EQ(available(), 300'000);
+  write(groups / "jobs/one/memory.max", "250000\n");
+  EXPECT_EQ(available(), 250'000);
+  // Version 1, beside other controllers.
+  write(proc / "self/cgroup", "5:cpu,cpuacct:/\n4:memory:/box\n");
+  write(groups / "memory/box/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_EQ(available(), 800 * 1024);
+  write(groups / "memory/memory.limit_in_bytes", "1000\n");
+  EXPECT_EQ(available(), 1000);
+  write(proc / "meminfo", "MemAvailable:   800 kB\nSwapFree: 7 kB\n");
+  EXPECT_EQ(available(), 1000 + 7 * 1024);
+  EXPECT_GT(available_memory(torch::kCPU), 1e6);
+}
+
+TEST(Memory, AnAllocationThatFailsIsAnErrorAndASentence) {
+  // With libsentencepiece's variables over libc10's it aborted.
+  const auto ask = [] { torch::empty({int64_t{1} << 50}); };
+  EXPECT_THROW(ask(), c10::Error);
+  const MemoryNeed little{{"data", 1, "--batch"}};
+  expect_error([&] { run_within_memory(little, torch::kCPU, ask); },
+               {"not enough memory", "data", "--batch"});
+  expect_error([&] { run_within_memory(little, torch::kCPU, [] { throw std::bad_alloc(); }); },
+               {"not enough memory"});
+  // Other exceptions stay what they are.
+  EXPECT_THROW(run_within_memory(little, torch::kCPU, [] { throw std::out_of_range("it"); }),
+               std::out_of_range);
+}
+
+}  // namespace
+}  // namespace pararnn::train
