@@ -1,6 +1,7 @@
 #include "nn/block.hpp"
 
 #include <cmath>
+#include <tuple>
 
 namespace pararnn::nn {
 
@@ -18,13 +19,15 @@ Block::Block(const ModelConfig& config) {
   mlp_scale_ = register_parameter("mlp_scale", torch::ones(config.width));
 }
 
-std::pair<ResidualStream, MixerState> Block::forward(const ResidualStream& stream,
-                                                     const MixerState& state, const Tensor& reset,
-                                                     torch::ScalarType dtype) {
-  const auto [x, to_mix] = mixer_norm_->forward(stream, dtype);
-  const auto [mixed, next_state] = mixer_->forward(to_mix, state, reset);
-  const auto [with_mixed, to_mlp] = mlp_norm_->forward({x, mixer_scale_, mixed}, dtype);
-  return {{with_mixed, mlp_scale_, mlp_->forward(to_mlp)}, next_state};
+std::pair<ResidualStream, MixerState> Block::forward(ResidualStream stream, const MixerState& state,
+                                                     const Tensor& reset, torch::ScalarType dtype) {
+  // What was read is given up before the next part takes memory.
+  auto [x, normed] = mixer_norm_->forward(stream, dtype);
+  stream = {};
+  auto [mixed, next_state] = mixer_->forward(normed, state, reset);
+  std::tie(x, normed) = mlp_norm_->forward({x, mixer_scale_, mixed}, dtype);
+  mixed = {};
+  return {{x, mlp_scale_, mlp_->forward(normed)}, next_state};
 }
 
 }  // namespace pararnn::nn

@@ -15,8 +15,8 @@ struct Block : torch::nn::Module {
 
   /// The residual stream (B,T,d), in its own dtype; the branches compute in `dtype`. Returns the
   /// stream after the block and the mixer's state. `reset`: as a mixer takes it.
-  std::pair<ResidualStream, MixerState> forward(const ResidualStream& stream,
-                                                const MixerState& state, const torch::Tensor& reset,
+  std::pair<ResidualStream, MixerState> forward(ResidualStream stream, const MixerState& state,
+                                                const torch::Tensor& reset,
                                                 torch::ScalarType dtype);
   void clip_weights() { mixer_->clip_weights(); }
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }

@@ -45,7 +45,7 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& t
   ResidualStream stream{.x = torch::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto [after, layer] = blocks_[i]->forward(
-        stream, state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
+        std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
     stream = std::move(after);
     next.layers.push_back(std::move(layer));
   }
