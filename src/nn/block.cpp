@@ -26,7 +26,7 @@ std::pair<ResidualStream, MixerState> Block::forward(ResidualStream stream, cons
   stream = {};
   auto [mixed, next_state] = mixer_->forward(normed, state, reset);
   std::tie(x, normed) = mlp_norm_->forward({x, mixer_scale_, mixed}, dtype);
-  mixed = {};
+  mixed = Tensor();
   return {{x, mlp_scale_, mlp_->forward(normed)}, next_state};
 }
 
