@@ -63,7 +63,7 @@ double kept_by_block(const nn::ModelConfig& config, double bytes) {
 double held_by_block(const nn::ModelConfig& config, double bytes) {
   const double d = double(config.width), m = double(config.hidden_width());
   const double scan = kSingle * d + bytes * (5 + sizes_of(config.cell).inputs) * d;
-  const double mlp = 2 * kSingle * d + bytes * 3 * (d + m);
+  const double mlp = kSingle * d + bytes * (2 * d + 3 * m);
   return config.layers > 0 ? std::max(scan, mlp) : kSingle * d;
 }
 
