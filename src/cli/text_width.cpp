@@ -21,11 +21,6 @@ size_t break_of(std::string_view line, size_t columns) {
 
 }  // namespace
 
-size_t columns_of(std::string_view text) {
-  return static_cast<size_t>(std::ranges::count_if(
-      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xc0) != 0x80; }));
-}
-
 std::string wrap(std::string_view text, size_t columns, size_t indent) {
   std::string wrapped;
   while (true) {

@@ -4,13 +4,12 @@
 #include <string>
 #include <string_view>
 
+#include "base/text_width.hpp"
+
 namespace pararnn::cli {
 
 /// Columns that help may take.
 inline constexpr size_t kHelpColumns = 90;
-
-/// Characters of a UTF-8 text.
-size_t columns_of(std::string_view text);
 
 /// `text` in lines of at most `columns`, all but the first behind `indent` spaces: long lines are
 /// broken at spaces, or else at commas; a line's own indentation is kept.

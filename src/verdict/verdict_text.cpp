@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/text_width.hpp"
 #include "verdict/verdict_words.hpp"
 
 namespace pararnn {
@@ -11,13 +12,6 @@ using json = nlohmann::json;
 
 constexpr size_t kLineWidth = 100;
 
-/// The columns that UTF-8 text takes on a terminal, where each code point takes one.
-size_t columns(std::string_view text) {
-  size_t count = 0;
-  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  return count;
-}
-
 /// Breaks a paragraph between words; the lines after the first are indented.
 std::string wrapped(const std::string& text, size_t indent, size_t already = 0) {
   std::string result;
@@ -25,7 +19,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t already = 0) 
   for (size_t from = 0; from < text.size();) {
     const size_t to = std::min(text.find(' ', from), text.size());
     const std::string_view word = std::string_view(text).substr(from, to - from);
-    if (at > indent && at + 1 + columns(word) > kLineWidth) {
+    if (at > indent && at + 1 + columns_of(word) > kLineWidth) {
       result += '\n';
       result.append(indent, ' ');
       at = indent;
@@ -34,7 +28,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t already = 0) 
       ++at;
     }
     result += word;
-    at += columns(word);
+    at += columns_of(word);
     from = to + 1;
   }
   return result + "\n";
@@ -70,7 +64,7 @@ std::string forgetting_text(const json& section) {
   for (const json& regime : section.at("regimes")) {
     std::string head = fmt::format("  {:<25}", ""), row = fmt::format("  {:<25}", "");
     const std::string words = regime_words(regime);
-    row = "  " + words + std::string(25 - std::min<size_t>(25, columns(words)), ' ');
+    row = "  " + words + std::string(25 - std::min<size_t>(25, columns_of(words)), ' ');
     for (size_t i = 0; i < regime.at("burn_in").size(); i += 2) {
       head += fmt::format("{:>8}", regime["burn_in"][i].get<int64_t>());
       const double mismatch = regime.at("worst")[i];
@@ -96,7 +90,7 @@ std::string newton_text(const json& section) {
         fmt::format("{}, burn-in {}, {}", regime_words(run), run.at("burn_in").get<int64_t>(),
                     run.at("arithmetic").get<std::string>());
     std::string head = fmt::format("  {:<45}", "");
-    std::string row = "  " + words + std::string(45 - std::min<size_t>(45, columns(words)), ' ');
+    std::string row = "  " + words + std::string(45 - std::min<size_t>(45, columns_of(words)), ' ');
     for (const json& chunk : run.at("chunks")) {
       head += fmt::format("{:>7}", chunk.at("chunk").get<int64_t>());
       row += fmt::format("{:>7}", steps_text(chunk.at("worst")));
