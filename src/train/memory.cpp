@@ -1,6 +1,7 @@
 #include "train/memory.hpp"
 
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/util/Exception.h>
 #include <cuda_runtime_api.h>
 
@@ -239,17 +240,15 @@ double available_host_memory(const fs::path& proc, const fs::path& control_group
 
 double available_memory(const torch::Device& device) {
   if (!device.is_cuda()) return available_host_memory("/proc", "/sys/fs/cgroup");
+  const c10::cuda::CUDAGuard guard(device);
   size_t free = 0, total = 0;
-  if (cudaSetDevice(std::max<int>(device.index(), 0)) != cudaSuccess ||
-      cudaMemGetInfo(&free, &total) != cudaSuccess) {
-    return kUnlimited;
-  }
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return kUnlimited;
   // What LibTorch keeps for tensors to come is free too.
   double kept = 0;
   if (c10::cuda::CUDACachingAllocator::get()->initialized()) {
-    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(
-        static_cast<c10::DeviceIndex>(std::max<int>(device.index(), 0)));
-    kept = double(stats.reserved_bytes[0].current) - double(stats.allocated_bytes[0].current);
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+    kept = double(stats.reserved_bytes[kAll].current) - double(stats.allocated_bytes[kAll].current);
   }
   return double(free) + kept;
 }
