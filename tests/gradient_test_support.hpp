@@ -42,4 +42,11 @@ inline torch::Tensor leaf(torch::IntArrayRef shape) {
   return torch::randn(shape, kDouble).requires_grad_();
 }
 
+/// One half of a twice as wide tensor: rows that are not next to each other.
+inline torch::Tensor half_of_wider(torch::IntArrayRef shape, torch::TensorOptions options) {
+  auto wider = shape.vec();
+  wider.back() *= 2;
+  return torch::randn(wider, options).narrow(-1, shape.back(), shape.back());
+}
+
 }  // namespace pararnn::test

@@ -8,6 +8,7 @@
 #include <functional>
 #include <vector>
 
+#include "gradient_test_support.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
@@ -22,6 +23,7 @@ namespace pararnn::ops {
 namespace {
 
 using cuda::BFloat16;
+using test::half_of_wider;
 using torch::Tensor;
 
 template <class Storage>
@@ -32,13 +34,6 @@ inline constexpr torch::ScalarType kDtype = kSame<Storage, float>      ? torch::
 template <class Problem>
 void run(void (*kernel)(Problem), int blocks, int threads, const Problem& problem) {
   fibers::machine.run({.blocks = blocks, .threads = threads}, [&] { kernel(problem); });
-}
-
-/// Numbers that lie as one half of rows twice as wide.
-Tensor half_of_wider(torch::IntArrayRef shape, torch::ScalarType dtype) {
-  auto wider = shape.vec();
-  wider.back() *= 2;
-  return torch::randn(wider).to(dtype).narrow(-1, shape.back(), shape.back());
 }
 
 /// Memory in which what is not written is found.

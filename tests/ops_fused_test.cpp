@@ -21,16 +21,10 @@ namespace pararnn::ops {
 namespace {
 
 using test::expect_gradient;
+using test::half_of_wider;
 using test::kDouble;
 using test::leaf;
 using torch::Tensor;
-
-/// One half of a twice as wide tensor: rows that are not next to each other.
-Tensor half_of_wider(torch::IntArrayRef shape, torch::TensorOptions options) {
-  auto wider = shape.vec();
-  wider.back() *= 2;
-  return torch::randn(wider, options).narrow(-1, shape.back(), shape.back());
-}
 
 struct Shape {
   int64_t batch, steps, width;
