@@ -31,7 +31,7 @@ void expect_no_spills(const std::string& file, const std::string& kernel) {
 }
 
 TEST(FusedKernels, DoNotSpill) {
-  const std::string half = storage_name(torch::kBFloat16), single = storage_name(torch::kFloat);
+  const std::string half(storage_name(torch::kBFloat16)), single(storage_name(torch::kFloat));
   for (const char* pass : {"forward", "backward"}) {
     for (const std::string& stream : {half, single}) {
       for (const char* parts : {"true, false", "false, true"}) {

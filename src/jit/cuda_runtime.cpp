@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <array>
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -47,6 +49,19 @@ const CudaRuntime& cuda() {
 int gpu_count() {
   int count = 0;
   return runtime_library() && cuda().cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+int multiprocessors_of(int device) {
+  static std::array<std::atomic<int>, 64> known{};
+  const auto ask = [&] {
+    int count = 0;
+    check_cuda(cuda().cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+               "count the multiprocessors");
+    return count;
+  };
+  if (size_t(device) >= known.size()) return ask();
+  if (known[size_t(device)] == 0) known[size_t(device)] = ask();
+  return known[size_t(device)];
 }
 
 std::filesystem::path cuda_folder() {

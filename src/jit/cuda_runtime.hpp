@@ -48,6 +48,9 @@ const CudaRuntime& cuda();
 /// How many GPUs there are; 0 without a CUDA runtime or a driver.
 int gpu_count();
 
+/// The multiprocessors of a GPU, asked for once. Throws Error if there is no such GPU.
+int multiprocessors_of(int device);
+
 /// The folder that the CUDA runtime was loaded from; empty without one.
 std::filesystem::path cuda_folder();
 

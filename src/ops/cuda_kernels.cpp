@@ -43,17 +43,6 @@ jit::KernelSource kernel_source(const std::string& file, const std::string& kern
           .headers = embedded_kernels()};
 }
 
-std::string storage_name(torch::ScalarType dtype) {
-  switch (dtype) {
-    case torch::kHalf:
-      return "pararnn::cuda::Float16";
-    case torch::kBFloat16:
-      return "pararnn::cuda::BFloat16";
-    default:
-      return "float";
-  }
-}
-
 int access_width(std::initializer_list<torch::Tensor> tensors) {
   int width = 8;
   for (const torch::Tensor& t : tensors) {
@@ -96,14 +85,6 @@ RowPlan plan_rows(int64_t channels, int access_width) {
   }
   require(best.threads > 0, "rows of {} channels are longer than a GPU's kernels take", channels);
   return best;
-}
-
-int64_t multiprocessors_of(const torch::Tensor& on) {
-  int count = 0;
-  jit::check_cuda(jit::cuda().cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount,
-                                                     on.device().index()),
-                  "count the multiprocessors");
-  return count;
 }
 
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,

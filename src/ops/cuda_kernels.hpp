@@ -4,11 +4,15 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <span>
 #include <string>
 
+#include "jit/cuda_runtime.hpp"
 #include "jit/source.hpp"
+#include "kernels/cuda/scan_launch.hpp"
+#include "ops/rows_problem.hpp"
 
 namespace pararnn::ops {
 
@@ -18,8 +22,7 @@ inline bool has_kernels(const torch::Tensor& x, torch::ScalarType dtype) {
          (dtype == torch::kFloat || dtype == torch::kHalf || dtype == torch::kBFloat16);
 }
 
-/// The name of a dtype's numbers in a kernel.
-std::string storage_name(torch::ScalarType dtype);
+using cuda::storage_name;
 
 /// The most neighbouring channels, up to 8, that can be one access of each tensor: all have the
 /// last dimension contiguous, and what is undefined does not count.
@@ -29,7 +32,7 @@ int access_width(std::initializer_list<torch::Tensor> tensors);
 struct RowPlan {
   int width, packs, threads;
 
-  int block_threads() const { return threads > 128 ? threads : 128; }
+  int block_threads() const { return std::max(threads, kRowBlockThreads); }
   int64_t rows_of_block() const { return block_threads() / threads; }
   /// "4, 3, 64": its template arguments.
   std::string arguments() const;
@@ -42,7 +45,9 @@ inline constexpr int64_t kLongestRow = 16384;
 RowPlan plan_rows(int64_t channels, int access_width);
 
 /// The multiprocessors of a tensor's device.
-int64_t multiprocessors_of(const torch::Tensor& on);
+inline int64_t multiprocessors_of(const torch::Tensor& on) {
+  return jit::multiprocessors_of(on.device().index());
+}
 
 /// The program of a kernel of "ops/`file`".
 jit::KernelSource kernel_source(const std::string& file, const std::string& kernel);

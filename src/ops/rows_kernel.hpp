@@ -4,17 +4,15 @@
 // Compiled at run time, and by g++ for tests (pararnn/cuda/primitives.hpp).
 #pragma once
 
+#include "ops/rows_problem.hpp"
 #include "pararnn/core/math.hpp"
 #include "pararnn/core/vec.hpp"
+#include "pararnn/cuda/problem.hpp"
 #include "pararnn/cuda/storage.hpp"
 
 namespace pararnn::ops {
 
-using Int = long long;
-
-inline constexpr int kWarpThreads = 32;
-/// Threads of a block, where a row has not more.
-inline constexpr int kRowBlockThreads = 128;
+using cuda::Int, cuda::kWarp;
 
 /// N neighbouring numbers, an address of which is a multiple of all their bytes, or of 16.
 template <int N, class Storage>
@@ -75,16 +73,16 @@ struct RowShare {
   /// Sums over the threads of a row, known to each of them. All threads of the block call it.
   template <int N>
   PARARNN_DEVICE_FN static Vec<float, N> sum(Vec<float, N> mine) {
-    for (int distance = kWarpThreads / 2; distance > 0; distance /= 2) {
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
       static_for<N>([&](auto n) { mine[n] += __shfl_xor_sync(0xffffffffu, mine[n], distance); });
     }
-    if constexpr (kThreads > kWarpThreads) {
-      constexpr int kWarps = kBlock / kWarpThreads, kWarpsOfRow = kThreads / kWarpThreads;
+    if constexpr (kThreads > kWarp) {
+      constexpr int kWarps = kBlock / kWarp, kWarpsOfRow = kThreads / kWarp;
       using Sums = float[kWarps][N];
       PARARNN_SHARED(Sums, sums);
-      const int warp = threadIdx.x / kWarpThreads;
+      const int warp = threadIdx.x / kWarp;
       __syncthreads();  // the sums of the row before have been read
-      if (threadIdx.x % kWarpThreads == 0) {
+      if (threadIdx.x % kWarp == 0) {
         static_for<N>([&](auto n) { sums[warp][n] = mine[n]; });
       }
       __syncthreads();

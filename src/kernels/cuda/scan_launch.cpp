@@ -1,7 +1,6 @@
 #include "kernels/cuda/scan_launch.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <future>
 #include <map>
@@ -15,19 +14,6 @@ namespace pararnn::cuda {
 namespace {
 
 using torch::headeronly::ScalarType;
-
-std::string_view storage_name(ScalarType type) {
-  switch (type) {
-    case ScalarType::Half:
-      return "pararnn::cuda::Float16";
-    case ScalarType::BFloat16:
-      return "pararnn::cuda::BFloat16";
-    case ScalarType::Float:
-      return "float";
-    default:
-      return "double";
-  }
-}
 
 /// A kernel's place in the memory of the process; its mutex is held while the kernel is made.
 struct Slot {
@@ -55,26 +41,25 @@ void load(Slot& slot, const Kernel& kernel, const CellDefinition& cell, ScalarTy
   slot.kernel = &loaded;
 }
 
-int multiprocessors_of(int device) {
-  static std::array<std::atomic<int>, 64> known{};
-  const auto ask = [&] {
-    int count = 0;
-    jit::check_cuda(
-        jit::cuda().cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-        "count the multiprocessors");
-    return count;
-  };
-  if (size_t(device) >= known.size()) return ask();
-  if (known[size_t(device)] == 0) known[size_t(device)] = ask();
-  return known[size_t(device)];
-}
-
 }  // namespace
+
+std::string_view storage_name(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half:
+      return "pararnn::cuda::Float16";
+    case ScalarType::BFloat16:
+      return "pararnn::cuda::BFloat16";
+    case ScalarType::Float:
+      return "float";
+    default:
+      return "double";
+  }
+}
 
 ScanLauncher::ScanLauncher(const CellDefinition& cell, ScalarType type, cudaStream_t stream)
     : cell_(cell), type_(type), stream_(stream) {
   jit::check_cuda(jit::cuda().cudaGetDevice(&device_), "tell the current device");
-  multiprocessors_ = multiprocessors_of(device_);
+  multiprocessors_ = jit::multiprocessors_of(device_);
 }
 
 void ScanLauncher::prepare(std::span<const Kernel> kernels) const {

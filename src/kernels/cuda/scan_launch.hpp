@@ -6,11 +6,15 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <span>
+#include <string_view>
 
 #include "cells/cell_definition.hpp"
 #include "pararnn/cuda/kernel_list.hpp"
 
 namespace pararnn::cuda {
+
+/// The name in a kernel of the numbers of a dtype.
+std::string_view storage_name(torch::headeronly::ScalarType type);
 
 class ScanLauncher {
  public:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/causal_convolution/causal_convolution_cuda.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -129,6 +130,11 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const Tensor starts = reset ? starts_of(*reset, taps.size(0)) : Tensor();
     const Tensor before = input_before.contiguous();
     const Tensor y = torch::empty(x.sizes(), x.options());
+    context->save_for_backward({x, taps, before, starts});
+    if (x.is_cuda()) {
+      convolution_forward_cuda(x, taps, before, y);
+      return y;
+    }
     with_type(x.scalar_type(), [&]<class T>(T) {
       using A = Arithmetic<T>;
       const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
@@ -138,7 +144,6 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                          static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin, end);
       });
     });
-    context->save_for_backward({x, taps, before, starts});
     return y;
   }
 
@@ -150,6 +155,10 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const Tensor dy = with_contiguous_channels(gradients[0]);
     const Tensor dx = torch::empty(x.sizes(), x.options());
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
+    if (x.is_cuda()) {
+      const Tensor sum = convolution_backward_cuda(x, taps, before, dy, dx, dbefore);
+      return {dx, sum.to(taps.scalar_type()), dbefore, Tensor()};
+    }
     const int64_t tap_count = taps.size(0), steps = x.size(1);
     Tensor dtaps;
     with_type(x.scalar_type(), [&]<class T>(T) {
@@ -188,6 +197,10 @@ Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& bef
     return FusedConvolution::apply(x, taps, before,
                                    reset.defined() ? std::make_optional(reset) : std::nullopt);
   return causal_convolution_definition(x, taps, before, reset);
+}
+
+Tensor convolution_on_cuda(const Tensor& x, const Tensor& taps, const Tensor& before) {
+  return FusedConvolution::apply(x, taps, before, std::nullopt);
 }
 
 Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,

@@ -8,8 +8,6 @@
 
 namespace pararnn::ops {
 
-PARARNN_FN Int pieces_of(Int steps) { return (steps + kPieceSteps - 1) / kPieceSteps; }
-
 /// Calls f(row of the batch, piece, channel) for what this thread has.
 template <int kWidth, class Problem, class F>
 PARARNN_DEVICE_FN void for_each_piece(const Problem& problem, const F& f) {

@@ -1,10 +1,13 @@
 // What the kernels of causal_convolution_kernel.hpp take.
 #pragma once
 
+#include "pararnn/core/platform.hpp"
+
 namespace pararnn::ops {
 
 /// Steps that a thread has.
 inline constexpr int kPieceSteps = 64;
+PARARNN_FN long long pieces_of(long long steps) { return (steps + kPieceSteps - 1) / kPieceSteps; }
 
 /// x (B,T,d) with rows of channels `step_stride` apart; taps (K,d) of P; before (B,K-1,d).
 struct ConvolutionForward {

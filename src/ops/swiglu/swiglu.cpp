@@ -3,6 +3,7 @@
 #include <torch/autograd.h>
 
 #include "ops/rows.hpp"
+#include "ops/swiglu/swiglu_cuda.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -50,12 +51,16 @@ struct FusedSwiglu : torch::autograd::Function<FusedSwiglu> {
     std::vector<int64_t> sizes = input.sizes().vec();
     sizes.back() /= 2;
     const Tensor y = torch::empty(sizes, x.options());
+    context->save_for_backward({input});
+    if (x.is_cuda()) {
+      swiglu_forward_cuda(x, y);
+      return y;
+    }
     with_type(x.scalar_type(), [&]<class T>(T) {
       for_each_block(rows<T>(x).count, [&](int64_t, int64_t begin, int64_t end) {
         forward_rows<T>(rows<T>(x), rows<T>(y), begin, end);
       });
     });
-    context->save_for_backward({input});
     return y;
   }
 
@@ -65,6 +70,10 @@ struct FusedSwiglu : torch::autograd::Function<FusedSwiglu> {
     const Tensor input = context->get_saved_variables()[0];
     const Tensor x = foldable(input), dy = foldable(gradients[0]);
     const Tensor dx = torch::empty(input.sizes(), x.options());
+    if (x.is_cuda()) {
+      swiglu_backward_cuda(x, dy, dx);
+      return {dx};
+    }
     with_type(x.scalar_type(), [&]<class T>(T) {
       for_each_block(rows<T>(x).count, [&](int64_t, int64_t begin, int64_t end) {
         backward_rows<T>(rows<T>(x), rows<T>(dy), rows<T>(dx), begin, end);
@@ -80,6 +89,8 @@ Tensor swiglu(const Tensor& x) {
   if (has_loops(x, x.scalar_type())) return FusedSwiglu::apply(x);
   return swiglu_definition(x);
 }
+
+Tensor swiglu_on_cuda(const Tensor& x) { return FusedSwiglu::apply(x); }
 
 Tensor swiglu_definition(const Tensor& x) {
   const auto halves = x.chunk(2, -1);

@@ -1,4 +1,4 @@
-// SwiGLU by the kernels of swiglu_kernel.hpp.
+// SwiGLU's passes by the kernels of swiglu_kernel.hpp.
 #pragma once
 
 #include <torch/types.h>
@@ -7,5 +7,10 @@ namespace pararnn::ops {
 
 /// swiglu on a GPU, for a dtype for which has_kernels().
 torch::Tensor swiglu_on_cuda(const torch::Tensor& x);
+
+/// x: rows (N,2m), for foldable(); writes y (...,m), contiguous.
+void swiglu_forward_cuda(const torch::Tensor& x, const torch::Tensor& y);
+/// dy: rows (N,m); writes dx (...,2m), contiguous.
+void swiglu_backward_cuda(const torch::Tensor& x, const torch::Tensor& dy, const torch::Tensor& dx);
 
 }  // namespace pararnn::ops
