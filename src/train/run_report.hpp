@@ -9,6 +9,7 @@
 #include <string>
 
 #include "train/evaluate.hpp"
+#include "train/profile.hpp"
 #include "train/progress.hpp"
 #include "train/run_log.hpp"
 
@@ -50,6 +51,7 @@ class RunReport {
   void start(const nlohmann::json& settings);
   void step(const StepReport& report, double run_seconds, double seconds_left);
   void validation(int64_t step, const Score& score);
+  void profile(int64_t step, const Profile& profile);
   /// A line that is only shown.
   void say(const std::string& line) { progress_.say(line); }
 

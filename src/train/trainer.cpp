@@ -98,16 +98,26 @@ int Trainer::run() {
       report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
       return signal;
     }
+    if (profiler_) profiler_->before_step();
     const StepReport step = train_step();
     report_->step(step, seconds(), seconds_left());
+    if (profiler_) {
+      if (const auto profile = profiler_->after_step()) report_->profile(step_, *profile);
+    }
     if (finished()) break;
     if (due(step_, config_.validate_every)) validate();
     if (due(step_, config_.checkpoint_every)) save_checkpoint();
   }
   validate();
   save_checkpoint();
+  if (profiler_ && !profiler_->finished()) {
+    report_->say(fmt::format("--profile: the run ended before its step {}, so there is no profile",
+                             RunProfiler::kStepsBefore + RunProfiler::kSteps));
+  }
   return 0;
 }
+
+void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
 
 StepReport Trainer::train_step() {
   const auto start = std::chrono::steady_clock::now();

@@ -20,9 +20,13 @@
 #include "nn/language_model.hpp"
 #include "train/config.hpp"
 #include "train/optimizer.hpp"
+#include "train/profile.hpp"
 #include "train/run_report.hpp"
 
 namespace pararnn::train {
+
+/// The trace of a profiled run, in its folder.
+inline constexpr const char* kTraceFile = "trace.json";
 
 /// Trains one model on one dataset; checkpoints and log go into the folder of the run.
 class Trainer {
@@ -44,6 +48,10 @@ class Trainer {
   /// that is not finite and on a file that cannot be written; the checkpoints before stay as they
   /// are.
   int run();
+
+  /// From now on run() profiles some of its first steps: the table is shown and logged, the trace
+  /// is kTraceFile in the folder of the run.
+  void profile();
 
   /// One step: forward, backward, update. Throws Error, and updates nothing, if the loss or its
   /// gradient is not finite.
@@ -70,6 +78,7 @@ class Trainer {
   AdamW optimizer_;
   data::BatchSampler batches_;
   std::optional<RunReport> report_;  // while it runs
+  std::optional<RunProfiler> profiler_;
 
   int64_t step_ = 0;              // steps done
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
