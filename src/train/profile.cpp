@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <map>
+#include <ranges>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -22,7 +23,7 @@ using torch::profiler::impl::ActivityType;
 
 constexpr const char* kIdle = "idle";
 constexpr const char* kOther = "other";
-constexpr size_t kSlowestShown = 12;
+constexpr size_t kSlowestKept = 40, kSlowestShown = 12;
 
 struct Rule {
   std::string_view within;  // a name
@@ -31,6 +32,9 @@ struct Rule {
 
 /// The first that applies. Kernels of products are those of cuBLAS (nvjet, cutlass, gemm, …).
 constexpr std::array kRules{
+    Rule{"pararnn::ops::adamw", "optimizer"},
+    Rule{"BlockDiagonalProduct", "products"},
+    Rule{"pararnn::ops::", "fused"},
     Rule{"pararnn::cuda::", "scan"},
     Rule{"pararnn::_scan", "scan"},
     Rule{"ScanFunction", "scan"},
@@ -45,7 +49,6 @@ constexpr std::array kRules{
     Rule{"FusedAdam", "optimizer"},
     Rule{"multi_tensor", "optimizer"},
     Rule{"_foreach", "optimizer"},
-    Rule{"BlockDiagonalProduct", "products"},
     Rule{"pararnn::", "fused"},
     Rule{"nvjet", "products"},
     Rule{"gemm", "products"},
@@ -214,7 +217,7 @@ Profile Profiler::stop(int64_t steps, const std::filesystem::path& trace) {
                   .slowest = slowest_first(names)};
   const double idle = static_cast<double>(elapsed - nanoseconds_covered(intervals)) * 1e-9;
   profile.parts.push_back({kIdle, std::max(0.0, idle) / static_cast<double>(steps), 0});
-  if (profile.slowest.size() > kSlowestShown) profile.slowest.resize(kSlowestShown);
+  if (profile.slowest.size() > kSlowestKept) profile.slowest.resize(kSlowestKept);
   return profile;
 }
 
@@ -226,7 +229,7 @@ std::string Profile::table() const {
   };
   std::ranges::for_each(parts, line);
   text += "the slowest:\n";
-  std::ranges::for_each(slowest, line);
+  std::ranges::for_each(slowest | std::views::take(kSlowestShown), line);
   return text;
 }
 

@@ -10,19 +10,20 @@ namespace {
 
 using torch::Tensor;
 
-// One matrix product a head, each reading and writing its own columns in place.
+// One matrix product a head, which reads its columns in place. What the heads give lies one head
+// after the other, (H,N,U·d/H): a product can add its bias as it stores if its rows are neighbours.
 struct BlockDiagonalProduct : torch::autograd::Function<BlockDiagonalProduct> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
                         const Tensor& weight, const Tensor& bias) {
     const int64_t heads = weight.size(0);
     const Tensor columns = x.reshape({-1, heads, weight.size(2)});
-    const Tensor u = torch::empty({columns.size(0), heads, weight.size(1)}, x.options());
+    const Tensor u = torch::empty({heads, columns.size(0), weight.size(1)}, x.options());
     for (int64_t h = 0; h < heads; ++h) {
-      Tensor out = u.select(1, h);
+      Tensor out = u[h];
       torch::addmm_out(out, bias[h], columns.select(1, h), weight[h].t());
     }
     context->save_for_backward({columns, weight});
-    return u;
+    return u.transpose(0, 1);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
