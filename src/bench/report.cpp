@@ -11,9 +11,11 @@
 
 #include "base/error.hpp"
 #include "bench/first_use.hpp"
+#include "bench/operators.hpp"
 #include "bench/plot.hpp"
 #include "bench/sequences.hpp"
 #include "bench/tables.hpp"
+#include "bench/train.hpp"
 
 namespace pararnn::bench {
 namespace {
@@ -35,7 +37,7 @@ json read_report(const std::string& path) {
 std::string identity(const json& measurement) {
   std::string result;
   for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
-                          "from_the_cache", "mean_length"}) {
+                          "from_the_cache", "mean_length", "size", "precision"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;
@@ -71,6 +73,25 @@ std::string sequences_table(const json& report) {
                             sequences_table_header() + rows + "\n";
 }
 
+std::string operators_table(const json& report) {
+  std::string rows;
+  for (const json& r : list(report, "operators")) rows += operators_table_row(r);
+  return rows.empty() ? ""
+                      : "## What stands between the products of a language model\n\nThe roof is "
+                        "the time in which a copy moves what an operator must read and write.\n\n" +
+                            operators_table_header() + rows + "\n";
+}
+
+std::string training_table(const json& report) {
+  std::string rows;
+  for (const json& r : list(report, "training")) rows += training_table_row(r);
+  return rows.empty()
+             ? ""
+             : "## Training language models\n\nOf the peak: six operations a parameter and "
+               "token, of the GPU's dense bfloat16 arithmetic.\n\n" +
+                   training_table_header() + rows + "\n";
+}
+
 std::string gpu_tables(const json& report) {
   std::string scans, modules, decode, baselines;
   for (const json& r : report.at("results")) {
@@ -90,7 +111,8 @@ std::string gpu_tables(const json& report) {
   if (!baselines.empty()) {
     result += "## Beside others\n\n" + baseline_table_header() + baselines + "\n";
   }
-  return result + sequences_table(report) + first_use_table(report);
+  return result + sequences_table(report) + operators_table(report) + training_table(report) +
+         first_use_table(report);
 }
 
 constexpr const char* kGpuText =
@@ -133,7 +155,8 @@ json read_reports(const std::vector<std::string>& paths) {
     require(more.at("machine") == result.at("machine"),
             "'{}' and '{}' are of different machines; reports of one machine can be put together",
             paths[0], paths[i]);
-    for (const char* list : {"results", "decode", "baselines", "sequences", "first_use"}) {
+    for (const char* list :
+         {"results", "decode", "baselines", "sequences", "operators", "training", "first_use"}) {
       if (more.contains(list)) merge(result[list], more.at(list));
     }
   }

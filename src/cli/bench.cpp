@@ -13,6 +13,7 @@
 #include "bench/cpu.hpp"
 #include "bench/first_use.hpp"
 #include "bench/gpu.hpp"
+#include "bench/operators.hpp"
 #include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "bench/sequences.hpp"
@@ -37,9 +38,12 @@ struct BenchArguments {
 
 constexpr const char* kFirstUse = "first-use";
 constexpr const char* kSequences = "sequences";
+constexpr const char* kOperators = "operators";
 const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096x8"};
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
+// For --part operators.
+const std::vector<std::string> kOperatorShapes = {"32x2048x768", "32x2048x2048", "1x65536x768"};
 // For --part sequences.
 const std::vector<std::string> kCpuRows = {"1x8192x512", "1x16384x64"};
 const std::vector<std::string> kGpuRows = {"1x65536x2048", "1x65536x256", "1x2097152x64"};
@@ -65,6 +69,7 @@ Parts for either device, each by itself:
              with PARARNN_CACHE_DIR naming an empty folder all is compiled, the
              next time nothing is
   sequences  one row, as one sequence and as many packed ones
+  operators  on a GPU: what stands between the products of a language model
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -81,19 +86,23 @@ BenchShape parse_shape(const std::string& text) {
 
 nlohmann::json run(BenchArguments arguments) {
   const bool on_gpu = arguments.device == "cuda";
+  train::find_device(arguments.device);  // throws Error if it is not there
   BenchOptions& options = arguments.options;
   const bool first_use = std::ranges::count(options.parts, kFirstUse) > 0;
   const bool sequences = std::ranges::count(options.parts, kSequences) > 0;
+  const bool operators = std::ranges::count(options.parts, kOperators) > 0;
   require(on_gpu || options.parts.empty() || first_use || sequences,
           "on the CPU the only parts are {} and {}; the others choose what --device cuda measures",
           kFirstUse, kSequences);
   require(!sequences || options.parts.size() == 1, "--part {} is measured by itself", kSequences);
+  require(!operators || options.parts.size() == 1, "--part {} is measured by itself", kOperators);
   require(!first_use || (options.parts.size() == 1 && options.cells.size() == 1),
           "--part {} measures one cell, and nothing else in the same process", kFirstUse);
   if (arguments.shapes.empty()) {
-    arguments.shapes = sequences ? (on_gpu ? kGpuRows : kCpuRows)
-                       : on_gpu  ? kGpuShapes
-                                 : kCpuShapes;
+    arguments.shapes = operators   ? kOperatorShapes
+                       : sequences ? (on_gpu ? kGpuRows : kCpuRows)
+                       : on_gpu    ? kGpuShapes
+                                   : kCpuShapes;
   }
   if (options.dtype.empty()) options.dtype = on_gpu ? "bfloat16" : "float32";
   if (options.parts.empty()) options.parts = kGpuParts;
@@ -115,6 +124,13 @@ nlohmann::json run(BenchArguments arguments) {
             {"results", nlohmann::json::array()},
             {"sequences", measure_sequences(options, arguments.device)}};
   }
+  if (operators) {
+    return {{"device", arguments.device},
+            {"machine", describe_gpu()},
+            {"dtype", options.dtype},
+            {"results", nlohmann::json::array()},
+            {"operators", measure_operators(options)}};
+  }
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
@@ -130,6 +146,7 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
   nlohmann::json report = {{"device", device.is_cuda() ? "cuda" : "cpu"},
                            {"machine", device.is_cuda() ? describe_gpu() : describe_processor()},
+                           {"results", nlohmann::json::array()},
                            {"training", nlohmann::json::array()}};
   print(training_table_header());
   for (const std::string& preset : arguments.presets) {
@@ -221,10 +238,11 @@ void add_bench_command(CLI::App& program) {
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
   add_scan_options(*command, options.scan);
   std::vector<std::string> parts = kGpuParts;
-  parts.insert(parts.end(), {kFirstUse, kSequences});
+  parts.insert(parts.end(), {kFirstUse, kSequences, kOperators});
   command
       ->add_option("--part", options.parts,
-                   fmt::format("what to measure on a GPU, or {} or {}", kFirstUse, kSequences))
+                   fmt::format("what to measure on a GPU, or {}, {} or {}", kFirstUse, kSequences,
+                               kOperators))
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(parts));

@@ -1,0 +1,132 @@
+#include "bench/operators.hpp"
+
+#include <fmt/format.h>
+#include <torch/autograd.h>
+
+#include <functional>
+#include <vector>
+
+#include "bench/gpu_timer.hpp"
+#include "bench/problem.hpp"
+#include "bench/report.hpp"
+#include "ops/causal_convolution/causal_convolution.hpp"
+#include "ops/rms_norm/rms_norm.hpp"
+#include "ops/swiglu/swiglu.hpp"
+
+namespace pararnn::bench {
+namespace {
+
+using nlohmann::json;
+using torch::Tensor;
+using Tensors = std::vector<Tensor>;
+
+struct OperatorCase {
+  std::string name;
+  Tensors inputs;  // to differentiate by
+  std::function<Tensors(const Tensors&)> run;
+  Tensors kept = {};  // that the backward pass reads beside the outputs' gradients
+};
+
+int64_t bytes_of(const Tensors& tensors) {
+  int64_t bytes = 0;
+  for (const Tensor& tensor : tensors) bytes += static_cast<int64_t>(tensor.nbytes());
+  return bytes;
+}
+
+constexpr int64_t kTaps = 4;
+constexpr double kEpsilon = 1e-5;
+
+std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dtype) {
+  const auto [batch, steps, channels] = shape;
+  const auto on_gpu = torch::dtype(dtype).device(torch::kCUDA);
+  const auto numbers = [&](torch::IntArrayRef sizes, const torch::TensorOptions& options) {
+    return torch::randn(sizes, options).requires_grad_();
+  };
+  const auto in_float = on_gpu.dtype(torch::kFloat);
+  const Tensor x = numbers({batch, steps, channels}, on_gpu);
+  const Tensor y = numbers({batch, steps, channels}, on_gpu);
+  const Tensor wide = numbers({batch, steps, 2 * channels}, on_gpu);
+  const Tensor weight = numbers({channels}, in_float), scale = numbers({channels}, in_float);
+  const Tensor taps = numbers({kTaps, channels}, in_float);
+  const Tensor before = torch::zeros({batch, kTaps - 1, channels}, on_gpu);
+  return {
+      {"residual and RMSNorm",
+       {x, scale, y, weight},
+       [dtype](const Tensors& t) {
+         const auto [sum, normed] = ops::add_rms_norm(t[0], t[1], t[2], t[3], kEpsilon, dtype);
+         return Tensors{sum, normed};
+       },
+       {x, y}},
+      {"RMSNorm and gate",
+       {x, weight, y},
+       [dtype](const Tensors& t) {
+         return Tensors{ops::rms_norm(t[0], t[1], kEpsilon, dtype, t[2])};
+       },
+       {x, y}},
+      {"SwiGLU", {wide}, [](const Tensors& t) { return Tensors{ops::swiglu(t[0])}; }, {wide}},
+      {"causal convolution",
+       {x, taps},
+       [before](const Tensors& t) { return Tensors{ops::causal_convolution(t[0], t[1], before)}; },
+       {x}}};
+}
+
+}  // namespace
+
+json measure_operators(const BenchOptions& options) {
+  const GpuTimer timer;
+  const double bandwidth = gpu_copy_bandwidth(timer);
+  json measurements = json::array();
+  print(operators_table_header());
+  for (const BenchShape& shape : options.shapes) {
+    for (const OperatorCase& c : cases_at(shape, dtype_of(options.dtype))) {
+      const auto forward = [&] {
+        const torch::NoGradGuard no_grad;
+        c.run(c.inputs);
+      };
+      const Tensors results = c.run(c.inputs);
+      Tensors gradients;
+      for (const Tensor& result : results) gradients.push_back(torch::randn_like(result));
+      const auto backward = [&] {
+        torch::autograd::grad(results, c.inputs, gradients, /*retain_graph=*/true);
+      };
+      // Forward reads the inputs and writes the results; backward reads what was kept and the
+      // results' gradients and writes those of the inputs.
+      const auto roof = [&](int64_t bytes) { return double(bytes) / bandwidth / 1e3; };
+      const double forward_roof = roof(bytes_of(c.inputs) + bytes_of(results));
+      const double backward_roof =
+          roof(bytes_of(c.kept) + bytes_of(gradients) + bytes_of(c.inputs));
+      forward();
+      backward();
+      const double forward_us = timer.microseconds(forward);
+      const double backward_us = timer.microseconds(backward);
+      measurements.push_back({{"name", c.name},
+                              {"dtype", options.dtype},
+                              {"batch", shape.batch},
+                              {"steps", shape.steps},
+                              {"channels", shape.channels},
+                              {"copy_gigabytes_per_second", bandwidth},
+                              {"forward_us", forward_us},
+                              {"forward_of_roof", forward_us / forward_roof},
+                              {"backward_us", backward_us},
+                              {"backward_of_roof", backward_us / backward_roof}});
+      print(operators_table_row(measurements.back()));
+    }
+  }
+  return measurements;
+}
+
+std::string operators_table_header() {
+  return "| operator | dtype | shape | forward, µs | of the roof | backward, µs | of the roof "
+         "|\n|---|---|---|--:|--:|--:|--:|\n";
+}
+
+std::string operators_table_row(const json& m) {
+  return fmt::format("| {} | {} | B{} T{} D{} | {:.0f} | {:.2f}x | {:.0f} | {:.2f}x |\n",
+                     m.at("name").get<std::string>(), m.at("dtype").get<std::string>(),
+                     m.at("batch").get<int64_t>(), m.at("steps").get<int64_t>(),
+                     m.at("channels").get<int64_t>(), m.at("forward_us").get<double>(),
+                     m.at("forward_of_roof").get<double>(), m.at("backward_us").get<double>(),
+                     m.at("backward_of_roof").get<double>());
+}
+
+}  // namespace pararnn::bench
