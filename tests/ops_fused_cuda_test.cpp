@@ -149,6 +149,7 @@ TEST(FusedOnFibers, RmsNorm) {
   expect_norm<float, BFloat16, float, 4, 2, 64, true, false>(7, 400);
   expect_norm<BFloat16, BFloat16, BFloat16, 8, 1, 128, true, false>(5, 1024);
   expect_norm<BFloat16, BFloat16, float, 8, 1, 256, true, false>(4, 1800);
+  expect_norm<BFloat16, BFloat16, float, 8, 1, 96, true, false>(7, 768);
   expect_norm<BFloat16, BFloat16, BFloat16, 8, 3, 32, false, true>(13, 768);
   expect_norm<float, float, float, 1, 3, 32, true, false>(6, 71);
   expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, true>(6, 34);

@@ -16,6 +16,8 @@ TEST(FusedKernels, PlansHoldEveryRow) {
       ASSERT_EQ(access % plan.width, 0);
       ASSERT_GE(int64_t(plan.width) * plan.packs * plan.threads, channels);
       ASSERT_LE(plan.width * plan.packs, 16) << channels;
+      ASSERT_LE(plan.block_threads(), 1024);
+      ASSERT_EQ(plan.block_threads() % plan.threads, 0);
     }
   }
 }
@@ -38,6 +40,9 @@ TEST(FusedKernels, DoNotSpill) {
         expect_no_spills("rms_norm/rms_norm_kernel.hpp",
                          fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, stream,
                                      plan_rows(1024, 8).arguments(), parts));
+        expect_no_spills("rms_norm/rms_norm_kernel.hpp",
+                         fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, single,
+                                     plan_rows(768, 8).arguments(), parts));
       }
     }
     expect_no_spills("swiglu/swiglu_kernel.hpp", fmt::format("swiglu_{}<{}, 8>", pass, half));

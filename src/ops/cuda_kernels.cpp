@@ -66,19 +66,20 @@ int access_width(std::initializer_list<torch::Tensor> tensors) {
 std::string RowPlan::arguments() const { return fmt::format("{}, {}, {}", width, packs, threads); }
 
 RowPlan plan_rows(int64_t channels, int access_width) {
-  // More numbers in a thread's registers leave room for fewer threads.
-  constexpr int64_t kMostChannels = 16;
-  constexpr int kMostThreads = 1024;
+  // More numbers in a thread's registers leave room for fewer threads; more threads are no block.
+  constexpr int64_t kFewChannels = 8, kMostChannels = 16, kMostThreads = 1024;
   RowPlan best{};
-  int64_t least_idle = INT64_MAX;
+  int64_t least = INT64_MAX;
   for (int width = access_width; width >= 1 && width >= access_width / 2; width /= 2) {
-    for (int threads = 32; threads <= kMostThreads; threads *= 2) {
-      const int64_t packs = (channels + int64_t{width} * threads - 1) / (int64_t{width} * threads);
-      if (packs * width > kMostChannels) continue;
-      const int64_t idle = packs * width * threads - channels;
-      if (idle < least_idle) {
-        best = {width, static_cast<int>(packs), threads};
-        least_idle = idle;
+    for (int64_t threads = 32; threads <= kMostThreads; threads += 32) {
+      const int64_t packs = (channels + width * threads - 1) / (width * threads);
+      const int64_t held = packs * width;
+      if (held > (threads < kMostThreads ? kFewChannels : kMostChannels)) continue;
+      // Idle lanes, and a quarter more for accesses of half the width.
+      const int64_t cost = held * threads * (width < access_width ? 5 : 4);
+      if (cost < least) {
+        best = {width, static_cast<int>(packs), static_cast<int>(threads)};
+        least = cost;
       }
       break;  // more threads hold less each
     }

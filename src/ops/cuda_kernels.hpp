@@ -32,7 +32,7 @@ int access_width(std::initializer_list<torch::Tensor> tensors);
 struct RowPlan {
   int width, packs, threads;
 
-  int block_threads() const { return std::max(threads, kRowBlockThreads); }
+  int block_threads() const { return row_block_threads(threads); }
   int64_t rows_of_block() const { return block_threads() / threads; }
   /// "4, 3, 64": its template arguments.
   std::string arguments() const;

@@ -37,11 +37,11 @@ PARARNN_DEVICE_FN void store_channels(const Vec<float, N>& values, Storage* to) 
 
 /// How a row lies in registers: each of `kThreads` threads holds `kPacks` packs of `kWidth`
 /// neighbouring channels; what the threads hold as pack p lies side by side. Channels behind the
-/// last of the row are zeros. A block has kRows rows.
+/// last of the row are zeros. A block has kRows rows; its threads are a multiple of kThreads.
 template <int kWidth, int kPacks, int kThreads>
 struct RowShare {
   static constexpr int kChannels = kWidth * kPacks;
-  static constexpr int kBlock = kThreads > kRowBlockThreads ? kThreads : kRowBlockThreads;
+  static constexpr int kBlock = row_block_threads(kThreads);
   static constexpr int kRows = kBlock / kThreads;
   using Values = Vec<float, kChannels>;
 

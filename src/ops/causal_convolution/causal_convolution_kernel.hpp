@@ -1,12 +1,16 @@
 // The causal depthwise convolution on a GPU (causal_convolution.hpp), of rows that do not start
 // anew: y_t = Σ_k taps_k ⊙ x_{t-K+1+k}, with x_{-1}, x_{-2}, … in `before`. A thread has a pack of
-// channels and a piece of kPieceSteps steps, through which a window of K of them slides.
+// channels and a piece of kPieceSteps steps, through which a window of K of them slides. Steps are
+// loaded kAhead at a time, before the first of them is stored: the compiler cannot know that a
+// store changes nothing that is to be loaded.
 #pragma once
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
 #include "ops/rows_kernel.hpp"
 
 namespace pararnn::ops {
+
+inline constexpr int kAhead = 4;
 
 /// Calls f(row of the batch, piece, channel) for what this thread has.
 template <int kWidth, class Problem, class F>
@@ -62,13 +66,21 @@ __global__ void __launch_bounds__(kRowBlockThreads)
     });
     Storage* y =
         static_cast<Storage*>(problem.y) + (row * problem.steps + begin) * problem.width + channel;
-#pragma unroll 4
-    for (Int t = begin; t < end; ++t, y += problem.width) {
-      x.push(input_at<Storage, kWidth, kTaps>(problem, row, t, channel));
-      Vec<float, kWidth> sum{};
-      static_for<kTaps>(
-          [&](auto k) { static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * x.at[k][i]; }); });
-      store_channels(sum, y);
+    for (Int t = begin; t < end; t += kAhead) {
+      Vec<float, kWidth> coming[kAhead] = {};
+      static_for<kAhead>([&](auto j) {
+        if (t + j < end) {
+          coming[j] = input_at<Storage, kWidth, kTaps>(problem, row, t + j, channel);
+        }
+      });
+      static_for<kAhead>([&](auto j) {
+        x.push(coming[j]);
+        Vec<float, kWidth> sum{};
+        static_for<kTaps>([&](auto k) {
+          static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * x.at[k][i]; });
+        });
+        if (t + j < end) store_channels(sum, y + (t - begin + j) * problem.width);
+      });
     }
   });
 }
@@ -114,13 +126,22 @@ __global__ void __launch_bounds__(kRowBlockThreads)
     static_for<kTaps - 1>([&](auto k) {
       x.push(input_at<Storage, kWidth, kTaps>(problem, row, begin - (kTaps - 1) + k, channel));
     });
-#pragma unroll 4
-    for (Int t = begin; t < end; ++t) {
-      dy.push(gradient_at(t + kTaps - 1));
-      x.push(input_at<Storage, kWidth, kTaps>(problem, row, t, channel));
-      store(gradient_of_input(), t);
-      static_for<kTaps>([&](auto k) {
-        static_for<kWidth>([&](auto i) { dtaps[k][i] += dy.at[0][i] * x.at[k][i]; });
+    for (Int t = begin; t < end; t += kAhead) {
+      Vec<float, kWidth> dy_coming[kAhead], x_coming[kAhead] = {};
+      static_for<kAhead>([&](auto j) {
+        dy_coming[j] = gradient_at(t + j + kTaps - 1);
+        if (t + j < end) {
+          x_coming[j] = input_at<Storage, kWidth, kTaps>(problem, row, t + j, channel);
+        }
+      });
+      static_for<kAhead>([&](auto j) {
+        dy.push(dy_coming[j]);
+        x.push(x_coming[j]);
+        if (t + j >= end) return;
+        store(gradient_of_input(), t + j);
+        static_for<kTaps>([&](auto k) {
+          static_for<kWidth>([&](auto i) { dtaps[k][i] += dy.at[0][i] * x.at[k][i]; });
+        });
       });
     }
     float* to =

@@ -15,8 +15,15 @@ using torch::Tensor;
 using Optional = std::optional<Tensor>;
 
 constexpr const char* kFile = "rms_norm/rms_norm_kernel.hpp";
-/// Blocks for each multiprocessor: enough to fill it, few enough that what each adds up is little.
-constexpr int64_t kBlocksOfForward = 16, kBlocksOfBackward = 4;
+/// Threads for each multiprocessor: enough to fill it; backward also few enough for their
+/// registers, and that what each block adds up is little.
+constexpr int64_t kThreadsOfForward = 2048, kThreadsOfBackward = 768;
+
+int64_t blocks_for(int64_t rows, const RowPlan& plan, int64_t threads, const Tensor& on) {
+  const int64_t resident = std::max<int64_t>(1, threads / plan.block_threads());
+  return std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
+                  resident * multiprocessors_of(on));
+}
 
 int64_t stride_of(const Tensor& rows) { return rows.defined() ? rows.stride(0) : 0; }
 void* data_of(const Tensor& t) { return t.defined() ? t.data_ptr() : nullptr; }
@@ -43,8 +50,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const Tensor scales = residual ? scale->to(weights.scalar_type()).contiguous() : Tensor();
     const int64_t width = input.size(-1), rows = width ? input.numel() / width : 0;
     const RowPlan plan = plan_rows(width, access_width({x, branch, gate, scales, weights, y, sum}));
-    const int64_t blocks = std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
-                                    kBlocksOfForward * multiprocessors_of(input));
+    const int64_t blocks = blocks_for(rows, plan, kThreadsOfForward, input);
     launch_kernel(kFile,
                   instance("rms_norm_forward", x, dtype, weights, plan, residual, gate.defined()),
                   input, blocks, plan.block_threads(),
@@ -91,8 +97,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const int64_t width = saved[0].size(-1), rows = width ? saved[0].numel() / width : 0;
     const RowPlan plan = plan_rows(
         width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}));
-    const int64_t blocks = std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
-                                    kBlocksOfBackward * multiprocessors_of(x));
+    const int64_t blocks = blocks_for(rows, plan, kThreadsOfBackward, x);
     const auto in_float = x.options().dtype(torch::kFloat);
     const Tensor dweight = torch::empty({blocks, width}, in_float);
     const Tensor dscale = residual ? torch::empty({blocks, width}, in_float) : Tensor();
