@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "nn/model_files.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
+#include "train/progress.hpp"
 #include "train/run_state.hpp"
 #include "train/trainer.hpp"
 
@@ -47,8 +50,6 @@ nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
 
 /// The checkpoint that --resume means, or an empty path if the run has none yet.
 fs::path checkpoint_to_resume(const TrainArguments& arguments) {
-  require(fs::is_directory(arguments.out), "--resume: there is no run at {}", arguments.out);
-  train::clean_run(arguments.out);
   if (arguments.resume.empty()) {
     const auto checkpoints = train::list_checkpoints(arguments.out);
     return checkpoints.empty() ? fs::path() : checkpoints.back();
@@ -65,8 +66,11 @@ fs::path checkpoint_to_resume(const TrainArguments& arguments) {
 
 /// Trains, and returns the program's exit status.
 int train_model(const CLI::App& command, TrainArguments arguments) {
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that breaks is an error of the write, not the end
   const torch::Device device = train::find_device(arguments.device);
   const bool resume = command.count("--resume") > 0;
+  std::optional<data::FolderLock> lock;  // of the run, to the end
+  if (resume) lock.emplace(train::open_run(arguments.out));
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
   if (!checkpoint.empty()) {
     train::verify_checkpoint(checkpoint, /*manifest_needed=*/true);
@@ -76,23 +80,23 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
     arguments.model =
         nn::config_from_json(merge_given(command, to_json(stored_model), to_json(arguments.model)));
   } else if (resume) {
-    fmt::print("{} has no checkpoint yet: starting from step 0\n", arguments.out);
+    train::Progress(stdout).say(
+        fmt::format("{} has no checkpoint yet: starting from step 0", arguments.out));
   }
   require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
   const data::Dataset dataset =
       data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
   train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
-  if (!resume) train::create_run(arguments.out, arguments.overwrite);
+  if (!resume) lock.emplace(train::create_run(arguments.out, arguments.overwrite));
 
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : trainer.model()->parameters())
     parameters += parameter.numel();
-  fmt::print(
-      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
+  train::Progress(stdout).say(fmt::format(
+      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}",
       dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
-      arguments.model.width, arguments.out, train::describe(device));
+      arguments.model.width, arguments.out, train::describe(device)));
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
-  std::fflush(stdout);
 
   const int signal = trainer.run();
   return signal == 0 ? 0 : 128 + signal;
@@ -154,10 +158,13 @@ void add_train_command(CLI::App& program) {
   command->footer(
       "Trains a language model on a text and leaves a run: a folder with checkpoints "
       "(step-00000500, ...; latest is the\n"
-      "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
-      "goes on as if there had\n"
-      "been no stop, on the CPU bit for bit, also after a kill or a power cut. A run may go on on "
-      "another --device.\n"
+      "newest) and log.jsonl. Ctrl-C, SIGTERM, and a standard output that breaks write a "
+      "checkpoint before they stop;\n"
+      "--resume goes on as if there had been no stop, also after a kill or a power cut. With "
+      "--steps, on the CPU and with\n"
+      "as many --threads, that is bit for bit; with --minutes alone the learning rate follows the "
+      "clock. A run may go on\n"
+      "on another --device.\n"
       "\n"
       "Examples: pararnn train --data book.txt --minutes 2\n"
       "          pararnn train --data books.tokens --steps 20000 --width 512 --layers 6 --out big\n"
