@@ -81,8 +81,8 @@ TEST_F(Messages, HelpKeepsToNinetyColumns) {
   }
   for (const char* words :
        {"options given again replace those it was started with, where that makes sense",
-        "Ctrl-C and SIGTERM write a checkpoint before they stop; --resume goes on as if there had "
-        "been no stop"}) {
+        "a standard output that breaks write a checkpoint before they stop; --resume goes on as if "
+        "there had been no stop"}) {
     EXPECT_NE(one_line.find(words), std::string::npos) << words;
   }
   EXPECT_NE(help.find("\n          pararnn train --resume --out big\n"), std::string::npos) << help;

@@ -1,16 +1,19 @@
 #include "train/trainer.hpp"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "ops/scan/scan.hpp"
 #include "train/checkpoint.hpp"
+#include "train/run_state.hpp"
 #include "train_test_support.hpp"
 
 namespace pararnn::train {
@@ -33,7 +36,7 @@ class TrainerTest : public testing::Test {
   /// Trains to the end in a fresh run.
   fs::path train(const std::string& name) {
     const fs::path run = folder_ / name;
-    create_run(run, false);
+    const auto lock = create_run(run, false);
     EXPECT_EQ(make(run).run(), 0);
     return run;
   }
@@ -186,7 +189,7 @@ TEST_F(TrainerTest, ASignalWritesACheckpointAndTheRunGoesOnBitForBit) {
   config_.steps = 300;
   const Files expected = learned(train("run"));
   const fs::path run = folder_ / "stopped";
-  create_run(run, false);
+  const auto lock = create_run(run, false);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     Trainer trainer = make(run);
     if (signal != SIGINT) trainer.restore(run);
@@ -205,6 +208,98 @@ TEST_F(TrainerTest, ASignalWritesACheckpointAndTheRunGoesOnBitForBit) {
   EXPECT_EQ(learned(run), expected);
 }
 
+TEST_F(TrainerTest, SignalsThatAreIgnoredStayIgnored) {
+  config_.checkpoint_every = 0;
+  config_.steps = 100;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    const auto before = std::signal(signal, SIG_IGN);
+    const fs::path run = folder_ / ("run" + std::to_string(signal));
+    const auto lock = create_run(run, false);
+    std::jthread sender([run, signal] {
+      while (losses(run).size() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      kill(getpid(), signal);
+    });
+    Trainer trainer = make(run);
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(trainer.step(), 100);
+    sender.join();
+    EXPECT_EQ(std::signal(signal, before), SIG_IGN);
+  }
+}
+
+TEST_F(TrainerTest, AnOutputThatBreaksStopsTheRunWithACheckpoint) {
+  std::signal(SIGPIPE, SIG_IGN);
+  config_.checkpoint_every = 0;
+  const Files expected = learned(train("whole"));
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  close(ends[0]);
+  {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> show(fdopen(ends[1], "w"), std::fclose);
+    Trainer trainer(config_, model_, data::open_dataset(config_.data), run, torch::kCPU,
+                    show.get());
+    expect_error([&] { trainer.run(); }, {"Broken pipe", "step 1;", "--resume"});
+  }
+  EXPECT_EQ(find_checkpoint(run), run / "step-00000001");
+  Trainer trainer = make(run);
+  trainer.restore(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, ATerminalThatGoesAwayIsLeftToItsSignal) {
+  config_.steps = 200;
+  config_.checkpoint_every = 0;
+  config_.validate_every = 5;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_GE(terminal, 0);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int end = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  ASSERT_GE(end, 0);
+  const std::jthread leaver([run, terminal] {
+    while (losses(run).size() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    close(terminal);
+  });
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> show(fdopen(end, "w"), std::fclose);
+  Trainer trainer(config_, model_, data::open_dataset(config_.data), run, torch::kCPU, show.get());
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_NE(std::ferror(show.get()), 0);
+}
+
+TEST_F(TrainerTest, WhatFailsAfterACheckpointIsAWarning) {
+  config_.keep = 1;
+  const fs::path run = folder_ / "run";
+  fs::create_directory(run);
+  write(run / "latest" / "mine", "no link can take this name");
+  write(run / "step-00000000" / "model.safetensors", "old");
+  const Unprivileged user(folder_.path());
+  fs::permissions(run / "step-00000000", fs::perms::owner_read | fs::perms::owner_exec);
+  Trainer trainer = make(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(trainer.step(), 12);
+  EXPECT_EQ(list_checkpoints(run), std::vector<fs::path>{run / "step-00000012"});
+  verify_checkpoint(run / "step-00000012", true);
+  const std::string log = read(run / kLogFile);
+  EXPECT_NE(log.find("\"event\":\"warning\""), std::string::npos);
+  EXPECT_NE(log.find((run / "latest").string()), std::string::npos);
+  EXPECT_NE(log.find("step-00000000"), std::string::npos);
+  EXPECT_EQ(losses(run).size(), 12u);
+  // Nor does what could not be deleted stand in the way of going on.
+  const auto lock = open_run(run);
+  config_.steps = 14;
+  Trainer again = make(run);
+  again.restore(run);
+  EXPECT_EQ(again.run(), 0);
+  Trainer back = make(run);
+  back.restore(run / "step-00000014");
+  fs::permissions(run / ".aside-step-00000000", fs::perms::owner_all);
+}
+
 TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
   std::signal(SIGXFSZ, SIG_IGN);
   rlimit before{};
@@ -212,7 +307,7 @@ TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
   const fs::path run = folder_ / "run";
   config_.steps = 5;
   config_.checkpoint_every = 5;
-  create_run(run, false);
+  const auto lock = create_run(run, false);
   EXPECT_EQ(make(run).run(), 0);
   // Too small for the log, for a manifest, for the tokenizer, and for the weights, in turn.
   config_.steps = 10;
@@ -283,6 +378,27 @@ TEST_F(TrainerTest, ResumingWithOtherDataModelOrBatchNamesTheOption) {
   config_.log_every = 3;  // this one may change
   config_.keep = 2;
   make(run).restore(run);
+}
+
+TEST_F(TrainerTest, ResumingWithDataOfWhichAByteChangedIsRefused) {
+  data::Random random(1);
+  const std::string text = data::random_text(random, 3'000'000);
+  write(config_.data, text);
+  config_.steps = 1;
+  const fs::path run = train("run");
+  for (const size_t place : {size_t{0}, text.size() / 2, size_t{1} << 20, text.size() - 1}) {
+    std::string changed = text;
+    changed[place] = changed[place] == 'a' ? 'b' : 'a';
+    write(config_.data, changed);
+    expect_error([&] { make(run).restore(run); }, {"--data", "resume"});
+  }
+  write(config_.data, text);
+  make(run).restore(run);
+  // A checkpoint of before content was hashed.
+  nlohmann::json state = nlohmann::json::parse(read(run / "latest" / "state.json"));
+  state.erase("content");
+  write(folder_ / "state.json", state.dump());
+  EXPECT_EQ(load_run_state(folder_.path()).content, "");
 }
 
 TEST_F(TrainerTest, ADamagedCheckpointIsRefusedWithTheOneBeforeIt) {

@@ -55,6 +55,12 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
                                format_duration(seconds_left)));
 }
 
+void RunReport::warning(int64_t step, const std::string& sentence) {
+  if (!warnings_.insert(sentence).second) return;
+  log_.write({{"event", "warning"}, {"step", step}, {"sentence", sentence}});
+  progress_.say("warning: " + sentence);
+}
+
 void RunReport::validation(int64_t step, const Score& score) {
   log_.write({{"event", "validation"},
               {"step", step},

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 
 #include "train/evaluate.hpp"
@@ -50,8 +51,12 @@ class RunReport {
   void start(const nlohmann::json& settings);
   void step(const StepReport& report, double run_seconds, double seconds_left);
   void validation(int64_t step, const Score& score);
+  /// Something that went wrong but does not stop the run; told once.
+  void warning(int64_t step, const std::string& sentence);
   /// A line that is only shown.
   void say(const std::string& line) { progress_.say(line); }
+  /// Why something could not be shown; empty if all was, and for a terminal.
+  const std::string& failure() const { return progress_.failure(); }
 
   int64_t log_bytes() const { return log_.bytes(); }
 
@@ -63,6 +68,7 @@ class RunReport {
   RunLog log_;
   Progress progress_;
   StepMean logged_, shown_;
+  std::set<std::string> warnings_;
 };
 
 }  // namespace pararnn::train

@@ -23,7 +23,7 @@ void for_each_member(State& state, Visit visit) {
 }  // namespace
 
 void save_run_state(const std::filesystem::path& checkpoint, const RunState& state) {
-  nlohmann::json json{{"options", to_json(state.options)}};
+  nlohmann::json json{{"options", to_json(state.options)}, {"content", state.content}};
   for_each_member(state, [&](const char* key, const auto& member) { json[key] = member; });
   data::write_file(checkpoint / kFile, json.dump(2) + "\n");
 }
@@ -34,6 +34,7 @@ RunState load_run_state(const std::filesystem::path& checkpoint) {
     const nlohmann::json json = nlohmann::json::parse(data::read_file(file));
     RunState state;
     for_each_member(state, [&](const char* key, auto& member) { json.at(key).get_to(member); });
+    state.content = json.value("content", "");  // older checkpoints have none
     state.options = train_config_from_json(json.at("options"));
     return state;
   } catch (const nlohmann::json::exception& error) {

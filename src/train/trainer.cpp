@@ -85,6 +85,7 @@ Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
 
 int Trainer::run() {
   const StopSignals signals;
+  content();
   start_ = std::chrono::steady_clock::now();
   report_.emplace(RunReport::Options{run_ / kLogFile, log_bytes_, config_.log_every, config_.steps,
                                      dataset_.tokenizer->name() == "bytes", show_});
@@ -97,6 +98,12 @@ int Trainer::run() {
       save_checkpoint();
       report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
       return signal;
+    }
+    if (const std::string& failure = report_->failure(); !failure.empty()) {
+      save_checkpoint();
+      throw Error(fmt::format(
+          "cannot write to standard output ({}): stopped after step {}; --resume goes on from here",
+          failure, step_));
     }
     const StepReport step = train_step();
     report_->step(step, seconds(), seconds_left());
@@ -167,14 +174,16 @@ void Trainer::validate() {
 
 void Trainer::save_checkpoint() {
   if (step_ == checkpoint_step_) return;
-  write_checkpoint(run_, step_, config_.keep, [&](const std::filesystem::path& folder) {
+  const auto write_files = [&](const std::filesystem::path& folder) {
     nn::save_language_model(folder, model_);
     data::save_tokenizer(*dataset_.tokenizer, folder);
     nn::save_safetensors(folder / kOptimizerFile, {.tensors = optimizer_.state(), .metadata = {}});
     save_run_state(folder, {step_, seconds(), report_->log_bytes(), describe(device_),
-                            dataset_.fingerprint, config_});
-  });
+                            dataset_.fingerprint, content(), config_});
+  };
+  const WrittenCheckpoint written = write_checkpoint(run_, step_, config_.keep, write_files);
   checkpoint_step_ = step_;
+  for (const std::string& warning : written.warnings) report_->warning(step_, warning);
 }
 
 void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
@@ -184,7 +193,8 @@ void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
   const nn::LanguageModel stored = nn::load_language_model(checkpoint);
   require_resumable(state.options, config_);
   require_same_model(stored->config(), model_->config(), replace_cell);
-  require(state.fingerprint == dataset_.fingerprint,
+  require(state.fingerprint == dataset_.fingerprint &&
+              (state.content.empty() || state.content == content()),
           "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
           "that back, or start a new run",
           config_.data, state.options.data);
@@ -193,14 +203,20 @@ void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
   step_ = checkpoint_step_ = state.step;
   log_bytes_ = state.log_bytes;
   earlier_seconds_ = state.seconds;
-  set_newer_checkpoints_aside(checkpoint);
-  if (show_ != nullptr) {
-    fmt::print(show_, "going on from {}\n", checkpoint.string());
-    if (state.device != describe(device_)) {
-      fmt::print(show_, "on {} instead of {}, so the last digits may come out differently\n",
-                 describe(device_), state.device);
-    }
+  Progress progress(show_);
+  for (const std::string& warning : set_newer_checkpoints_aside(checkpoint)) {
+    progress.say("warning: " + warning);
   }
+  progress.say("going on from " + checkpoint.string());
+  if (state.device != describe(device_)) {
+    progress.say(fmt::format("on {} instead of {}, so the last digits may come out differently",
+                             describe(device_), state.device));
+  }
+}
+
+const std::string& Trainer::content() {
+  if (content_.empty()) content_ = data::checksum_of_content(dataset_);
+  return content_;
 }
 
 bool Trainer::finished() const {

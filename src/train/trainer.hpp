@@ -5,8 +5,9 @@
 //
 // The batch is a function of seed and step alone, so the weights, the optimizer's moments and the
 // number of steps done are all there is to know of a run: that is what a checkpoint holds, and a
-// run that goes on from it computes bit for bit what it would have computed without the stop (on
-// CPUs, with as many threads).
+// run that goes on from it computes bit for bit what it would have computed without the stop: on
+// CPUs, with as many threads, and if its length is given in steps (where only minutes are given,
+// the learning rate follows the clock).
 #pragma once
 
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "data/batches.hpp"
 #include "data/dataset.hpp"
@@ -40,7 +42,8 @@ class Trainer {
   void restore(const std::filesystem::path& checkpoint, bool replace_cell = false);
 
   /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
-  /// early, with a checkpoint, and returns the signal's number; otherwise 0. Throws Error on a loss
+  /// early, with a checkpoint, and returns the signal's number; otherwise 0. Where `show` can no
+  /// longer be written it stops with a checkpoint too, and throws Error. Throws Error on a loss
   /// that is not finite and on a file that cannot be written; the checkpoints before stay as they
   /// are.
   int run();
@@ -60,6 +63,7 @@ class Trainer {
   torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
   void save_checkpoint();
+  const std::string& content();
 
   TrainConfig config_;
   data::Dataset dataset_;
@@ -70,6 +74,7 @@ class Trainer {
   AdamW optimizer_;
   data::BatchSampler batches_;
   std::optional<RunReport> report_;  // while it runs
+  std::string content_;              // of the data, as checksum_of_content tells it, once asked for
 
   int64_t step_ = 0;              // steps done
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
