@@ -12,7 +12,7 @@ namespace {
 class CheckpointTest : public testing::Test {
  protected:
   /// Files of random bytes, as many as a checkpoint has.
-  fs::path write_random(int64_t step, int64_t keep = 100) {
+  fs::path write_random(int64_t step, const KeptCheckpoints& kept = {.newest = 100}) {
     const auto write_files = [&](const fs::path& folder) {
       for (const char* name : {"model.safetensors", "config.json", "state.json", "empty"}) {
         const size_t size = name == std::string("empty") ? 0 : 1 + random_() % 5000;
@@ -21,7 +21,7 @@ class CheckpointTest : public testing::Test {
         write(folder / name, bytes);
       }
     };
-    const WrittenCheckpoint written = write_checkpoint(folder_.path(), step, keep, write_files);
+    const WrittenCheckpoint written = write_checkpoint(folder_.path(), step, kept, write_files);
     EXPECT_EQ(written.warnings, std::vector<std::string>{});
     return written.path;
   }
@@ -41,7 +41,7 @@ class CheckpointTest : public testing::Test {
 
 TEST_F(CheckpointTest, KeepsTheNewestAndPointsAtThem) {
   for (int64_t step = 1; step <= 20; ++step) {
-    const fs::path written = write_random(step * 7, 3);
+    const fs::path written = write_random(step * 7, {.newest = 3});
     verify_checkpoint(written, true);
     EXPECT_EQ(latest(), written.filename());
     EXPECT_EQ(find_checkpoint(folder_.path()), written);
@@ -50,6 +50,15 @@ TEST_F(CheckpointTest, KeepsTheNewestAndPointsAtThem) {
     EXPECT_EQ(kept.back(), written);
   }
   EXPECT_EQ(names(), (std::vector<std::string>{"step-00000126", "step-00000133", "step-00000140"}));
+}
+
+TEST_F(CheckpointTest, KeepsThoseOfEverySoManySteps) {
+  for (int64_t step = 5; step <= 60; step += 5) write_random(step, {.newest = 2, .every = 20});
+  EXPECT_EQ(names(), (std::vector<std::string>{"step-00000020", "step-00000040", "step-00000055",
+                                               "step-00000060"}));
+  // Fewer are kept from now on.
+  write_random(65, {.newest = 1, .every = 40});
+  EXPECT_EQ(names(), (std::vector<std::string>{"step-00000040", "step-00000065"}));
 }
 
 TEST_F(CheckpointTest, OrdersStepsAsNumbers) {
@@ -90,7 +99,7 @@ TEST_F(CheckpointTest, FindsEveryDamageAndNamesFileAndMend) {
 TEST_F(CheckpointTest, AFailureInTheMiddleLeavesTheEarlierOnes) {
   const fs::path earlier = write_random(10);
   const auto fail_late = [&] {
-    write_checkpoint(folder_.path(), 20, 1, [&](const fs::path& folder) {
+    write_checkpoint(folder_.path(), 20, {.newest = 1}, [&](const fs::path& folder) {
       write(folder / "model.safetensors", "half");
       throw Error("no more ink");
     });
@@ -128,7 +137,7 @@ TEST_F(CheckpointTest, ARunIsNotOverwrittenUnasked) {
   const fs::path run = folder_ / "a" / "run";
   { const auto lock = create_run(run, false); }
   { const auto lock = create_run(run, false); }
-  write_checkpoint(run, 1, 1, [](const fs::path& folder) { write(folder / "config.json", "{}"); });
+  write_checkpoint(run, 1, {}, [](const fs::path& folder) { write(folder / "config.json", "{}"); });
   write(run / "notes.txt", "mine");
   expect_error([&] { const auto lock = create_run(run, false); },
                {run.string(), "--resume", "--overwrite"});

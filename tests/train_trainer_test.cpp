@@ -51,6 +51,49 @@ class TrainerTest : public testing::Test {
     return files;
   }
 
+  /// The events of one kind in a run's log; every line must be JSON by the book.
+  static std::vector<nlohmann::json> events(const fs::path& run, std::string_view kind) {
+    std::vector<nlohmann::json> events;
+    std::istringstream lines(read(run / kLogFile));
+    for (std::string line; std::getline(lines, line);) {
+      events.push_back(nlohmann::json::parse(line));
+      if (events.back().at("event") != kind) events.pop_back();
+    }
+    return events;
+  }
+
+  /// Makes the gradient of the steps [first, last] infinite.
+  static void spoil(Trainer& trainer, int64_t first, int64_t last) {
+    trainer.model()->parameters().front().register_hook(
+        [&trainer, first, last](const torch::Tensor& gradient) {
+          const int64_t step = trainer.step() + 1;
+          const bool bad = step >= first && step <= last;
+          return bad ? gradient + std::numeric_limits<float>::infinity() : gradient;
+        });
+  }
+
+  /// Expects that a run, gone on with from each of its checkpoints, ends as it did.
+  void expect_the_same_from_every_checkpoint(const fs::path& run) {
+    const Files expected = learned(run);
+    const auto marks = [&](const fs::path& folder) {
+      std::vector<nlohmann::json> marks = events(folder, "skip");
+      for (const nlohmann::json& spike : events(folder, "spike")) marks.push_back(spike);
+      return marks;
+    };
+    const auto expected_marks = marks(run);
+    for (const fs::path& checkpoint : list_checkpoints(run)) {
+      SCOPED_TRACE(checkpoint.string());
+      const fs::path copy = folder_ / "copy";
+      fs::copy(run, copy, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      Trainer trainer = make(copy);
+      trainer.restore(copy / checkpoint.filename());
+      EXPECT_EQ(trainer.run(), 0);
+      EXPECT_EQ(learned(copy), expected);
+      EXPECT_EQ(marks(copy), expected_marks);
+      fs::remove_all(copy);
+    }
+  }
+
   /// The losses in a run's log, which must have each step once and in order.
   static std::vector<double> losses(const fs::path& run) {
     std::vector<double> losses;
@@ -118,6 +161,147 @@ TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   trainer.restore(run / "step-00000005");
   EXPECT_EQ(trainer.run(), 0);
   EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, ResumesBitForBitOnEverySchedule) {
+  config_.schedule = "wsd";
+  config_.decay = 0.5;
+  expect_the_same_from_every_checkpoint(train("stable"));
+  config_.overfit = true;
+  config_.accumulate = 2;
+  expect_the_same_from_every_checkpoint(train("overfit"));
+}
+
+TEST_F(TrainerTest, OverfittingLearnsOneBatchByHeart) {
+  config_.overfit = true;
+  config_.learning_rate = 0;
+  Trainer still = make(folder_ / "still");
+  const double first = still.train_step().loss;
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(still.train_step().loss, first);
+  config_.learning_rate = 0.03;
+  config_.steps = 150;
+  config_.checkpoint_every = 0;
+  EXPECT_LT(losses(train("run")).back(), 0.02 * first);
+}
+
+TEST_F(TrainerTest, KeepsCheckpointsForGood) {
+  config_.checkpoint_every = 2;
+  config_.keep = 1;
+  config_.keep_every = 3;
+  const fs::path run = train("run");
+  std::vector<int64_t> steps;
+  for (const fs::path& checkpoint : list_checkpoints(run)) steps.push_back(step_of(checkpoint));
+  EXPECT_EQ(steps, (std::vector<int64_t>{3, 6, 9, 12}));
+}
+
+TEST_F(TrainerTest, AStepWhoseGradientIsNotFiniteIsSkipped) {
+  Trainer undisturbed = make(folder_ / "undisturbed");
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  Trainer trainer = make(run);
+  spoil(trainer, 4, 5);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(trainer.step(), 12);
+  const auto file = [&](int step, const char* name) {
+    return read(run / fmt::format("step-{:08}", step) / name);
+  };
+  for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_NE(file(2, name), file(3, name));
+    EXPECT_EQ(file(3, name), file(4, name));
+    EXPECT_EQ(file(3, name), file(5, name));
+    EXPECT_NE(file(5, name), file(6, name));
+  }
+  // The schedule goes on, and so does the text.
+  const std::vector<nlohmann::json> steps = events(run, "step");
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const StepReport expected = undisturbed.train_step();
+    EXPECT_EQ(steps[i]["learning_rate"], expected.learning_rate);
+    if (i < 4) {
+      EXPECT_EQ(steps[i]["loss"].is_null(), i == 3);
+    }
+    EXPECT_EQ(steps[i]["skipped"], i < 3 ? 0 : i < 4 ? 1 : 2);
+  }
+  const std::vector<nlohmann::json> skips = events(run, "skip");
+  ASSERT_EQ(skips.size(), 2u);
+  EXPECT_EQ(skips[0]["step"], 4);
+  EXPECT_TRUE(skips[0]["loss"].is_number());
+  EXPECT_TRUE(skips[0]["gradient_norm"].is_null());
+}
+
+TEST_F(TrainerTest, ResumesBitForBitAmongSkippedSteps) {
+  // A letter whose embedding is not a number.
+  std::string text = read(config_.data);
+  for (size_t i = 0; i < text.size(); i += 100) text[i] = '\x01';
+  write(config_.data, text);
+  config_.steps = 30;
+  config_.log_every = 3;
+  config_.checkpoint_every = 4;
+  model_.tie_embedding = false;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  Trainer trainer = make(run);
+  {
+    const torch::NoGradGuard no_gradient;
+    trainer.model()->named_parameters()["embedding"][1].fill_(NAN);
+  }
+  EXPECT_EQ(trainer.run(), 0);
+  const size_t skipped = events(run, "skip").size();
+  EXPECT_GE(skipped, 4u);
+  EXPECT_LE(skipped, 20u);
+  EXPECT_EQ(events(run, "step").back()["skipped"], skipped);
+  expect_the_same_from_every_checkpoint(run);
+}
+
+TEST_F(TrainerTest, TooManySkippedStepsInARowEndTheRun) {
+  config_.keep = 2;
+  config_.steps = 30;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  {
+    Trainer trainer = make(run);
+    spoil(trainer, 6, 14);
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(events(run, "skip").size(), 9u);
+  }
+  const auto again = create_run(folder_ / "again", false);
+  const auto fails_at_fifteen = [&](Trainer& trainer) {
+    spoil(trainer, 6, 30);
+    // The weights after step 5 gave the first bad gradient.
+    expect_error([&] { trainer.run(); }, {"last 10 steps were skipped", "again/step-00000004,",
+                                          "--resume", "--learning-rate"});
+    EXPECT_EQ(trainer.step(), 15);
+  };
+  Trainer trainer = make(folder_ / "again");
+  fails_at_fifteen(trainer);
+  Trainer resumed = make(folder_ / "again");
+  resumed.restore(folder_ / "again" / "step-00000012");
+  fails_at_fifteen(resumed);
+  Trainer mended = make(folder_ / "again");
+  mended.restore(folder_ / "again" / "step-00000004");
+  EXPECT_EQ(mended.run(), 0);
+}
+
+TEST_F(TrainerTest, ALossThatStandsOutIsMarked) {
+  data::Random random(4);
+  std::string text;
+  while (text.size() < 5000) text += "abcd";
+  text.replace(2000, 60, data::random_text(random, 60).substr(0, 60));
+  write(config_.data, text);
+  config_.held_out = 0;
+  config_.steps = 320;  // twice through the text
+  config_.learning_rate = 0.02;
+  config_.checkpoint_every = 60;
+  const fs::path run = train("run");
+  const std::vector<nlohmann::json> spikes = events(run, "spike");
+  EXPECT_GE(spikes.size(), 1u);
+  EXPECT_LE(spikes.size(), 10u);
+  const std::vector<double> all = losses(run);
+  for (const nlohmann::json& spike : spikes) {
+    EXPECT_EQ(spike["loss"], all[spike["step"].get<size_t>() - 1]);
+    EXPECT_GT(spike["z_score"], 6);
+    EXPECT_GT(spike["loss"], 1);
+  }
+  expect_the_same_from_every_checkpoint(run);
 }
 
 TEST_F(TrainerTest, AccumulatedBatchesMakeTheStepOfOneLargeBatch) {
@@ -341,7 +525,8 @@ TEST_F(TrainerTest, ALossThatIsNotFiniteIsOneSentenceAndLeavesTheLastCheckpoint)
   config_.warmup = 0;
   Trainer trainer = make(run);
   trainer.restore(run);
-  expect_error([&] { trainer.run(); }, {"loss", "step 4", "--resume", "--learning-rate"});
+  expect_error([&] { trainer.run(); },
+               {"loss", "run/step-00000004,", "--resume", "--learning-rate"});
   for (const fs::path& checkpoint : list_checkpoints(run)) verify_checkpoint(checkpoint, true);
   config_.learning_rate = 0.001;
   Trainer mended = make(run);

@@ -23,6 +23,7 @@
 #include "train/memory.hpp"
 #include "train/progress.hpp"
 #include "train/run_state.hpp"
+#include "train/schedule.hpp"
 #include "train/trainer.hpp"
 
 namespace pararnn::cli {
@@ -107,6 +108,9 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   const data::Dataset dataset = about_option("--data", [&] {
     return data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
   });
+  require(command.count("--decay") == 0 || arguments.train.schedule == "wsd",
+          "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
+          arguments.train.schedule);
   arguments.model.vocabulary = dataset.tokenizer->vocabulary_size();
   train::require_valid(arguments.train);
   nn::validate(arguments.model);
@@ -158,6 +162,10 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
           ->check(is_number(static_cast<Value>(field.least), static_cast<Value>(field.most)));
     } else if (name == "precision") {
       add_precision_option(command, value);
+    } else if (name == "schedule") {
+      const std::vector<std::string> names(std::begin(train::kScheduleNames),
+                                           std::end(train::kScheduleNames));
+      add(name, value, field)->check(CLI::IsMember(names));
     } else if (name == "plan") {
       add_plan_option(command, value);
     } else {

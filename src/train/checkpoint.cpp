@@ -28,11 +28,6 @@ bool is_checkpoint_name(const std::string& name) {
          name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
 }
 
-/// step-00000500 → 500: names of steps beyond eight digits sort as numbers too.
-int64_t step_of(const fs::path& checkpoint) {
-  return std::stoll(checkpoint.filename().string().substr(5));
-}
-
 fs::path aside(const fs::path& path) {
   return path.parent_path() / (std::string(kAside) + path.filename().string());
 }
@@ -125,7 +120,11 @@ std::string find_damage(const fs::path& checkpoint) {
 
 }  // namespace
 
-WrittenCheckpoint write_checkpoint(const fs::path& run, int64_t step, int64_t keep,
+int64_t step_of(const fs::path& checkpoint) {
+  return std::stoll(checkpoint.filename().string().substr(5));
+}
+
+WrittenCheckpoint write_checkpoint(const fs::path& run, int64_t step, const KeptCheckpoints& kept,
                                    const std::function<void(const fs::path&)>& write_files) {
   const fs::path checkpoint = run / checkpoint_name(step);
   const fs::path folder = aside(checkpoint);
@@ -147,7 +146,9 @@ WrittenCheckpoint write_checkpoint(const fs::path& run, int64_t step, int64_t ke
   WrittenCheckpoint written{checkpoint, {}};
   point_latest_at(checkpoint, written.warnings);
   const std::vector<fs::path> all = list_checkpoints(run);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) {
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool new_enough = std::ssize(all) - static_cast<int64_t>(i) <= kept.newest;
+    if (new_enough || (kept.every > 0 && step_of(all[i]) % kept.every == 0)) continue;
     or_warn(written.warnings, "the old checkpoint " + all[i].string() + " was not deleted",
             [&] { delete_checkpoint(all[i]); });
   }

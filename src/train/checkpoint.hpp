@@ -23,13 +23,22 @@ struct WrittenCheckpoint {
   std::vector<std::string> warnings;  // a sentence for each thing that failed once it was there
 };
 
+/// Which checkpoints stay when a new one is written: the newest, and those of every so many steps.
+struct KeptCheckpoints {
+  int64_t newest = 3;
+  int64_t every = 0;  // steps; 0: none
+};
+
 /// Makes the checkpoint of `step` in the run: `write_files` fills the folder it is given; then the
-/// folder takes its name, `latest` its new target, and all but the `keep` newest checkpoints go.
+/// folder takes its name, `latest` its new target, and all but the kept checkpoints go.
 /// Throws Error (a full disk) if there is no such checkpoint now, and leaves the earlier ones as
 /// they were.
 WrittenCheckpoint write_checkpoint(
-    const std::filesystem::path& run, int64_t step, int64_t keep,
+    const std::filesystem::path& run, int64_t step, const KeptCheckpoints& kept,
     const std::function<void(const std::filesystem::path&)>& write_files);
+
+/// step-00000500 → 500: names of steps beyond eight digits sort as numbers too.
+int64_t step_of(const std::filesystem::path& checkpoint);
 
 /// The checkpoints of a run, oldest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& run);

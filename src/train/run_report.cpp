@@ -6,13 +6,16 @@
 #include <numbers>
 #include <utility>
 
+#include "train/stability.hpp"
+
 namespace pararnn::train {
 
 void StepMean::add(const StepReport& report) {
-  ++steps;
   tokens += report.tokens;
-  losses += report.loss;
   seconds += report.seconds;
+  if (report.skipped) return;
+  ++losses;
+  sum_of_losses += report.loss;
 }
 
 RunReport::RunReport(const Options& options)
@@ -44,15 +47,34 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
                 {"gradient_norm", report.gradient_norm},
                 {"learning_rate", report.learning_rate},
                 {"tokens_per_second", std::round(mean.tokens_per_second())},
+                {"skipped", report.skipped_steps},
                 {"seconds", run_seconds}});
+  }
+  if (report.skipped) {
+    log_.write({{"event", "skip"},
+                {"step", report.step},
+                {"loss", report.loss},
+                {"gradient_norm", report.gradient_norm}});
+    progress_.say(fmt::format("step {}: skipped, as its loss is {} and its gradient's norm {}",
+                              report.step, report.loss, report.gradient_norm));
+  }
+  if (report.z_score > kSpike) {
+    log_.write({{"event", "spike"},
+                {"step", report.step},
+                {"loss", report.loss},
+                {"z_score", report.z_score}});
+    progress_.say(fmt::format("step {}: a spike, {}, {:.1f} standard deviations above the last",
+                              report.step, describe_loss(report.loss), report.z_score));
   }
   shown_.add(report);
   if (!progress_.due()) return;
   const StepMean mean = std::exchange(shown_, {});
   const std::string total = total_steps_ > 0 ? fmt::format("/{}", total_steps_) : "";
-  progress_.update(fmt::format("step {}{}: {}, {} tokens/s, {} left", report.step, total,
-                               describe_loss(mean.loss()), format_count(mean.tokens_per_second()),
-                               format_duration(seconds_left)));
+  const std::string skipped =
+      report.skipped_steps > 0 ? fmt::format(", {} skipped", report.skipped_steps) : "";
+  progress_.update(fmt::format(
+      "step {}{}: {}{}, {} tokens/s, {} left", report.step, total, describe_loss(mean.loss()),
+      skipped, format_count(mean.tokens_per_second()), format_duration(seconds_left)));
 }
 
 void RunReport::warning(int64_t step, const std::string& sentence) {

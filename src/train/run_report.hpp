@@ -21,16 +21,19 @@ struct StepReport {
   int64_t tokens = 0;
   double loss = 0;  // nats per token
   double gradient_norm = 0, learning_rate = 0;
-  double seconds = 0;  // that it took
+  double seconds = 0;         // that it took
+  bool skipped = false;       // loss or gradient was not finite: no weight changed
+  int64_t skipped_steps = 0;  // how many were, with this one
+  double z_score = 0;         // of the loss among those before it; see stability.hpp
 };
 
-/// The mean over the steps added.
+/// The mean over the steps added; the loss is that of those that were not skipped, NaN of none.
 struct StepMean {
-  int64_t steps = 0, tokens = 0;
-  double losses = 0, seconds = 0;
+  int64_t losses = 0, tokens = 0;
+  double sum_of_losses = 0, seconds = 0;
 
   void add(const StepReport& report);
-  double loss() const { return losses / static_cast<double>(steps); }
+  double loss() const { return sum_of_losses / static_cast<double>(losses); }
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "train/config.hpp"
+#include "train/stability.hpp"
 
 namespace pararnn::train {
 
@@ -16,6 +17,7 @@ struct RunState {
   std::string device;       // that the run was computed on, as describe() tells it
   std::string fingerprint;  // of the data
   std::string content;      // of the data, as checksum_of_content tells it; empty if not known
+  Stability stability;      // of the steps done
   TrainConfig options;
 };
 

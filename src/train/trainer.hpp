@@ -23,6 +23,7 @@
 #include "train/config.hpp"
 #include "train/optimizer.hpp"
 #include "train/run_report.hpp"
+#include "train/stability.hpp"
 
 namespace pararnn::train {
 
@@ -43,13 +44,14 @@ class Trainer {
 
   /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
   /// early, with a checkpoint, and returns the signal's number; otherwise 0. Where `show` can no
-  /// longer be written it stops with a checkpoint too, and throws Error. Throws Error on a loss
-  /// that is not finite and on a file that cannot be written; the checkpoints before stay as they
-  /// are.
+  /// longer be written it stops with a checkpoint too, and throws Error. Throws Error when too many
+  /// steps in a row were skipped (kMostSkippedInARow), and on a file that cannot be written; the
+  /// checkpoints before stay as they are.
   int run();
 
-  /// One step: forward, backward, update. Throws Error, and updates nothing, if the loss or its
-  /// gradient is not finite.
+  /// One step: forward, backward, update. If the loss or its gradient is not finite, the step is
+  /// skipped: weights and moments stay as they are, and its batch and its place on the schedule
+  /// are passed over.
   StepReport train_step();
 
   nn::LanguageModel& model() { return model_; }
@@ -63,6 +65,7 @@ class Trainer {
   torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
   void save_checkpoint();
+  [[noreturn]] void give_up(const StepReport& last) const;
   const std::string& content();
 
   TrainConfig config_;
@@ -77,6 +80,7 @@ class Trainer {
   std::string content_;              // of the data, as checksum_of_content tells it, once asked for
 
   int64_t step_ = 0;              // steps done
+  Stability stability_;           // of these
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
   int64_t log_bytes_ = 0;         // of the log at that checkpoint
   double earlier_seconds_ = 0;    // that the run took before `start_`
