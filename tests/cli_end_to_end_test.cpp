@@ -2,6 +2,8 @@
 #include <torch/cuda.h>
 #include <torch/types.h>
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -73,6 +75,21 @@ TEST_F(EndToEnd, LearnsATextThenEvaluatesAndWritesIt) {
     return text;
   }());
   EXPECT_GT(bits_per_byte(succeed("eval --model run --data noise").out), std::log2(95.0));
+
+  // Several contexts at once give what each gives alone.
+  const std::string table = succeed("eval --model run --context 8,64,300 --json scores.json").out;
+  const auto scores = nlohmann::json::parse(read("scores.json")).at("scores");
+  ASSERT_EQ(scores.size(), 3u) << table;
+  for (const auto& score : scores) {
+    const std::string context = score.at("context").dump();
+    const std::string alone = succeed("eval --model run --context " + context).out;
+    EXPECT_NEAR(score.at("bits_per_byte").get<double>(), bits_per_byte(alone), 1e-4) << alone;
+    EXPECT_NE(table.find(" " + context + "  "), std::string::npos) << table;
+    EXPECT_NE(table.find(fmt::format(" {:.4f} ", score.at("bits_per_byte").get<double>())),
+              std::string::npos)
+        << table;
+  }
+  EXPECT_GT(scores[0].at("loss"), scores[1].at("loss"));
 
   const std::string generate = "generate --model run --prompt 'the state ' --tokens 200 --seed ";
   const Outcome text = succeed(generate + "1");

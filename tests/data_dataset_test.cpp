@@ -167,6 +167,9 @@ TEST(Dataset, DamageAnywhereInTheFolderIsAnError) {
       EXPECT_NE(error_of([&] { open_dataset(folder / "tokens"); }).find(entry.path().filename()),
                 std::string::npos);
     }
+    fs::remove(entry.path());
+    EXPECT_NE(error_of([&] { open_dataset(folder / "tokens"); }).find(entry.path().filename()),
+              std::string::npos);
     write(entry.path(), right);
   }
   for (const char* list :

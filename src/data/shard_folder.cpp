@@ -185,11 +185,16 @@ std::shared_ptr<const Tokenizer> learn_tokenizer(const Corpus& corpus,
 
 bool is_shard_folder(const fs::path& folder) {
   std::error_code ignored;
-  return fs::exists(folder / "shards.json", ignored);
+  return fs::exists(folder / "shards.json", ignored) ||
+         fs::exists(folder / "training-00000.shard", ignored);
 }
 
 ShardFolder read_shard_folder(const fs::path& folder) {
   const fs::path path = folder / "shards.json";
+  require(fs::exists(path),
+          "{} is missing, without which the shards beside it are not complete; "
+          "make them again with pararnn tokenize",
+          path.string());
   const auto list = nlohmann::json::parse(read_file(path), nullptr, false);
   const auto paths = [&](const char* side) {
     std::vector<fs::path> result;

@@ -63,7 +63,7 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
                 {"step", report.step},
                 {"loss", report.loss},
                 {"z_score", report.z_score}});
-    progress_.say(fmt::format("step {}: a spike, {}, {:.1f} standard deviations above the last",
+    progress_.say(fmt::format("step {}: a spike, {}, {:.1f} standard deviations above those before",
                               report.step, describe_loss(report.loss), report.z_score));
   }
   shown_.add(report);
