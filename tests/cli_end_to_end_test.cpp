@@ -204,6 +204,9 @@ TEST_F(EndToEnd, WhatCannotWorkIsOneSentenceAndStatusOne) {
   fail("train --data empty --steps 3", 1, {"empty"});
   fail("train --data nothing --steps 3", 1, {"nothing"});
   fail("train --data text", 1, {"--steps", "--minutes"});
+  fail("train --data text --steps 3 --decay 0.2", 1, {"--decay", "--schedule wsd", "cosine"});
+  fail("train --data text --steps 3 --schedule wsd --warmup 0.2 --decay 0.9", 1,
+       {"--warmup", "--decay"});
   fail("train --data text --steps 3 --width 30 --heads 4", 1, {"heads", "30"});
   fail("train --data text --steps 3 --out text", 1, {"text"});
   fail("train --resume --out missing", 1, {"missing"});
