@@ -110,15 +110,7 @@ int Trainer::run() {
           "cannot write to standard output ({}): stopped after step {}; --resume goes on from here",
           failure, step_));
     }
-    StepReport step = train_step();
-    if (step.skipped) {
-      stability_.add_skipped();
-    } else {
-      step.z_score = stability_.add(step.loss);
-    }
-    step.skipped_steps = stability_.skipped;
-    report_->step(step, seconds(), seconds_left());
-    if (stability_.skipped_in_a_row >= kMostSkippedInARow) give_up(step);
+    tell(train_step());
     if (finished()) break;
     if (due(step_, config_.validate_every)) validate();
     if (due(step_, config_.checkpoint_every) || due(step_, config_.keep_every)) save_checkpoint();
@@ -197,10 +189,22 @@ void Trainer::save_checkpoint() {
   for (const std::string& warning : written.warnings) report_->warning(step_, warning);
 }
 
+/// Reports a step, judged beside those before it.
+void Trainer::tell(StepReport step) {
+  if (step.skipped) {
+    stability_.add_skipped();
+  } else {
+    step.z_score = stability_.add(step.loss);
+  }
+  step.skipped_steps = stability_.skipped;
+  report_->step(step, seconds(), seconds_left());
+  if (stability_.skipped_in_a_row >= kMostSkippedInARow) give_up(step);
+}
+
 /// Ends a run whose last steps were all skipped. Their weights are those of a checkpoint that was
 /// written after the step before them, so that one is as bad.
 void Trainer::give_up(const StepReport& last) const {
-  const int64_t good_steps = step_ - stability_.skipped_in_a_row;
+  const int64_t good_steps = last.step - stability_.skipped_in_a_row;
   std::string good;
   for (const std::filesystem::path& checkpoint : list_checkpoints(run_)) {
     if (step_of(checkpoint) < good_steps) good = checkpoint.string();

@@ -64,6 +64,7 @@ class Trainer {
   double seconds_left() const;
   torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
+  void tell(StepReport step);
   void save_checkpoint();
   [[noreturn]] void give_up(const StepReport& last) const;
   const std::string& content();
@@ -80,7 +81,7 @@ class Trainer {
   std::string content_;              // of the data, as checksum_of_content tells it, once asked for
 
   int64_t step_ = 0;              // steps done
-  Stability stability_;           // of these
+  Stability stability_;           // of those that were told
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
   int64_t log_bytes_ = 0;         // of the log at that checkpoint
   double earlier_seconds_ = 0;    // that the run took before `start_`
