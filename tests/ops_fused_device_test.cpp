@@ -10,12 +10,9 @@
 #include <vector>
 
 #include "ops/causal_convolution/causal_convolution.hpp"
-#include "ops/causal_convolution/causal_convolution_cuda.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
-#include "ops/rms_norm/rms_norm_cuda.hpp"
 #include "ops/swiglu/swiglu.hpp"
-#include "ops/swiglu/swiglu_cuda.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -60,6 +57,7 @@ void expect_same_as(const Function& definition, const Function& kernels, const T
   found.insert(found.end(), got.begin(), got.end());
   right.insert(right.end(), expected.begin(), expected.end());
   for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i].numel() == 0) continue;  // the inputs before a convolution of one tap
     const double error = (found[i].to(torch::kDouble) - right[i]).abs().max().item<double>();
     const double scale = right[i].abs().max().item<double>();
     EXPECT_LE(error, (coarse ? 1e-2 : 2e-5) * (1e-3 + scale)) << i;
@@ -85,9 +83,7 @@ TEST_F(FusedOnGpu, RmsNorm) {
             [](const Tensors& t) {
               return Tensors{rms_norm_definition(t[0], t[1], 1e-5, torch::kDouble, t[2])};
             },
-            [&](const Tensors& t) {
-              return Tensors{norm_on_cuda(t[0], {}, {}, t[1], 1e-5, dtype, t[2]).second};
-            },
+            [&](const Tensors& t) { return Tensors{rms_norm(t[0], t[1], 1e-5, dtype, t[2])}; },
             {x, weight, y});
         expect_same_as(
             [](const Tensors& t) {
@@ -95,7 +91,7 @@ TEST_F(FusedOnGpu, RmsNorm) {
               return Tensors{sum, rms_norm_definition(sum, t[3], 1e-5, torch::kDouble)};
             },
             [&](const Tensors& t) {
-              const auto [sum, normed] = norm_on_cuda(t[0], t[1], t[2], t[3], 1e-5, dtype, {});
+              const auto [sum, normed] = add_rms_norm(t[0], t[1], t[2], t[3], 1e-5, dtype);
               return Tensors{sum, normed};
             },
             {x, scale, y, weight});
@@ -109,7 +105,7 @@ TEST_F(FusedOnGpu, Swiglu) {
     for (const int64_t width : {1, 33, 2048, 10922}) {
       SCOPED_TRACE(testing::Message() << dtype << " " << width);
       expect_same_as([](const Tensors& t) { return Tensors{swiglu_definition(t[0])}; },
-                     [](const Tensors& t) { return Tensors{swiglu_on_cuda(t[0])}; },
+                     [](const Tensors& t) { return Tensors{swiglu(t[0])}; },
                      {numbers({2, 50, 2 * width}, dtype, true)});
     }
   }
@@ -125,7 +121,7 @@ TEST_F(FusedOnGpu, Convolution) {
               [](const Tensors& t) {
                 return Tensors{causal_convolution_definition(t[0], t[1], t[2])};
               },
-              [](const Tensors& t) { return Tensors{convolution_on_cuda(t[0], t[1], t[2])}; },
+              [](const Tensors& t) { return Tensors{causal_convolution(t[0], t[1], t[2])}; },
               {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
                numbers({3, taps - 1, width}, dtype)});
         }

@@ -13,6 +13,7 @@
 
 #include "ops/scan/scan.hpp"
 #include "train/checkpoint.hpp"
+#include "train/run_log.hpp"
 #include "train/run_state.hpp"
 #include "train_test_support.hpp"
 
@@ -131,6 +132,25 @@ TEST_F(TrainerTest, LearnsAndRepeatsItselfBitForBit) {
   EXPECT_EQ(learned(train("again")), learned(run));
   config_.seed = 1;
   EXPECT_NE(learned(train("other")), learned(run));
+}
+
+TEST_F(TrainerTest, ProfilesItsFirstSteps) {
+  config_.steps = RunProfiler::kStepsBefore + RunProfiler::kSteps;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  Trainer trainer = make(run);
+  trainer.profile();
+  EXPECT_EQ(trainer.run(), 0);
+  int profiles = 0;
+  for (const nlohmann::json& event : read_run_log(run / kLogFile)) {
+    if (event["event"] != "profile") continue;
+    ++profiles;
+    EXPECT_EQ(event["steps"], RunProfiler::kSteps);
+    EXPECT_GT(event["seconds"], 0.0);
+    EXPECT_EQ(event["parts"].back()["name"], "idle");
+  }
+  EXPECT_EQ(profiles, 1);
+  EXPECT_TRUE(nlohmann::json::parse(read(run / kTraceFile)).contains("traceEvents"));
 }
 
 TEST_F(TrainerTest, ResumesBitForBitFromEveryStep) {

@@ -16,7 +16,11 @@
 #include "bench/options.hpp"
 #include "bench/report.hpp"
 #include "bench/sequences.hpp"
+#include "bench/train.hpp"
 #include "cli/common_options.hpp"
+#include "nn/presets.hpp"
+#include "train/device.hpp"
+#include "train/memory.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -114,6 +118,80 @@ nlohmann::json run(BenchArguments arguments) {
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
+struct TrainingArguments {
+  std::vector<std::string> presets = {"134m"}, cells = {"gru"};
+  std::string device = "auto", json_file;
+  int64_t vocabulary = 32000;
+  bool profile = false;
+  TrainBench bench{.train = {.batch = 32, .length = 2048, .steps = 1'000'000'000}};
+};
+
+nlohmann::json bench_training(const TrainingArguments& arguments) {
+  const torch::Device device = train::find_device(arguments.device);
+  nlohmann::json report = {{"device", device.is_cuda() ? "cuda" : "cpu"},
+                           {"machine", device.is_cuda() ? describe_gpu() : describe_processor()},
+                           {"training", nlohmann::json::array()}};
+  print(training_table_header());
+  for (const std::string& preset : arguments.presets) {
+    for (const std::string& cell : arguments.cells) {
+      TrainBench bench = arguments.bench;
+      bench.name = preset;
+      bench.model = nn::preset(preset);
+      bench.model.cell = cell;
+      bench.model.vocabulary = arguments.vocabulary;
+      nn::validate(bench.model);
+      nlohmann::json measurement;
+      train::run_within_memory(train::training_memory(bench.model, bench.train), device,
+                               [&] { measurement = measure_training(bench, device); });
+      print(training_table_row(measurement));
+      report["training"].push_back(measurement);
+      if (arguments.profile) print(measurement["profile"].dump(1) + "\n");
+      if (!arguments.json_file.empty()) {
+        about_option("--json", [&] { write_report(arguments.json_file, report); });
+      }
+    }
+  }
+  return report;
+}
+
+void add_bench_train_command(CLI::App& bench) {
+  auto arguments = std::make_shared<TrainingArguments>();
+  train::TrainConfig& config = arguments->bench.train;
+  CLI::App* command =
+      bench.add_subcommand("train", "time steps of training language models on random tokens");
+  command->footer(
+      "Tells tokens a second, the share of the GPU's dense bfloat16 arithmetic (6 operations a "
+      "parameter and token), the peak of its memory, and where the time goes.\n"
+      "\n"
+      "Example: pararnn bench train --preset 134m,400m --cell gru,lstm_cifg --json train.json\n");
+  const auto size = is_number(int64_t{1}, int64_t{1} << 40);
+  command->add_option("--preset", arguments->presets, "sizes of models")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::IsMember(nn::preset_names()));
+  add_cell_option(*command, arguments->cells, "cells, names or files");
+  command->add_option("--vocabulary", arguments->vocabulary, "tokens that there are")
+      ->capture_default_str()
+      ->check(size);
+  command->add_option("--batch", config.batch, "sequences in a batch")
+      ->capture_default_str()
+      ->check(size);
+  command->add_option("--length", config.length, "tokens in a sequence")
+      ->capture_default_str()
+      ->check(size);
+  command->add_option("--steps", arguments->bench.steps, "steps that are timed")
+      ->capture_default_str()
+      ->check(size);
+  config.precision = "bfloat16";
+  add_precision_option(*command, config.precision);
+  add_plan_option(*command, config.plan);
+  add_device_option(*command, arguments->device);
+  add_threads_option(*command);
+  command->add_flag("--profile", arguments->profile, "show where the time goes, kernel by kernel");
+  command->add_option("--json", arguments->json_file, "write the measurements to this file");
+  command->callback([arguments] { bench_training(*arguments); });
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& program) {
@@ -162,7 +240,9 @@ void add_bench_command(CLI::App& program) {
       ->add_option("--from", arguments->from_files,
                    "measure nothing; take what earlier --json have written, on one machine")
       ->delimiter(',');
-  command->callback([arguments] {
+  add_bench_train_command(*command);
+  command->callback([command, arguments] {
+    if (!command->get_subcommands().empty()) return;
     const nlohmann::json report =
         arguments->from_files.empty()
             ? run(*arguments)

@@ -35,7 +35,7 @@ struct TrainArguments {
   std::string out = "run";
   std::string resume;
   std::string device = "auto";
-  bool overwrite = false, trust_cell = false, replace_cell = false;
+  bool overwrite = false, trust_cell = false, replace_cell = false, profile = false;
   train::TrainConfig train;
   nn::ModelConfig model;
 };
@@ -82,6 +82,7 @@ int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
       dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
       arguments.model.width, arguments.out, train::describe(device)));
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
+  if (arguments.profile) trainer.profile();
   return trainer.run();
 }
 
@@ -207,6 +208,11 @@ void add_train_command(CLI::App& program) {
                  "with --resume and --cell: go on with another source of the cell")
       ->configurable(false)
       ->needs("--resume");
+  command
+      ->add_flag("--profile", arguments->profile,
+                 "tell where the time of some of the first steps goes, and leave a trace of them, "
+                 "trace.json, which https://ui.perfetto.dev opens")
+      ->configurable(false);
   add_training_options(*command, arguments->train);
   add_model_options(*command, arguments->model);
   add_deterministic_option(*command);

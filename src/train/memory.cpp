@@ -253,6 +253,18 @@ double available_memory(const torch::Device& device) {
   return double(free) + kept;
 }
 
+double peak_memory(const torch::Device& device) {
+  if (!device.is_cuda()) return 0;
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  return double(stats.allocated_bytes[kAll].peak);
+}
+
+void reset_peak_memory(const torch::Device& device) {
+  if (!device.is_cuda() || !c10::cuda::CUDACachingAllocator::get()->initialized()) return;
+  c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+
 void require_memory(const MemoryNeed& need, const std::string& device, double available) {
   const double total = total_bytes(need);
   require(total <= available,

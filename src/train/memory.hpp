@@ -63,6 +63,10 @@ double available_memory(const torch::Device& device);
 double available_host_memory(const std::filesystem::path& proc,
                              const std::filesystem::path& control_groups);
 
+/// The most bytes that tensors have taken at once on a GPU since the last reset; 0 on a CPU.
+double peak_memory(const torch::Device& device);
+void reset_peak_memory(const torch::Device& device);
+
 /// Throws Error, one sentence that names the parts, if they are more than the device has.
 void require_memory(const MemoryNeed& need, const torch::Device& device);
 void require_memory(const MemoryNeed& need, const std::string& device, double available);

@@ -98,4 +98,12 @@ void RunReport::validation(int64_t step, const Score& score) {
                   score.bits_per_byte(), perplexity, score.tokens));
 }
 
+void RunReport::profile(int64_t step, const Profile& profile) {
+  nlohmann::json event = profile.json();
+  event["event"] = "profile";
+  event["step"] = step;
+  log_.write(event);
+  progress_.say(profile.table());
+}
+
 }  // namespace pararnn::train

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "train/evaluate.hpp"
+#include "train/profile.hpp"
 #include "train/progress.hpp"
 #include "train/run_log.hpp"
 
@@ -56,6 +57,7 @@ class RunReport {
   void validation(int64_t step, const Score& score);
   /// Something that went wrong but does not stop the run; told once.
   void warning(int64_t step, const std::string& sentence);
+  void profile(int64_t step, const Profile& profile);
   /// A line that is only shown.
   void say(const std::string& line) { progress_.say(line); }
   /// Why something could not be shown; empty if all was, and for a terminal.

@@ -110,15 +110,25 @@ int Trainer::run() {
           "cannot write to standard output ({}): stopped after step {}; --resume goes on from here",
           failure, step_));
     }
+    if (profiler_) profiler_->before_step();
     tell(train_step());
+    if (profiler_) {
+      if (const auto profile = profiler_->after_step()) report_->profile(step_, *profile);
+    }
     if (finished()) break;
     if (due(step_, config_.validate_every)) validate();
     if (due(step_, config_.checkpoint_every) || due(step_, config_.keep_every)) save_checkpoint();
   }
   validate();
   save_checkpoint();
+  if (profiler_ && !profiler_->finished()) {
+    report_->say(fmt::format("--profile: the run ended before its step {}, so there is no profile",
+                             RunProfiler::kStepsBefore + RunProfiler::kSteps));
+  }
   return 0;
 }
+
+void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
 
 StepReport Trainer::train_step() {
   const auto start = std::chrono::steady_clock::now();

@@ -22,10 +22,14 @@
 #include "nn/language_model.hpp"
 #include "train/config.hpp"
 #include "train/optimizer.hpp"
+#include "train/profile.hpp"
 #include "train/run_report.hpp"
 #include "train/stability.hpp"
 
 namespace pararnn::train {
+
+/// The trace of a profiled run, in its folder.
+inline constexpr const char* kTraceFile = "trace.json";
 
 /// Trains one model on one dataset; checkpoints and log go into the folder of the run.
 class Trainer {
@@ -48,6 +52,10 @@ class Trainer {
   /// steps in a row were skipped (kMostSkippedInARow), and on a file that cannot be written; the
   /// checkpoints before stay as they are.
   int run();
+
+  /// From now on run() profiles some of its first steps: the table is shown and logged, the trace
+  /// is kTraceFile in the folder of the run.
+  void profile();
 
   /// One step: forward, backward, update. If the loss or its gradient is not finite, the step is
   /// skipped: weights and moments stay as they are, and its batch and its place on the schedule
@@ -79,6 +87,7 @@ class Trainer {
   data::BatchSampler batches_;
   std::optional<RunReport> report_;  // while it runs
   std::string content_;              // of the data, as checksum_of_content tells it, once asked for
+  std::optional<RunProfiler> profiler_;
 
   int64_t step_ = 0;              // steps done
   Stability stability_;           // of those that were told

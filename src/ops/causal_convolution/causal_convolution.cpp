@@ -1,11 +1,13 @@
 #include "ops/causal_convolution/causal_convolution.hpp"
 
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "ops/causal_convolution/causal_convolution_cuda.hpp"
+#include "ops/cuda_kernels.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -193,14 +195,15 @@ Tensor starts_so_far(const Tensor& reset, int64_t before) {
 
 Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
                           const Tensor& reset) {
-  if (has_loops(x, x.scalar_type()) && x.numel() > 0)
+  RECORD_FUNCTION("pararnn::causal_convolution", c10::ArrayRef<const c10::IValue>{});
+  const auto dtype = x.scalar_type();
+  const bool loops = has_loops(x, dtype);
+  const bool kernels = has_kernels(x, dtype) && !reset.defined() && taps.size(0) <= kMostTaps;
+  if ((loops || kernels) && x.numel() > 0) {
     return FusedConvolution::apply(x, taps, before,
                                    reset.defined() ? std::make_optional(reset) : std::nullopt);
+  }
   return causal_convolution_definition(x, taps, before, reset);
-}
-
-Tensor convolution_on_cuda(const Tensor& x, const Tensor& taps, const Tensor& before) {
-  return FusedConvolution::apply(x, taps, before, std::nullopt);
 }
 
 Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,

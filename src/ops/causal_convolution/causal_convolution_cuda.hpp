@@ -5,10 +5,8 @@
 
 namespace pararnn::ops {
 
-/// causal_convolution on a GPU, for a dtype for which has_kernels(), of rows that do not start
-/// anew.
-torch::Tensor convolution_on_cuda(const torch::Tensor& x, const torch::Tensor& taps,
-                                  const torch::Tensor& before);
+/// The most taps that the kernels take: a thread holds them all.
+inline constexpr int64_t kMostTaps = 8;
 
 /// x (B,T,d) with contiguous channels, taps (K,d), before (B,K-1,d), contiguous; writes y (B,T,d),
 /// contiguous.

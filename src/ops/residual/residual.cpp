@@ -1,5 +1,6 @@
 #include "ops/residual/residual.hpp"
 
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 
 #include "ops/rows.hpp"
@@ -86,6 +87,7 @@ struct FusedAddScaled : torch::autograd::Function<FusedAddScaled> {
 }  // namespace
 
 Tensor add_scaled(const Tensor& x, const Tensor& scale, const Tensor& branch) {
+  RECORD_FUNCTION("pararnn::add_scaled", c10::ArrayRef<const c10::IValue>{});
   if (has_loops_with(x, branch.scalar_type())) return FusedAddScaled::apply(x, scale, branch);
   return add_scaled_definition(x, scale, branch);
 }

@@ -9,7 +9,7 @@ namespace pararnn::ops {
 torch::Tensor add_scaled(const torch::Tensor& x, const torch::Tensor& scale,
                          const torch::Tensor& branch);
 
-/// The same in LibTorch's operations: the definition, and what runs on a GPU.
+/// The same in LibTorch's operations: the definition.
 torch::Tensor add_scaled_definition(const torch::Tensor& x, const torch::Tensor& scale,
                                     const torch::Tensor& branch);
 

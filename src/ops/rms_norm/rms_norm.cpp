@@ -1,10 +1,12 @@
 #include "ops/rms_norm/rms_norm.hpp"
 
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 
 #include <type_traits>
 
 #include "ops/residual/residual.hpp"
+#include "ops/rms_norm/rms_norm_cuda.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -141,6 +143,10 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, torch::ScalarType dtype,
                 const std::optional<Tensor>& gate) {
+  RECORD_FUNCTION("pararnn::rms_norm", c10::ArrayRef<const c10::IValue>{});
+  if (has_norm_kernels(x, dtype)) {
+    return norm_on_cuda(x, {}, {}, weight, epsilon, dtype, gate).second;
+  }
   if (has_loops_with(x, dtype)) return FusedRmsNorm::apply(x, weight, epsilon, dtype, gate);
   return rms_norm_definition(x, weight, epsilon, dtype, gate);
 }
@@ -148,6 +154,10 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, torch::Sc
 std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& scale, const Tensor& branch,
                                        const Tensor& weight, double epsilon,
                                        torch::ScalarType dtype) {
+  RECORD_FUNCTION("pararnn::add_rms_norm", c10::ArrayRef<const c10::IValue>{});
+  if (has_norm_kernels(x, dtype) && branch.scalar_type() == dtype) {
+    return norm_on_cuda(x, scale, branch, weight, epsilon, dtype, {});
+  }
   const Tensor sum = add_scaled(x, scale, branch);
   return {sum, rms_norm(sum, weight, epsilon, dtype)};
 }

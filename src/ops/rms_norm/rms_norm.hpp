@@ -22,7 +22,7 @@ std::pair<torch::Tensor, torch::Tensor> add_rms_norm(const torch::Tensor& x,
                                                      const torch::Tensor& weight, double epsilon,
                                                      torch::ScalarType dtype);
 
-/// rms_norm in LibTorch's operations: the definition, and what runs on a GPU.
+/// rms_norm in LibTorch's operations: the definition.
 torch::Tensor rms_norm_definition(const torch::Tensor& x, const torch::Tensor& weight,
                                   double epsilon, torch::ScalarType dtype,
                                   const std::optional<torch::Tensor>& gate = {});

@@ -39,8 +39,8 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const bool residual = branch.defined();
     const Tensor y = torch::empty(input.sizes(), input.options().dtype(dtype));
     const Tensor sum = residual ? torch::empty(input.sizes(), input.options()) : Tensor();
-    const Tensor scales = residual ? scale->contiguous() : Tensor();
     const Tensor weights = weight.contiguous();
+    const Tensor scales = residual ? scale->to(weights.scalar_type()).contiguous() : Tensor();
     const int64_t width = input.size(-1), rows = width ? input.numel() / width : 0;
     const RowPlan plan = plan_rows(width, access_width({x, branch, gate, scales, weights, y, sum}));
     const int64_t blocks = std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),

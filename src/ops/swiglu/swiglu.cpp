@@ -1,7 +1,9 @@
 #include "ops/swiglu/swiglu.hpp"
 
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 
+#include "ops/cuda_kernels.hpp"
 #include "ops/rows.hpp"
 #include "ops/swiglu/swiglu_cuda.hpp"
 
@@ -86,11 +88,11 @@ struct FusedSwiglu : torch::autograd::Function<FusedSwiglu> {
 }  // namespace
 
 Tensor swiglu(const Tensor& x) {
-  if (has_loops(x, x.scalar_type())) return FusedSwiglu::apply(x);
+  RECORD_FUNCTION("pararnn::swiglu", c10::ArrayRef<const c10::IValue>{});
+  const auto dtype = x.scalar_type();
+  if (has_loops(x, dtype) || has_kernels(x, dtype)) return FusedSwiglu::apply(x);
   return swiglu_definition(x);
 }
-
-Tensor swiglu_on_cuda(const Tensor& x) { return FusedSwiglu::apply(x); }
 
 Tensor swiglu_definition(const Tensor& x) {
   const auto halves = x.chunk(2, -1);

@@ -8,7 +8,7 @@ namespace pararnn::ops {
 /// x (...,2m), the gate's half and the value's half -> silu(gate) ⊙ value (...,m). Differentiable.
 torch::Tensor swiglu(const torch::Tensor& x);
 
-/// The same in LibTorch's operations: the definition, and what runs on a GPU.
+/// The same in LibTorch's operations: the definition.
 torch::Tensor swiglu_definition(const torch::Tensor& x);
 
 }  // namespace pararnn::ops

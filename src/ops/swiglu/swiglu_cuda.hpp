@@ -5,9 +5,6 @@
 
 namespace pararnn::ops {
 
-/// swiglu on a GPU, for a dtype for which has_kernels().
-torch::Tensor swiglu_on_cuda(const torch::Tensor& x);
-
 /// x: rows (N,2m), for foldable(); writes y (...,m), contiguous.
 void swiglu_forward_cuda(const torch::Tensor& x, const torch::Tensor& y);
 /// dy: rows (N,m); writes dx (...,2m), contiguous.

@@ -1,0 +1,164 @@
+#include "bench/train.hpp"
+
+#include <fmt/format.h>
+#include <torch/cuda.h>
+
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/temporary_folder.hpp"
+#include "bench/host_timer.hpp"
+#include "data/dataset.hpp"
+#include "train/device.hpp"
+#include "train/memory.hpp"
+#include "train/profile.hpp"
+#include "train/trainer.hpp"
+
+namespace pararnn::bench {
+namespace {
+
+/// Steps before the time is taken: kernels are compiled in them, and plans learned.
+constexpr int64_t kStepsBefore = 20;
+constexpr int64_t kProfiledSteps = 3;
+
+/// A row of random tokens, the same each time.
+class RandomTokens : public data::TokenSource {
+ public:
+  RandomTokens(int64_t size, int64_t vocabulary) : size_(size), vocabulary_(vocabulary) {}
+  int64_t size() const override { return size_; }
+  int64_t bytes() const override { return size_; }
+  std::string name() const override { return "random tokens"; }
+
+ private:
+  void read_checked(int64_t begin, std::span<int32_t> out) const override {
+    for (size_t i = 0; i < out.size(); ++i) {
+      // SplitMix64 (Steele et al., 2014) of the place.
+      uint64_t z = (static_cast<uint64_t>(begin) + i + 1) * 0x9E3779B97F4A7C15u;
+      z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+      z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+      out[i] = static_cast<int32_t>((z ^ (z >> 31)) % static_cast<uint64_t>(vocabulary_));
+    }
+  }
+  int64_t size_, vocabulary_;
+};
+
+/// A vocabulary without texts.
+class RandomTokenizer : public data::Tokenizer {
+ public:
+  explicit RandomTokenizer(int64_t vocabulary) : vocabulary_(vocabulary) {}
+  int64_t vocabulary_size() const override { return vocabulary_; }
+  std::vector<int32_t> encode(std::string_view) const override { return {}; }
+  std::string decode(std::span<const int32_t>) const override { return {}; }
+  std::string name() const override { return "random"; }
+  int32_t end_of_document() const override { return 0; }
+
+ private:
+  int64_t vocabulary_;
+};
+
+data::Dataset random_dataset(int64_t tokens, int64_t vocabulary) {
+  return {.tokenizer = std::make_shared<RandomTokenizer>(vocabulary),
+          .training = std::make_shared<RandomTokens>(tokens, vocabulary),
+          .held_out = std::make_shared<RandomTokens>(0, vocabulary),
+          .documents = {},
+          .fingerprint = "",
+          .description = "random tokens"};
+}
+
+}  // namespace
+
+nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device) {
+  const TemporaryFolder folder;
+  const int64_t tokens_of_step = bench.train.batch * bench.train.length * bench.train.accumulate;
+  // One batch again and again: a model that learns it shows that its gradients are right.
+  const data::Dataset dataset = random_dataset(tokens_of_step + 1, bench.model.vocabulary);
+  train::reset_peak_memory(device);
+  train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device);
+  const auto finish = [&] {
+    if (device.is_cuda()) torch::cuda::synchronize(device.index());
+  };
+  const double first_loss = trainer.train_step().loss;
+  for (int64_t i = 1; i < kStepsBefore; ++i) trainer.train_step();
+  finish();
+  const auto start = std::chrono::steady_clock::now();
+  double last_loss = 0;
+  for (int64_t i = 0; i < bench.steps; ++i) last_loss = trainer.train_step().loss;
+  finish();
+  const double seconds = seconds_since(start) / static_cast<double>(bench.steps);
+  require(std::isfinite(last_loss), "{}: the loss is {}, so steps were skipped and tell no time",
+          bench.name, last_loss);
+  const double memory = train::peak_memory(device);
+
+  train::Profiler profiler(device);
+  for (int64_t i = 0; i < kProfiledSteps; ++i) trainer.train_step();
+  const train::Profile profile = profiler.stop(kProfiledSteps, folder / "trace.json");
+
+  const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
+  const double peak = peak_operations(train::describe(device));
+  nlohmann::json measurement = {{"size", bench.name},
+                                {"cell", bench.model.cell},
+                                {"mixer", bench.model.mixer},
+                                {"precision", bench.train.precision},
+                                {"batch", bench.train.batch},
+                                {"steps", bench.train.length},
+                                {"vocabulary", bench.model.vocabulary},
+                                {"parameters", train::parameter_count(bench.model)},
+                                {"tokens_per_second", tokens_per_second},
+                                {"milliseconds", 1e3 * seconds},
+                                {"operations_per_token", operations_per_token(bench.model)},
+                                {"share_of_peak", nullptr},
+                                {"peak_gigabytes", memory / (1 << 30)},
+                                {"first_loss", first_loss},
+                                {"last_loss", last_loss},
+                                {"profile", profile.json()}};
+  if (peak > 0) {
+    measurement["share_of_peak"] = operations_per_token(bench.model) * tokens_per_second / peak;
+  }
+  return measurement;
+}
+
+double operations_per_token(const nn::ModelConfig& model) {
+  return 6 * train::parameter_count(model);
+}
+
+double peak_operations(const std::string& gpu) {
+  constexpr std::array<std::pair<std::string_view, double>, 3> kPeaks{
+      {{"H100 80GB HBM3", 989e12}, {"H200", 989e12}, {"A100", 312e12}}};
+  for (const auto& [name, peak] : kPeaks) {
+    if (gpu.find(name) != std::string::npos) return peak;
+  }
+  return 0;
+}
+
+std::string training_table_header() {
+  return "| model | cell | shape | tokens/s | ms a step | of the peak | memory, GiB | slowest "
+         "parts "
+         "|\n|---|---|---|---:|---:|---:|---:|---|\n";
+}
+
+std::string training_table_row(const nlohmann::json& m) {
+  constexpr size_t kPartsShown = 4;
+  std::string parts;
+  const nlohmann::json& profile = m["profile"];
+  for (size_t i = 0; i < std::min(kPartsShown, profile["parts"].size()); ++i) {
+    const nlohmann::json& part = profile["parts"][i];
+    parts += fmt::format("{}{} {:.0f} %", i ? ", " : "", part["name"].get<std::string>(),
+                         100 * part["seconds"].get<double>() / profile["seconds"].get<double>());
+  }
+  return fmt::format("| {} | {} | B{} T{} | {:.0f} | {:.1f} | {} | {:.1f} | {} |\n",
+                     m["size"].get<std::string>(), m["cell"].get<std::string>(),
+                     m["batch"].get<int64_t>(), m["steps"].get<int64_t>(),
+                     m["tokens_per_second"].get<double>(), m["milliseconds"].get<double>(),
+                     m["share_of_peak"].is_null()
+                         ? ""
+                         : fmt::format("{:.1f} %", 100 * m["share_of_peak"].get<double>()),
+                     m["peak_gigabytes"].get<double>(), parts);
+}
+
+}  // namespace pararnn::bench

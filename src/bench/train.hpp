@@ -1,0 +1,34 @@
+// How fast a language model trains: steps of the trainer itself, on random tokens.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "nn/config.hpp"
+#include "train/config.hpp"
+
+namespace pararnn::bench {
+
+struct TrainBench {
+  std::string name;          // of the model's sizes
+  nn::ModelConfig model;     // its vocabulary too
+  train::TrainConfig train;  // batch, length, precision, plan, …
+  int64_t steps = 20;        // that are timed, after as many that are not
+};
+
+/// Tokens a second, milliseconds a step, the loss of the first and the last step, the peak of the
+/// device's memory, the share of the GPU's arithmetic, and where the time of a step goes.
+nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device);
+
+/// Floating-point operations of a step for each token: six for a parameter (Kaplan et al.,
+/// arXiv:2001.08361), the embedding's counted too. What a cell computes between the products is
+/// less than a thousandth of it and not counted.
+double operations_per_token(const nn::ModelConfig& model);
+
+/// Dense bfloat16 operations a second of a GPU, by its maker's data sheet; 0 for one not known.
+double peak_operations(const std::string& gpu);
+
+std::string training_table_header();
+std::string training_table_row(const nlohmann::json& measurement);
+
+}  // namespace pararnn::bench
