@@ -70,7 +70,7 @@ TEST(RunReport, TellsOfSkippedStepsAndSpikes) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> show(
       std::fopen((folder / "shown").c_str(), "w"), std::fclose);
   RunReport report({.log = folder / "log.jsonl", .log_every = 2, .show = show.get()});
-  const double nan = std::nan("");
+  const double nan = -std::nan("");
   report.step({.step = 1, .tokens = 5, .loss = 3}, 1, 9);
   report.step({.step = 2,
                .tokens = 5,

@@ -10,6 +10,13 @@
 
 namespace pararnn::train {
 
+std::string describe_skip(const StepReport& report) {
+  // The sign of what is not a number depends on the processor.
+  const auto number = [](double x) { return std::isnan(x) ? "nan" : fmt::format("{}", x); };
+  return fmt::format("its loss is {} and its gradient's norm {}", number(report.loss),
+                     number(report.gradient_norm));
+}
+
 void StepMean::add(const StepReport& report) {
   tokens += report.tokens;
   seconds += report.seconds;
@@ -55,8 +62,7 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
                 {"step", report.step},
                 {"loss", report.loss},
                 {"gradient_norm", report.gradient_norm}});
-    progress_.say(fmt::format("step {}: skipped, as its loss is {} and its gradient's norm {}",
-                              report.step, report.loss, report.gradient_norm));
+    progress_.say(fmt::format("step {}: skipped, as {}", report.step, describe_skip(report)));
   }
   if (report.z_score > kSpike) {
     log_.write({{"event", "spike"},

@@ -28,6 +28,9 @@ struct StepReport {
   double z_score = 0;         // of the loss among those before it; see stability.hpp
 };
 
+/// Why a step was skipped: "its loss is nan and its gradient's norm inf".
+std::string describe_skip(const StepReport& report);
+
 /// The mean over the steps added; the loss is that of those that were not skipped, NaN of none.
 struct StepMean {
   int64_t losses = 0, tokens = 0;

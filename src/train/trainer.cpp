@@ -220,9 +220,8 @@ void Trainer::give_up(const StepReport& last) const {
     if (step_of(checkpoint) < good_steps) good = checkpoint.string();
   }
   throw Error(fmt::format(
-      "the last {} steps were skipped (at step {} the loss is {} and its gradient's norm {}); {} "
-      "with a lower --learning-rate",
-      stability_.skipped_in_a_row, last.step, last.loss, last.gradient_norm,
+      "the last {} steps were skipped (step {}: {}); {} with a lower --learning-rate",
+      stability_.skipped_in_a_row, last.step, describe_skip(last),
       good.empty()
           ? "start again"
           : fmt::format("the last good checkpoint is {0}: go on from it, --resume {0},", good)));
