@@ -81,8 +81,8 @@ TEST_F(Messages, HelpKeepsToNinetyColumns) {
   }
   for (const char* words :
        {"options given again replace those it was started with, where that makes sense",
-        "Ctrl-C and SIGTERM write a checkpoint before they stop; --resume goes on as if there had "
-        "been no stop"}) {
+        "a standard output that breaks write a checkpoint before they stop; --resume goes on as if "
+        "there had been no stop"}) {
     EXPECT_NE(one_line.find(words), std::string::npos) << words;
   }
   EXPECT_NE(help.find("\n          pararnn train --resume --out big\n"), std::string::npos) << help;
@@ -105,6 +105,7 @@ TEST_F(Messages, ANameThatIsNearlyRightIsSuggested) {
     EXPECT_NE(words.find(far), std::string::npos) << words;
   }
   misunderstood("train text", {"text", "pararnn train"});
+  misunderstood("train --data text --steps 3 --steps 4", {"--steps is given twice"});
   // Any option with two letters swapped.
   for (const std::string command : {"train", "eval", "check"}) {
     const std::vector<std::string> names = options_in(ask(command + " --help").out);
@@ -163,6 +164,7 @@ TEST_F(Messages, AWrongNumberIsAnsweredByWhatItMustBe) {
                 {"--seed: must be a whole number, 0 or more, not -1"});
   misunderstood("train --data text --weight-bound -1",
                 {"--weight-bound: must be at least 0, not -1"});
+  misunderstood("eval --model run --context 256,-1", {"--context: must be at least 0, not -1"});
   misunderstood("train --data text --batch 0", {"--batch: must be at least 1, not 0"});
   misunderstood("generate --model run --top-p 0", {"--top-p: must be above 0, not 0"});
   misunderstood("generate --model run --top-p 2", {"--top-p: must be at most 1, not 2"});

@@ -24,6 +24,19 @@ class CliPlot : public Program {
                    {"tokens_per_second", 1e5},
                    {"seconds", 2.0 * step}});
     }
+    // What a run that is not stable logs as well.
+    log +=
+        line({{"event", "skip"}, {"step", steps}, {"loss", nullptr}, {"gradient_norm", nullptr}});
+    log += line({{"event", "spike"}, {"step", steps}, {"loss", 9.0}, {"z_score", 7.5}});
+    log += line({{"event", "warning"}, {"step", steps}, {"sentence", "mind the gap"}});
+    log += line({{"event", "step"},
+                 {"step", steps + 1},
+                 {"loss", nullptr},
+                 {"gradient_norm", nullptr},
+                 {"learning_rate", 0.001},
+                 {"tokens_per_second", 1e5},
+                 {"skipped", 1},
+                 {"seconds", 2.0 * (steps + 1)}});
     log += line({{"event", "validation"}, {"step", steps}, {"loss", 1.5}, {"seconds", 1.0}});
     write(name + "/log.jsonl", log);
   }

@@ -23,12 +23,18 @@ struct Outcome {
 
 class Program : public testing::Test {
  protected:
+  /// Runs a line of the shell in the test's folder, where $pararnn is the program; its exit status.
+  int shell(const std::string& line) const {
+    const std::string command =
+        "pararnn='" PARARNN_PROGRAM "'; cd '" + folder_.path().string() + "' && { " + line + "\n}";
+    const int status = std::system(command.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
   /// Runs `pararnn arguments` in the test's folder. Arguments and environment are a shell's.
   Outcome run(const std::string& arguments, const std::string& environment = "") const {
-    const std::string command = "cd '" + folder_.path().string() + "' && " + environment + " '" +
-                                PARARNN_PROGRAM "' " + arguments + " > out 2> err < /dev/null";
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
+    const int status =
+        shell(environment + " \"$pararnn\" " + arguments + " > out 2> err < /dev/null");
+    return {status, read("out"), read("err")};
   }
   Outcome succeed(const std::string& arguments, const std::string& environment = "") const {
     const Outcome outcome = run(arguments, environment);

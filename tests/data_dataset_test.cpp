@@ -1,10 +1,11 @@
 #include "data/dataset.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "data/baselines.hpp"
+#include "data/folder_lock.hpp"
 #include "data/shard_folder.hpp"
 #include "data_test_support.hpp"
 
@@ -141,11 +142,14 @@ TEST(Dataset, WritesOverNothingAndBesideNobody) {
   EXPECT_NE(sentence(folder / "text", folder / "mine/letter/below").find("letter"),
             std::string::npos);
 
-  fs::create_directory(folder / "busy.partial");
-  const int other = ::open((folder / "busy.partial").c_str(), O_RDONLY);
-  ASSERT_EQ(::flock(other, LOCK_EX), 0);
-  EXPECT_NE(sentence(folder / "text", folder / "busy").find("another process"), std::string::npos);
-  ::close(other);
+  std::optional<FolderLock> other(std::in_place, folder / "busy.partial", "writing");
+  EXPECT_NE(
+      sentence(folder / "text", folder / "busy").find("process " + std::to_string(::getpid())),
+      std::string::npos);
+  other.reset();
+  write_shard_folder(folder / "text", folder / "busy", small_options());
+  EXPECT_FALSE(fs::exists(folder / "busy/.lock"));
+  EXPECT_FALSE(fs::exists(folder / "busy.partial"));
 
   write_shard_folder(folder / "text", folder / "tokens", small_options());
   EXPECT_NE(sentence(folder / "tokens", folder / "again").find("holds shards already"),
@@ -163,6 +167,9 @@ TEST(Dataset, DamageAnywhereInTheFolderIsAnError) {
       EXPECT_NE(error_of([&] { open_dataset(folder / "tokens"); }).find(entry.path().filename()),
                 std::string::npos);
     }
+    fs::remove(entry.path());
+    EXPECT_NE(error_of([&] { open_dataset(folder / "tokens"); }).find(entry.path().filename()),
+              std::string::npos);
     write(entry.path(), right);
   }
   for (const char* list :
@@ -188,6 +195,44 @@ TEST(Dataset, TheFingerprintFollowsTheContentNotThePlace) {
   EXPECT_NE(open_dataset(folder / "text").fingerprint, open_dataset(folder / "copy").fingerprint);
   write_shard_folder(folder / "copy", folder / "other_tokens", small_options());
   EXPECT_NE(open_dataset(folder / "other_tokens").fingerprint, fingerprint);
+}
+
+TEST(Dataset, TheChecksumOfContentHangsOnEveryByte) {
+  const TemporaryFolder folder;
+  Random random(5);
+  std::string text = random_text(random, 9'000'000);  // several pieces
+  write(folder / "text/long", text);
+  write_corpus(folder / "text", 10, 5000);
+  fs::copy(folder / "text", folder / "copy", fs::copy_options::recursive);
+  const Dataset dataset = open_dataset(folder / "text");
+  const std::string right = checksum_of_content(dataset);
+  EXPECT_EQ(checksum_of_content(open_dataset(folder / "copy")), right);
+  for (int i = 0; i < 20; ++i) {
+    const auto place = static_cast<size_t>(random_below(random, std::ssize(text)));
+    text[place] ^= 1;
+    write(folder / "text/long", text);
+    EXPECT_NE(checksum_of_content(open_dataset(folder / "text")), right) << place;
+    text[place] ^= 1;
+  }
+  write(folder / "text/long", text);
+  EXPECT_EQ(checksum_of_content(open_dataset(folder / "text")), right);
+  write(folder / "text/long", text + "x");
+  EXPECT_NE(error_of([&] { checksum_of_content(dataset); }).find("long"), std::string::npos);
+
+  // Of shards, it is that of the tokenizer.
+  write_corpus(folder / "small", 10, 5000);
+  write_shard_folder(folder / "small", folder / "tokens", small_options());
+  fs::copy(folder / "tokens", folder / "other", fs::copy_options::recursive);
+  write_shard_folder(folder / "small/part0", folder / "others", small_options());
+  const std::string of_shards = checksum_of_content(open_dataset(folder / "tokens"));
+  EXPECT_EQ(checksum_of_content(open_dataset(folder / "other")), of_shards);
+  for (const char* file : {"tokenizer.json", "tokenizer.model"}) {
+    fs::copy(folder / "others" / file, folder / "other" / file,
+             fs::copy_options::overwrite_existing);
+  }
+  const Dataset other = open_dataset(folder / "other");
+  EXPECT_EQ(other.fingerprint, open_dataset(folder / "tokens").fingerprint);
+  EXPECT_NE(checksum_of_content(other), of_shards);
 }
 
 }  // namespace

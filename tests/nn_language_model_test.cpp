@@ -332,7 +332,12 @@ TEST(ModelFiles, WrongOnesAreRefusedByName) {
                  tensors["embedding"] = tensors["embedding"].to(torch::kInt);
                }),
                "floating-point");
+  save_language_model(folder.path, model);
   nlohmann::json config = to_json(small_config());
+  config["width"] = 2 * small_config().width;
+  std::ofstream(folder.path / "config.json") << config;
+  expect_holds(error_of([&] { load_language_model(folder.path); }),
+               "config.json beside it tells of another model");
   config["cell"] = (folder.path / "other.hpp").string();
   std::ofstream(folder.path / "config.json") << config;
   expect_holds(error_of([&] { load_language_model(folder.path, /*trust_cell=*/true); }),

@@ -12,7 +12,8 @@ TrainConfig random_config(data::Random& random) {
   TrainConfig config;
   for_each_field(config, [&](std::string_view name, auto& value, const Field& field) {
     if constexpr (std::is_same_v<decltype(value), std::string&>) {
-      if (name != "precision" && name != "plan") value = data::random_text(random, 10);
+      if (name != "precision" && name != "plan" && name != "schedule")
+        value = data::random_text(random, 10);
     } else {
       const double most = std::min(field.most, 1e6);
       value = static_cast<std::remove_reference_t<decltype(value)>>(

@@ -288,7 +288,7 @@ TEST_F(TrainsOnGpu, RepeatsItselfBitForBitByDeterministicAlgorithms) {
 TEST_F(TrainsOnGpu, GoesOnFromACheckpointOfEitherDevice) {
   for (const torch::Device& first : {kCpu, kGpu}) {
     const fs::path run = first.str();
-    create_run(folder_ / run, false);
+    const auto lock = create_run(folder_ / run, false);
     ASSERT_EQ(make(first, run).run(), 0);
     for (const torch::Device& second : {kCpu, kGpu}) {
       SCOPED_TRACE(first.str() + " to " + second.str());
@@ -317,7 +317,7 @@ TEST_F(TrainsOnGpu, GoesOnFromACheckpointOfEitherDevice) {
 }
 
 TEST_F(TrainsOnGpu, EvaluatesTheSame) {
-  create_run(folder_ / "run", false);
+  const auto lock = create_run(folder_ / "run", false);
   ASSERT_EQ(make(kGpu).run(), 0);
   const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
   Score scores[2];

@@ -19,7 +19,7 @@ pid_t start_training(const fs::path& run, const fs::path& text) {
   const pid_t child = fork();
   if (child != 0) return child;
   try {
-    clean_run(run);
+    const auto lock = open_run(run);
     const TrainConfig config{.data = text,
                              .batch = 2,
                              .length = 16,

@@ -1,17 +1,20 @@
 #include "train/trainer.hpp"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "ops/scan/scan.hpp"
 #include "train/checkpoint.hpp"
 #include "train/run_log.hpp"
+#include "train/run_state.hpp"
 #include "train_test_support.hpp"
 
 namespace pararnn::train {
@@ -34,7 +37,7 @@ class TrainerTest : public testing::Test {
   /// Trains to the end in a fresh run.
   fs::path train(const std::string& name) {
     const fs::path run = folder_ / name;
-    create_run(run, false);
+    const auto lock = create_run(run, false);
     EXPECT_EQ(make(run).run(), 0);
     return run;
   }
@@ -47,6 +50,49 @@ class TrainerTest : public testing::Test {
       files[name] = read(run / "latest" / name);
     }
     return files;
+  }
+
+  /// The events of one kind in a run's log; every line must be JSON by the book.
+  static std::vector<nlohmann::json> events(const fs::path& run, std::string_view kind) {
+    std::vector<nlohmann::json> events;
+    std::istringstream lines(read(run / kLogFile));
+    for (std::string line; std::getline(lines, line);) {
+      events.push_back(nlohmann::json::parse(line));
+      if (events.back().at("event") != kind) events.pop_back();
+    }
+    return events;
+  }
+
+  /// Makes the gradient of the steps [first, last] infinite.
+  static void spoil(Trainer& trainer, int64_t first, int64_t last) {
+    trainer.model()->parameters().front().register_hook(
+        [&trainer, first, last](const torch::Tensor& gradient) {
+          const int64_t step = trainer.step() + 1;
+          const bool bad = step >= first && step <= last;
+          return bad ? gradient + std::numeric_limits<float>::infinity() : gradient;
+        });
+  }
+
+  /// Expects that a run, gone on with from each of its checkpoints, ends as it did.
+  void expect_the_same_from_every_checkpoint(const fs::path& run) {
+    const Files expected = learned(run);
+    const auto marks = [&](const fs::path& folder) {
+      std::vector<nlohmann::json> marks = events(folder, "skip");
+      for (const nlohmann::json& spike : events(folder, "spike")) marks.push_back(spike);
+      return marks;
+    };
+    const auto expected_marks = marks(run);
+    for (const fs::path& checkpoint : list_checkpoints(run)) {
+      SCOPED_TRACE(checkpoint.string());
+      const fs::path copy = folder_ / "copy";
+      fs::copy(run, copy, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      Trainer trainer = make(copy);
+      trainer.restore(copy / checkpoint.filename());
+      EXPECT_EQ(trainer.run(), 0);
+      EXPECT_EQ(learned(copy), expected);
+      EXPECT_EQ(marks(copy), expected_marks);
+      fs::remove_all(copy);
+    }
   }
 
   /// The losses in a run's log, which must have each step once and in order.
@@ -91,7 +137,7 @@ TEST_F(TrainerTest, LearnsAndRepeatsItselfBitForBit) {
 TEST_F(TrainerTest, ProfilesItsFirstSteps) {
   config_.steps = RunProfiler::kStepsBefore + RunProfiler::kSteps;
   const fs::path run = folder_ / "run";
-  create_run(run, false);
+  const auto lock = create_run(run, false);
   Trainer trainer = make(run);
   trainer.profile();
   EXPECT_EQ(trainer.run(), 0);
@@ -135,6 +181,147 @@ TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   trainer.restore(run / "step-00000005");
   EXPECT_EQ(trainer.run(), 0);
   EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, ResumesBitForBitOnEverySchedule) {
+  config_.schedule = "wsd";
+  config_.decay = 0.5;
+  expect_the_same_from_every_checkpoint(train("stable"));
+  config_.overfit = true;
+  config_.accumulate = 2;
+  expect_the_same_from_every_checkpoint(train("overfit"));
+}
+
+TEST_F(TrainerTest, OverfittingLearnsOneBatchByHeart) {
+  config_.overfit = true;
+  config_.learning_rate = 0;
+  Trainer still = make(folder_ / "still");
+  const double first = still.train_step().loss;
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(still.train_step().loss, first);
+  config_.learning_rate = 0.03;
+  config_.steps = 150;
+  config_.checkpoint_every = 0;
+  EXPECT_LT(losses(train("run")).back(), 0.02 * first);
+}
+
+TEST_F(TrainerTest, KeepsCheckpointsForGood) {
+  config_.checkpoint_every = 2;
+  config_.keep = 1;
+  config_.keep_every = 3;
+  const fs::path run = train("run");
+  std::vector<int64_t> steps;
+  for (const fs::path& checkpoint : list_checkpoints(run)) steps.push_back(step_of(checkpoint));
+  EXPECT_EQ(steps, (std::vector<int64_t>{3, 6, 9, 12}));
+}
+
+TEST_F(TrainerTest, AStepWhoseGradientIsNotFiniteIsSkipped) {
+  Trainer undisturbed = make(folder_ / "undisturbed");
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  Trainer trainer = make(run);
+  spoil(trainer, 4, 5);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(trainer.step(), 12);
+  const auto file = [&](int step, const char* name) {
+    return read(run / fmt::format("step-{:08}", step) / name);
+  };
+  for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_NE(file(2, name), file(3, name));
+    EXPECT_EQ(file(3, name), file(4, name));
+    EXPECT_EQ(file(3, name), file(5, name));
+    EXPECT_NE(file(5, name), file(6, name));
+  }
+  // The schedule goes on, and so does the text.
+  const std::vector<nlohmann::json> steps = events(run, "step");
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const StepReport expected = undisturbed.train_step();
+    EXPECT_EQ(steps[i]["learning_rate"], expected.learning_rate);
+    if (i < 4) {
+      EXPECT_EQ(steps[i]["loss"].is_null(), i == 3);
+    }
+    EXPECT_EQ(steps[i]["skipped"], i < 3 ? 0 : i < 4 ? 1 : 2);
+  }
+  const std::vector<nlohmann::json> skips = events(run, "skip");
+  ASSERT_EQ(skips.size(), 2u);
+  EXPECT_EQ(skips[0]["step"], 4);
+  EXPECT_TRUE(skips[0]["loss"].is_number());
+  EXPECT_TRUE(skips[0]["gradient_norm"].is_null());
+}
+
+TEST_F(TrainerTest, ResumesBitForBitAmongSkippedSteps) {
+  // A letter whose embedding is not a number.
+  std::string text = read(config_.data);
+  for (size_t i = 0; i < text.size(); i += 100) text[i] = '\x01';
+  write(config_.data, text);
+  config_.steps = 30;
+  config_.log_every = 3;
+  config_.checkpoint_every = 4;
+  model_.tie_embedding = false;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  Trainer trainer = make(run);
+  {
+    const torch::NoGradGuard no_gradient;
+    trainer.model()->named_parameters()["embedding"][1].fill_(NAN);
+  }
+  EXPECT_EQ(trainer.run(), 0);
+  const size_t skipped = events(run, "skip").size();
+  EXPECT_GE(skipped, 4u);
+  EXPECT_LE(skipped, 20u);
+  EXPECT_EQ(events(run, "step").back()["skipped"], skipped);
+  expect_the_same_from_every_checkpoint(run);
+}
+
+TEST_F(TrainerTest, TooManySkippedStepsInARowEndTheRun) {
+  config_.keep = 2;
+  config_.steps = 30;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  {
+    Trainer trainer = make(run);
+    spoil(trainer, 6, 14);
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(events(run, "skip").size(), 9u);
+  }
+  const auto again = create_run(folder_ / "again", false);
+  const auto fails_at_fifteen = [&](Trainer& trainer) {
+    spoil(trainer, 6, 30);
+    // The weights after step 5 gave the first bad gradient.
+    expect_error([&] { trainer.run(); }, {"last 10 steps were skipped", "again/step-00000004,",
+                                          "--resume", "--learning-rate"});
+    EXPECT_EQ(trainer.step(), 15);
+  };
+  Trainer trainer = make(folder_ / "again");
+  fails_at_fifteen(trainer);
+  Trainer resumed = make(folder_ / "again");
+  resumed.restore(folder_ / "again" / "step-00000012");
+  fails_at_fifteen(resumed);
+  Trainer mended = make(folder_ / "again");
+  mended.restore(folder_ / "again" / "step-00000004");
+  EXPECT_EQ(mended.run(), 0);
+}
+
+TEST_F(TrainerTest, ALossThatStandsOutIsMarked) {
+  data::Random random(4);
+  std::string text;
+  while (text.size() < 5000) text += "abcd";
+  text.replace(2000, 60, data::random_text(random, 60).substr(0, 60));
+  write(config_.data, text);
+  config_.held_out = 0;
+  config_.steps = 320;  // twice through the text
+  config_.learning_rate = 0.02;
+  config_.checkpoint_every = 60;
+  const fs::path run = train("run");
+  const std::vector<nlohmann::json> spikes = events(run, "spike");
+  EXPECT_GE(spikes.size(), 1u);
+  EXPECT_LE(spikes.size(), 10u);
+  const std::vector<double> all = losses(run);
+  for (const nlohmann::json& spike : spikes) {
+    EXPECT_EQ(spike["loss"], all[spike["step"].get<size_t>() - 1]);
+    EXPECT_GT(spike["z_score"], 6);
+    EXPECT_GT(spike["loss"], 1);
+  }
+  expect_the_same_from_every_checkpoint(run);
 }
 
 TEST_F(TrainerTest, AccumulatedBatchesMakeTheStepOfOneLargeBatch) {
@@ -206,7 +393,7 @@ TEST_F(TrainerTest, ASignalWritesACheckpointAndTheRunGoesOnBitForBit) {
   config_.steps = 300;
   const Files expected = learned(train("run"));
   const fs::path run = folder_ / "stopped";
-  create_run(run, false);
+  const auto lock = create_run(run, false);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     Trainer trainer = make(run);
     if (signal != SIGINT) trainer.restore(run);
@@ -225,6 +412,98 @@ TEST_F(TrainerTest, ASignalWritesACheckpointAndTheRunGoesOnBitForBit) {
   EXPECT_EQ(learned(run), expected);
 }
 
+TEST_F(TrainerTest, SignalsThatAreIgnoredStayIgnored) {
+  config_.checkpoint_every = 0;
+  config_.steps = 100;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    const auto before = std::signal(signal, SIG_IGN);
+    const fs::path run = folder_ / ("run" + std::to_string(signal));
+    const auto lock = create_run(run, false);
+    std::jthread sender([run, signal] {
+      while (losses(run).size() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      kill(getpid(), signal);
+    });
+    Trainer trainer = make(run);
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(trainer.step(), 100);
+    sender.join();
+    EXPECT_EQ(std::signal(signal, before), SIG_IGN);
+  }
+}
+
+TEST_F(TrainerTest, AnOutputThatBreaksStopsTheRunWithACheckpoint) {
+  std::signal(SIGPIPE, SIG_IGN);
+  config_.checkpoint_every = 0;
+  const Files expected = learned(train("whole"));
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  close(ends[0]);
+  {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> show(fdopen(ends[1], "w"), std::fclose);
+    Trainer trainer(config_, model_, data::open_dataset(config_.data), run, torch::kCPU,
+                    show.get());
+    expect_error([&] { trainer.run(); }, {"Broken pipe", "step 1;", "--resume"});
+  }
+  EXPECT_EQ(find_checkpoint(run), run / "step-00000001");
+  Trainer trainer = make(run);
+  trainer.restore(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(learned(run), expected);
+}
+
+TEST_F(TrainerTest, ATerminalThatGoesAwayIsLeftToItsSignal) {
+  config_.steps = 200;
+  config_.checkpoint_every = 0;
+  config_.validate_every = 5;
+  const fs::path run = folder_ / "run";
+  const auto lock = create_run(run, false);
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_GE(terminal, 0);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int end = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  ASSERT_GE(end, 0);
+  const std::jthread leaver([run, terminal] {
+    while (losses(run).size() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    close(terminal);
+  });
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> show(fdopen(end, "w"), std::fclose);
+  Trainer trainer(config_, model_, data::open_dataset(config_.data), run, torch::kCPU, show.get());
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_NE(std::ferror(show.get()), 0);
+}
+
+TEST_F(TrainerTest, WhatFailsAfterACheckpointIsAWarning) {
+  config_.keep = 1;
+  const fs::path run = folder_ / "run";
+  fs::create_directory(run);
+  write(run / "latest" / "mine", "no link can take this name");
+  write(run / "step-00000000" / "model.safetensors", "old");
+  const Unprivileged user(folder_.path());
+  fs::permissions(run / "step-00000000", fs::perms::owner_read | fs::perms::owner_exec);
+  Trainer trainer = make(run);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(trainer.step(), 12);
+  EXPECT_EQ(list_checkpoints(run), std::vector<fs::path>{run / "step-00000012"});
+  verify_checkpoint(run / "step-00000012", true);
+  const std::string log = read(run / kLogFile);
+  EXPECT_NE(log.find("\"event\":\"warning\""), std::string::npos);
+  EXPECT_NE(log.find((run / "latest").string()), std::string::npos);
+  EXPECT_NE(log.find("step-00000000"), std::string::npos);
+  EXPECT_EQ(losses(run).size(), 12u);
+  // Nor does what could not be deleted stand in the way of going on.
+  const auto lock = open_run(run);
+  config_.steps = 14;
+  Trainer again = make(run);
+  again.restore(run);
+  EXPECT_EQ(again.run(), 0);
+  Trainer back = make(run);
+  back.restore(run / "step-00000014");
+  fs::permissions(run / ".aside-step-00000000", fs::perms::owner_all);
+}
+
 TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
   std::signal(SIGXFSZ, SIG_IGN);
   rlimit before{};
@@ -232,7 +511,7 @@ TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
   const fs::path run = folder_ / "run";
   config_.steps = 5;
   config_.checkpoint_every = 5;
-  create_run(run, false);
+  const auto lock = create_run(run, false);
   EXPECT_EQ(make(run).run(), 0);
   // Too small for the log, for a manifest, for the tokenizer, and for the weights, in turn.
   config_.steps = 10;
@@ -266,7 +545,8 @@ TEST_F(TrainerTest, ALossThatIsNotFiniteIsOneSentenceAndLeavesTheLastCheckpoint)
   config_.warmup = 0;
   Trainer trainer = make(run);
   trainer.restore(run);
-  expect_error([&] { trainer.run(); }, {"loss", "step 4", "--resume", "--learning-rate"});
+  expect_error([&] { trainer.run(); },
+               {"loss", "run/step-00000004,", "--resume", "--learning-rate"});
   for (const fs::path& checkpoint : list_checkpoints(run)) verify_checkpoint(checkpoint, true);
   config_.learning_rate = 0.001;
   Trainer mended = make(run);
@@ -303,6 +583,27 @@ TEST_F(TrainerTest, ResumingWithOtherDataModelOrBatchNamesTheOption) {
   config_.log_every = 3;  // this one may change
   config_.keep = 2;
   make(run).restore(run);
+}
+
+TEST_F(TrainerTest, ResumingWithDataOfWhichAByteChangedIsRefused) {
+  data::Random random(1);
+  const std::string text = data::random_text(random, 3'000'000);
+  write(config_.data, text);
+  config_.steps = 1;
+  const fs::path run = train("run");
+  for (const size_t place : {size_t{0}, text.size() / 2, size_t{1} << 20, text.size() - 1}) {
+    std::string changed = text;
+    changed[place] = changed[place] == 'a' ? 'b' : 'a';
+    write(config_.data, changed);
+    expect_error([&] { make(run).restore(run); }, {"--data", "resume"});
+  }
+  write(config_.data, text);
+  make(run).restore(run);
+  // A checkpoint of before content was hashed.
+  nlohmann::json state = nlohmann::json::parse(read(run / "latest" / "state.json"));
+  state.erase("content");
+  write(folder_ / "state.json", state.dump());
+  EXPECT_EQ(load_run_state(folder_.path()).content, "");
 }
 
 TEST_F(TrainerTest, ADamagedCheckpointIsRefusedWithTheOneBeforeIt) {

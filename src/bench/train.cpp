@@ -66,6 +66,7 @@ data::Dataset random_dataset(int64_t tokens, int64_t vocabulary) {
   return {.tokenizer = std::make_shared<RandomTokenizer>(vocabulary),
           .training = std::make_shared<RandomTokens>(tokens, vocabulary),
           .held_out = std::make_shared<RandomTokens>(0, vocabulary),
+          .documents = {},
           .fingerprint = "",
           .description = "random tokens"};
 }
@@ -90,6 +91,8 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   for (int64_t i = 0; i < bench.steps; ++i) last_loss = trainer.train_step().loss;
   finish();
   const double seconds = seconds_since(start) / static_cast<double>(bench.steps);
+  require(std::isfinite(last_loss), "{}: the loss is {}, so steps were skipped and tell no time",
+          bench.name, last_loss);
   const double memory = train::peak_memory(device);
 
   train::Profiler profiler(device);

@@ -82,10 +82,10 @@ void add_plan_option(CLI::App& command, std::string& plan) {
 }
 
 void add_deterministic_option(CLI::App& command) {
-  command.add_flag_callback(
-      "--deterministic", train::use_deterministic_algorithms,
-      "repeat a run bit for bit on a GPU too, by slower operations where need be; a resumed run "
-      "needs it again");
+  command.add_flag_callback("--deterministic", train::use_deterministic_algorithms,
+                            "compute the same bits each time on a GPU too, by slower operations "
+                            "where need be; a resumed run "
+                            "needs it again");
 }
 
 void add_scan_options(CLI::App& command, ScanOptions& options) {

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "cli/common_options.hpp"
 #include "data/baselines.hpp"
 #include "data/dataset.hpp"
+#include "data/output_file.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
@@ -25,7 +28,8 @@ namespace {
 
 struct EvalArguments {
   ModelOption model;
-  std::string data, device = "auto", precision = "float32";
+  std::string data, json, device = "auto", precision = "float32";
+  std::vector<int64_t> contexts = {0};
   bool baselines = false;
   ScanOptions scan;
   train::EvaluationOptions options;
@@ -79,6 +83,81 @@ data::Dataset open_data(const EvalArguments& arguments) {
   return data::open_dataset(run.data, {.held_out_share = run.held_out});
 }
 
+double tokens_per_second(const train::Score& score) {
+  return static_cast<double>(score.tokens) / score.seconds;
+}
+
+void print_sentence(const std::string& text, const train::Score& score) {
+  fmt::print(
+      "{}: {:.4f} bits per byte, perplexity {:.3f}, {} tokens that stand for {} bytes, "
+      "{:.0f} tokens/s\n",
+      text, score.bits_per_byte(), score.perplexity(), score.tokens, score.bytes,
+      tokens_per_second(score));
+}
+
+void print_table_head(const std::string& text) {
+  fmt::print("{}\n{:>10} {:>13} {:>11} {:>11} {:>10}\n", text, "context", "bits per byte",
+             "perplexity", "tokens", "tokens/s");
+}
+
+void print_table_row(int64_t context, const train::Score& score) {
+  fmt::print("{:>10} {:>13.4f} {:>11.3f} {:>11} {:>10.0f}\n", context, score.bits_per_byte(),
+             score.perplexity(), score.tokens, tokens_per_second(score));
+  std::fflush(stdout);
+}
+
+nlohmann::json to_json(int64_t context, const train::Score& score) {
+  return {{"context", context},
+          {"loss", score.loss()},
+          {"bits_per_byte", score.bits_per_byte()},
+          {"perplexity", score.perplexity()},
+          {"tokens", score.tokens},
+          {"bytes", score.bytes},
+          {"seconds", score.seconds}};
+}
+
+/// The text under the model, read in windows of each context in turn; prints and, with --json,
+/// writes what that gives.
+void evaluate_contexts(const EvalArguments& arguments, train::TrainedModel& trained,
+                       const data::TokenSource& text, const torch::Device& device) {
+  std::vector<train::EvaluationOptions> all;
+  for (const int64_t context : arguments.contexts) {
+    all.push_back(arguments.options);
+    all.back().context = context > 0 ? context : arguments.options.length;
+  }
+  const auto need = [&](const train::EvaluationOptions& options) {
+    return train::evaluation_memory(trained.model->config(), options,
+                                    train::precision_dtype(arguments.precision), text.size());
+  };
+  // Before the first begins, which may take hours.
+  for (const train::EvaluationOptions& options : all) train::require_memory(need(options), device);
+  nlohmann::json scores = nlohmann::json::array();
+  if (all.size() > 1) print_table_head(text.name());
+  for (const train::EvaluationOptions& options : all) {
+    train::Score score;
+    train::run_within_memory(need(options), device, [&] {
+      score = train::evaluate(trained.model, text, *trained.tokenizer, options);
+    });
+    scores.push_back(to_json(options.context, score));
+    if (all.size() > 1) {
+      print_table_row(options.context, score);
+    } else {
+      print_sentence(text.name(), score);
+    }
+  }
+  const int64_t longest = std::ranges::max(arguments.contexts);
+  if (longest > text.size() - 1) {
+    fmt::print("{} has {} tokens: no context is longer\n", text.name(), text.size());
+  }
+  if (arguments.json.empty()) return;
+  const nlohmann::json report{
+      {"model", arguments.model.path}, {"text", text.name()}, {"scores", scores}};
+  // Names of files may be any bytes.
+  const std::string json =
+      report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  about_option("--json", [&] { data::write_file(arguments.json, json); });
+}
+
 void evaluate(const EvalArguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
   train::TrainedModel trained = about_option("--model", [&] {
@@ -93,16 +172,7 @@ void evaluate(const EvalArguments& arguments) {
       dataset.tokenizer->model() != tokenizer.model()) {
     text = std::make_shared<TokenizedText>(*text, *dataset.tokenizer, tokenizer);
   }
-  train::Score score;
-  train::run_within_memory(
-      train::evaluation_memory(trained.model->config(), arguments.options,
-                               train::precision_dtype(arguments.precision), text->size()),
-      device, [&] { score = train::evaluate(trained.model, *text, tokenizer, arguments.options); });
-  fmt::print(
-      "{}: {:.4f} bits per byte, perplexity {:.3f}, {} tokens that stand for {} bytes, "
-      "{:.0f} tokens/s\n",
-      text->name(), score.bits_per_byte(), score.perplexity(), score.tokens, score.bytes,
-      static_cast<double>(score.tokens) / score.seconds);
+  evaluate_contexts(arguments, trained, *text, device);
   if (!arguments.baselines) return;
   for (const data::Baseline& baseline : data::measure_baselines(dataset)) {
     fmt::print("{}: {:.4f} bits per byte\n", baseline.name, baseline.bits_per_byte);
@@ -119,10 +189,11 @@ void add_eval_command(CLI::App& program) {
       "compared between "
       "tokenizers; perplexity per token; and the speed. The text is cut into windows of --context "
       "tokens, and each is "
-      "read from an empty state.\n"
+      "read from an empty state. With several --context, one after the other, they make a table.\n"
       "\n"
       "Examples: pararnn eval --model run\n"
-      "          pararnn eval --model run --data other.txt --context 65536\n");
+      "          pararnn eval --model run --data other.txt --context 65536\n"
+      "          pararnn eval --model run --context 256,4096,65536 --json lengths.json\n");
   add_model_option(*command, arguments->model);
   command->add_option(
       "--data", arguments->data,
@@ -133,8 +204,14 @@ void add_eval_command(CLI::App& program) {
         ->check(is_number(least, int64_t{1} << 40));
   };
   train::EvaluationOptions& options = arguments->options;
-  add_size("--context", options.context,
-           "tokens in a window, over which the state is carried on; 0: as many as --length", 0);
+  command
+      ->add_option(
+          "--context", arguments->contexts,
+          "tokens in a window, over which the state is carried on; 0: as many as --length; "
+          "several with commas between them")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(is_number(int64_t{0}, int64_t{1} << 40));
   add_size("--length", options.length, "tokens read at a time, which bounds the memory", 1);
   add_size("--batch", options.batch, "windows read side by side", 1);
   add_size("--tokens", options.tokens,
@@ -148,6 +225,7 @@ void add_eval_command(CLI::App& program) {
                  "from the run's "
                  "training text")
       ->excludes("--data");
+  command->add_option("--json", arguments->json, "a file for all the figures");
   add_precision_option(*command, arguments->precision);
   add_scan_options(*command, arguments->scan);
   add_device_option(*command, arguments->device);

@@ -1,5 +1,7 @@
 // What the program asks of the system before it begins.
+#include <fcntl.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <limits>
@@ -16,9 +18,18 @@ void keep_freed_memory() {
   mallopt(M_TOP_PAD, 256 << 20);
 }
 
+// Where standard input, output or error is closed, the next file that is opened would take its
+// place, and get what is printed. Nothing can be written to what takes it instead.
+void keep_standard_descriptors() {
+  int descriptor = 0;
+  while (descriptor >= 0 && descriptor <= STDERR_FILENO) descriptor = ::open("/dev/null", O_RDONLY);
+  if (descriptor >= 0) ::close(descriptor);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_standard_descriptors();
   keep_freed_memory();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write, not the end
   return pararnn::cli::run_program(argc, argv);

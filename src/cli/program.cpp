@@ -29,9 +29,11 @@ namespace {
 
 constexpr int kFailure = 1, kBadUsage = 2;
 
-/// Says what went wrong, in one line.
+constexpr std::string_view kOutputLost = "cannot write to standard output";
+
+/// Says what went wrong, in one line, if anybody listens.
 int fail(std::string_view message, int status) {
-  fmt::print(stderr, "pararnn: {}\n", message);
+  std::fputs(fmt::format("pararnn: {}\n", message).c_str(), stderr);
   return status;
 }
 
@@ -77,7 +79,8 @@ int run_program(int argc, char** argv) {
   use_threads(0);
   try {
     const int status = parse_and_run(argc, argv);
-    return std::fflush(stdout) == 0 ? status : fail("cannot write to standard output", kFailure);
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    return written || status != 0 ? status : fail(kOutputLost, kFailure);
   } catch (const Error& error) {
     return fail(error.what(), kFailure);
   } catch (const std::exception& error) {
@@ -85,6 +88,7 @@ int run_program(int argc, char** argv) {
         !out_of_memory.empty()) {
       return fail(out_of_memory + ": give smaller sizes", kFailure);
     }
+    if (std::ferror(stdout) != 0) return fail(kOutputLost, kFailure);
     const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
     return fail(first_line(of_torch ? of_torch->what_without_backtrace() : error.what()), kFailure);
   }

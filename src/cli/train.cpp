@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -19,7 +21,9 @@
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/memory.hpp"
+#include "train/progress.hpp"
 #include "train/run_state.hpp"
+#include "train/schedule.hpp"
 #include "train/trainer.hpp"
 
 namespace pararnn::cli {
@@ -48,8 +52,6 @@ nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
 
 /// The checkpoint that --resume means, or an empty path if the run has none yet.
 fs::path checkpoint_to_resume(const TrainArguments& arguments) {
-  require(fs::is_directory(arguments.out), "--resume: there is no run at {}", arguments.out);
-  train::clean_run(arguments.out);
   if (arguments.resume.empty()) {
     const auto checkpoints = train::list_checkpoints(arguments.out);
     return checkpoints.empty() ? fs::path() : checkpoints.back();
@@ -64,30 +66,33 @@ fs::path checkpoint_to_resume(const TrainArguments& arguments) {
   return fs::path(arguments.out) / checkpoint.filename();
 }
 
-/// Trains on a dataset, and returns the number of the signal that stopped it, or 0.
-int train_on(const data::Dataset& dataset, const TrainArguments& arguments, bool resume,
-             const fs::path& checkpoint, const torch::Device& device) {
+/// Trains on a dataset, and returns the number of the signal that stopped it, or 0. Holds the lock
+/// of the run, which is taken here where the run is a new one.
+int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
+             std::optional<data::FolderLock>& lock, const fs::path& checkpoint,
+             const torch::Device& device) {
   train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
-  if (!resume) train::create_run(arguments.out, arguments.overwrite);
+  if (!lock) lock.emplace(train::create_run(arguments.out, arguments.overwrite));
 
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : trainer.model()->parameters())
     parameters += parameter.numel();
-  fmt::print(
-      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}\n",
+  train::Progress(stdout).say(fmt::format(
+      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}",
       dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
-      arguments.model.width, arguments.out, train::describe(device));
+      arguments.model.width, arguments.out, train::describe(device)));
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
-  std::fflush(stdout);
-
   if (arguments.profile) trainer.profile();
   return trainer.run();
 }
 
 /// Trains, and returns the program's exit status.
 int train_model(const CLI::App& command, TrainArguments arguments) {
+  std::signal(SIGPIPE, SIG_IGN);  // a pipe that breaks is an error of the write, not the end
   const torch::Device device = train::find_device(arguments.device);
   const bool resume = command.count("--resume") > 0;
+  std::optional<data::FolderLock> lock;  // of the run, to the end
+  if (resume) lock.emplace(train::open_run(arguments.out));
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
   if (!checkpoint.empty()) {
     train::verify_checkpoint(checkpoint, /*manifest_needed=*/true);
@@ -97,19 +102,23 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
     arguments.model =
         nn::config_from_json(merge_given(command, to_json(stored_model), to_json(arguments.model)));
   } else if (resume) {
-    fmt::print("{} has no checkpoint yet: starting from step 0\n", arguments.out);
+    train::Progress(stdout).say(
+        fmt::format("{} has no checkpoint yet: starting from step 0", arguments.out));
   }
   require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
   const data::Dataset dataset = about_option("--data", [&] {
     return data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
   });
+  require(command.count("--decay") == 0 || arguments.train.schedule == "wsd",
+          "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
+          arguments.train.schedule);
   arguments.model.vocabulary = dataset.tokenizer->vocabulary_size();
   train::require_valid(arguments.train);
   nn::validate(arguments.model);
   if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
   train::run_within_memory(train::training_memory(arguments.model, arguments.train), device, [&] {
-    signal = train_on(dataset, arguments, resume, checkpoint, device);
+    signal = train_on(dataset, arguments, lock, checkpoint, device);
   });
   return signal == 0 ? 0 : 128 + signal;
 }
@@ -154,6 +163,10 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
           ->check(is_number(static_cast<Value>(field.least), static_cast<Value>(field.most)));
     } else if (name == "precision") {
       add_precision_option(command, value);
+    } else if (name == "schedule") {
+      const std::vector<std::string> names(std::begin(train::kScheduleNames),
+                                           std::end(train::kScheduleNames));
+      add(name, value, field)->check(CLI::IsMember(names));
     } else if (name == "plan") {
       add_plan_option(command, value);
     } else {
@@ -169,11 +182,11 @@ void add_train_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("train", "train a language model on a text");
   command->footer(
       "Trains a language model on a text and leaves a run: a folder with checkpoints "
-      "(step-00000500, ...; latest is the "
-      "newest) and log.jsonl. Ctrl-C and SIGTERM write a checkpoint before they stop; --resume "
-      "goes on as if there had "
-      "been no stop, on the CPU bit for bit, also after a kill or a power cut. A run may go on on "
-      "another --device.\n"
+      "(step-00000500, ...; latest is the newest) and log.jsonl. Ctrl-C, SIGTERM, and a standard "
+      "output that breaks write a checkpoint before they stop; --resume goes on as if there had "
+      "been no stop, also after a kill or a power cut. With --steps, on the CPU and with as many "
+      "--threads, that is bit for bit; with --minutes alone the learning rate follows the clock. A "
+      "run may go on on another --device.\n"
       "\n"
       "Examples: pararnn train --data book.txt --minutes 2\n"
       "          pararnn train --data books.tokens --steps 20000 --width 512 --layers 6 --out big\n"

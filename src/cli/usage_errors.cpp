@@ -101,10 +101,15 @@ std::string describe(const CLI::App& program, const CLI::ParseError& error) {
   const Place place = place_of(program);
   // An option that is missing may be the one that was misspelled.
   const std::vector<std::string> unknown = program.remaining(/*recurse=*/true);
-  const std::string_view words = error.what();
+  std::string_view words = error.what();
+  words = words.substr(0, words.find('\n'));
+  constexpr std::string_view kAgain = ": At Most 1 required";
+  const size_t again = words.find(kAgain);
+  const std::string sentence = again == words.npos
+                                   ? std::string(words)
+                                   : fmt::format("{} is given twice", words.substr(0, again));
   return fmt::format("{} (see {} --help)",
-                     unknown.empty() ? std::string(words.substr(0, words.find('\n')))
-                                     : describe_unknown(place, program, unknown.front()),
+                     unknown.empty() ? sentence : describe_unknown(place, program, unknown.front()),
                      place.path);
 }
 

@@ -1,7 +1,9 @@
 #include "data/dataset.hpp"
 
 #include "base/error.hpp"
+#include "base/hash.hpp"
 #include "data/corpus.hpp"
+#include "data/document_checksum.hpp"
 #include "data/shard.hpp"
 #include "data/shard_folder.hpp"
 
@@ -22,6 +24,8 @@ Dataset open_text(const std::filesystem::path& data, double held_out_share) {
   Corpus corpus = open_corpus(data, held_out_share);
   Dataset dataset;
   dataset.tokenizer = make_byte_tokenizer();
+  dataset.documents = corpus.training;
+  dataset.documents.insert(dataset.documents.end(), corpus.held_out.begin(), corpus.held_out.end());
   dataset.training =
       make_byte_source(std::move(corpus.training), "the training text of " + data.string());
   dataset.held_out =
@@ -51,6 +55,11 @@ Dataset open_tokenized(const std::filesystem::path& data) {
 }
 
 }  // namespace
+
+std::string checksum_of_content(const Dataset& dataset) {
+  return fmt::format(
+      "{:016x}", hash_bytes(dataset.tokenizer->model(), checksum_of_documents(dataset.documents)));
+}
 
 Dataset open_dataset(const std::filesystem::path& data, const DatasetOptions& options) {
   return is_shard_folder(data) ? open_tokenized(data) : open_text(data, options.held_out_share);

@@ -75,14 +75,18 @@ std::string read_file(const std::filesystem::path& path) {
   return std::string(file.read(0, file.size()));
 }
 
+void force_to_disk(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Some file systems have nothing to force of a folder.
+  const bool forced = descriptor >= 0 && (::fsync(descriptor) == 0 || errno == EINVAL);
+  const int reason = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  errno = reason;
+  require_written(forced, path);
+}
+
 void rename_folder(const std::filesystem::path& aside, const std::filesystem::path& folder) {
   require_written(::rename(aside.c_str(), folder.c_str()) == 0, folder);
-  const std::filesystem::path parent = std::filesystem::absolute(folder).parent_path();
-  const int descriptor = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  require_written(descriptor >= 0, parent);
-  const bool synchronised = ::fsync(descriptor) == 0;
-  ::close(descriptor);
-  require_written(synchronised, parent);
 }
 
 }  // namespace pararnn::data

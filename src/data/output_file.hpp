@@ -38,8 +38,11 @@ void write_file(const std::filesystem::path& path, std::string_view bytes);
 /// The whole content of a small file.
 std::string read_file(const std::filesystem::path& path);
 
-/// Gives the finished folder `aside` its place `folder`, durably; whatever `folder` was must be
-/// gone or an empty folder.
+/// Forces what is in a file, or the names in a folder, to the disk.
+void force_to_disk(const std::filesystem::path& path);
+
+/// Gives the finished folder `aside` its place `folder`; whatever `folder` was must be gone or an
+/// empty folder. That is durable once the folder around it is forced to the disk.
 void rename_folder(const std::filesystem::path& aside, const std::filesystem::path& folder);
 
 }  // namespace pararnn::data

@@ -1,9 +1,5 @@
 #include "data/shard_folder.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
@@ -14,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "data/corpus.hpp"
+#include "data/folder_lock.hpp"
 #include "data/mapped_file.hpp"
 #include "data/output_file.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
@@ -148,22 +145,15 @@ void encode_in_order(Units units, const Tokenizer& tokenizer, int threads,
 /// was renamed.
 class FolderAside {
  public:
-  explicit FolderAside(fs::path path) : path_(std::move(path)) {
-    std::error_code error;
-    fs::create_directories(path_, error);
-    require(!error, "cannot make the folder {}: {}", path_.string(), error.message());
-    descriptor_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-      if (descriptor_ >= 0) ::close(descriptor_);
-      throw Error(fmt::format(
-          "another process is writing {}; wait for it, or choose another folder", path_.string()));
-    }
-    for (const auto& left : fs::directory_iterator(path_)) fs::remove_all(left.path(), error);
+  explicit FolderAside(fs::path path)
+      : path_(std::move(path)), lock_(std::in_place, path_, "writing") {
+    clear_but_for_lock(path_);
   }
   ~FolderAside() {
+    if (!renamed_) clear_but_for_lock(path_);
+    lock_.reset();
     std::error_code ignored;
-    if (!renamed_) fs::remove_all(path_, ignored);
-    ::close(descriptor_);
+    if (!renamed_) fs::remove(path_, ignored);  // if it is empty: another process may have it now
   }
   FolderAside(const FolderAside&) = delete;
   FolderAside& operator=(const FolderAside&) = delete;
@@ -173,11 +163,12 @@ class FolderAside {
   void rename(const fs::path& folder) {
     rename_folder(path_, folder);
     renamed_ = true;
+    force_to_disk(fs::absolute(folder).parent_path());
   }
 
  private:
   fs::path path_;
-  int descriptor_;
+  std::optional<FolderLock> lock_;
   bool renamed_ = false;
 };
 
@@ -194,11 +185,16 @@ std::shared_ptr<const Tokenizer> learn_tokenizer(const Corpus& corpus,
 
 bool is_shard_folder(const fs::path& folder) {
   std::error_code ignored;
-  return fs::exists(folder / "shards.json", ignored);
+  return fs::exists(folder / "shards.json", ignored) ||
+         fs::exists(folder / "training-00000.shard", ignored);
 }
 
 ShardFolder read_shard_folder(const fs::path& folder) {
   const fs::path path = folder / "shards.json";
+  require(fs::exists(path),
+          "{} is missing, without which the shards beside it are not complete; "
+          "make them again with pararnn tokenize",
+          path.string());
   const auto list = nlohmann::json::parse(read_file(path), nullptr, false);
   const auto paths = [&](const char* side) {
     std::vector<fs::path> result;

@@ -16,10 +16,10 @@ struct ShardFolder {
   std::vector<std::filesystem::path> training, held_out;
 };
 
-/// Whether the folder was made by write_shard_folder.
+/// Whether the folder was made by write_shard_folder, complete or not.
 bool is_shard_folder(const std::filesystem::path& folder);
 
-/// Error if shards.json is damaged.
+/// Error if shards.json is missing or damaged.
 ShardFolder read_shard_folder(const std::filesystem::path& folder);
 
 struct TokenizeOptions {

@@ -78,7 +78,12 @@ ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_ce
 LanguageModel load_language_model(const std::filesystem::path& folder, bool trust_cell) {
   LanguageModel model(load_model_config(folder, trust_cell));
   const auto weights_path = folder / kWeightsFile;
-  load_parameters(model, load_safetensors(weights_path).tensors, weights_path.string());
+  const Safetensors weights = load_safetensors(weights_path);
+  try {
+    load_parameters(model, weights.tensors, weights_path.string());
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; {} beside it tells of another model", error.what(), kConfigFile));
+  }
   return model;
 }
 

@@ -1,11 +1,6 @@
 #include "train/checkpoint.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -33,30 +28,32 @@ bool is_checkpoint_name(const std::string& name) {
          name.find_first_not_of("0123456789", prefix.size()) == std::string::npos;
 }
 
-/// step-00000500 → 500: names of steps beyond eight digits sort as numbers too.
-int64_t step_of(const fs::path& checkpoint) {
-  return std::stoll(checkpoint.filename().string().substr(5));
-}
-
 fs::path aside(const fs::path& path) {
   return path.parent_path() / (std::string(kAside) + path.filename().string());
 }
 
-/// Forces what is in a file, or the names in a folder, to the disk.
-void force_to_disk(const fs::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool forced = descriptor >= 0 && fsync(descriptor) == 0;
-  const int reason = errno;
-  if (descriptor >= 0) close(descriptor);
-  require(forced, "cannot write {}: {}", path.string(), std::strerror(reason));
+/// Does `action`; what goes wrong is a warning that begins with `failure`.
+template <class Action>
+void or_warn(std::vector<std::string>& warnings, const std::string& failure, Action action) {
+  try {
+    action();
+  } catch (const fs::filesystem_error& error) {
+    warnings.push_back(fmt::format("{} ({})", failure, error.code().message()));
+  } catch (const Error& error) {
+    warnings.push_back(fmt::format("{} ({})", failure, error.what()));
+  }
 }
 
 /// Points the link `latest` of the checkpoint's run at it, by one rename.
-void point_latest_at(const fs::path& checkpoint) {
-  const fs::path latest = checkpoint.parent_path() / kLatest;
-  fs::remove(aside(latest));
-  fs::create_symlink(checkpoint.filename(), aside(latest));
-  data::rename_folder(aside(latest), latest);
+void point_latest_at(const fs::path& checkpoint, std::vector<std::string>& warnings) {
+  const fs::path run = checkpoint.parent_path(), latest = run / kLatest;
+  or_warn(warnings, latest.string() + " does not point at the newest checkpoint", [&] {
+    fs::remove(aside(latest));
+    fs::create_symlink(checkpoint.filename(), aside(latest));
+    fs::rename(aside(latest), latest);
+  });
+  or_warn(warnings, "the names in " + run.string() + " may not outlast a power cut",
+          [&] { data::force_to_disk(run); });
 }
 
 std::string checksum_of_file(const fs::path& path) {
@@ -67,21 +64,35 @@ std::string checksum_of_file(const fs::path& path) {
 /// Takes the name away first, so that no half-deleted checkpoint is ever seen.
 void delete_checkpoint(const fs::path& checkpoint) {
   fs::remove_all(aside(checkpoint));
-  data::rename_folder(checkpoint, aside(checkpoint));
+  fs::rename(checkpoint, aside(checkpoint));
+  data::force_to_disk(checkpoint.parent_path());
   fs::remove_all(aside(checkpoint));
 }
+
+/// Deletes what a kill in the middle of writing or deleting a checkpoint left behind. What cannot
+/// be deleted means nothing, and stays.
+void clean_run(const fs::path& run) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(run, ignored)) {
+    if (entry.path().filename().string().starts_with(kAside)) {
+      fs::remove_all(entry.path(), ignored);
+    }
+  }
+}
+
+data::FolderLock lock_run(const fs::path& run) { return {run, "training in"}; }
 
 void write_manifest(const fs::path& folder) {
   nlohmann::json files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     files[entry.path().filename().string()] = {{"bytes", entry.file_size()},
                                                {"checksum", checksum_of_file(entry.path())}};
-    force_to_disk(entry.path());
+    data::force_to_disk(entry.path());
   }
   const nlohmann::json manifest = {
       {"format", kFormat}, {"files", files}, {"checksum", checksum_of(files.dump())}};
   data::write_file(folder / kManifest, manifest.dump(2) + "\n");
-  force_to_disk(folder);
+  data::force_to_disk(folder);
 }
 
 /// What is wrong with the checkpoint, as "file is ...", or nothing.
@@ -109,8 +120,12 @@ std::string find_damage(const fs::path& checkpoint) {
 
 }  // namespace
 
-fs::path write_checkpoint(const fs::path& run, int64_t step, int64_t keep,
-                          const std::function<void(const fs::path&)>& write_files) {
+int64_t step_of(const fs::path& checkpoint) {
+  return std::stoll(checkpoint.filename().string().substr(5));
+}
+
+WrittenCheckpoint write_checkpoint(const fs::path& run, int64_t step, const KeptCheckpoints& kept,
+                                   const std::function<void(const fs::path&)>& write_files) {
   const fs::path checkpoint = run / checkpoint_name(step);
   const fs::path folder = aside(checkpoint);
   try {
@@ -119,7 +134,6 @@ fs::path write_checkpoint(const fs::path& run, int64_t step, int64_t keep,
     write_files(folder);
     write_manifest(folder);
     data::rename_folder(folder, checkpoint);
-    point_latest_at(checkpoint);
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);
@@ -129,9 +143,16 @@ fs::path write_checkpoint(const fs::path& run, int64_t step, int64_t keep,
                             earlier.empty() ? "the run has no earlier one"
                                             : "the last good one is " + earlier.back().string()));
   }
+  WrittenCheckpoint written{checkpoint, {}};
+  point_latest_at(checkpoint, written.warnings);
   const std::vector<fs::path> all = list_checkpoints(run);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) delete_checkpoint(all[i]);
-  return checkpoint;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool new_enough = std::ssize(all) - static_cast<int64_t>(i) <= kept.newest;
+    if (new_enough || (kept.every > 0 && step_of(all[i]) % kept.every == 0)) continue;
+    or_warn(written.warnings, "the old checkpoint " + all[i].string() + " was not deleted",
+            [&] { delete_checkpoint(all[i]); });
+  }
+  return written;
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& run) {
@@ -173,40 +194,43 @@ void verify_checkpoint(const fs::path& checkpoint, bool manifest_needed) {
   throw Error(damage + "; " + mend);
 }
 
-int64_t set_newer_checkpoints_aside(const fs::path& checkpoint) {
-  int64_t count = 0;
-  for (const fs::path& other : list_checkpoints(checkpoint.parent_path())) {
-    if (step_of(other) <= step_of(checkpoint)) continue;
-    if (count++ == 0) point_latest_at(checkpoint);
+std::vector<std::string> set_newer_checkpoints_aside(const fs::path& checkpoint) {
+  std::vector<std::string> warnings;
+  std::vector<fs::path> newer = list_checkpoints(checkpoint.parent_path());
+  std::erase_if(newer,
+                [&](const fs::path& other) { return step_of(other) <= step_of(checkpoint); });
+  if (newer.empty()) return warnings;
+  point_latest_at(checkpoint, warnings);
+  for (const fs::path& other : newer) {
     fs::path abandoned = other;
     abandoned += ".abandoned";
     fs::remove_all(abandoned);
     data::rename_folder(other, abandoned);
   }
-  return count;
+  data::force_to_disk(checkpoint.parent_path());
+  return warnings;
 }
 
-void create_run(const fs::path& run, bool overwrite) {
-  if (overwrite && fs::is_directory(run)) {
+data::FolderLock create_run(const fs::path& run, bool overwrite) {
+  data::FolderLock lock = lock_run(run);
+  if (overwrite) {
     clean_run(run);
     fs::remove(run / kLatest);
     fs::remove(run / kLogFile);
     for (const fs::path& checkpoint : list_checkpoints(run)) delete_checkpoint(checkpoint);
   }
-  std::error_code error;
-  fs::create_directories(run, error);
-  require(fs::is_directory(run), "cannot make the folder {}: {}", run.string(), error.message());
-  require(overwrite || fs::is_empty(run),
+  require(overwrite || data::is_empty_but_for_lock(run),
           "{} is not empty: --resume goes on with the run in it, --overwrite replaces it, another "
           "--out leaves it alone",
           run.string());
+  return lock;
 }
 
-void clean_run(const fs::path& run) {
-  if (!fs::is_directory(run)) return;
-  for (const auto& entry : fs::directory_iterator(run)) {
-    if (entry.path().filename().string().starts_with(kAside)) fs::remove_all(entry.path());
-  }
+data::FolderLock open_run(const fs::path& run) {
+  require(fs::is_directory(run), "there is no run at {}", run.string());
+  data::FolderLock lock = lock_run(run);
+  clean_run(run);
+  return lock;
 }
 
 }  // namespace pararnn::train

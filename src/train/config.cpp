@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "data/utf8.hpp"
+#include "train/schedule.hpp"
 
 namespace pararnn::train {
 
@@ -69,6 +70,11 @@ void require_valid(const TrainConfig& config) {
   require(config.steps > 0 || config.minutes > 0,
           "nothing says how long to train: give --steps or --minutes");
   precision_dtype(config.precision);
+  const bool decays_at_the_end =
+      schedule_shape(config.schedule) == ScheduleShape::kWarmupStableDecay;
+  require(!decays_at_the_end || config.warmup + config.decay <= 1,
+          "--warmup is {} and --decay {}, which is more than the whole run: together they may be 1",
+          config.warmup, config.decay);
   check_plan_options(config.plan, /*chunk=*/0, /*burn_in=*/-1);
 }
 

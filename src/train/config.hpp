@@ -22,11 +22,14 @@ struct TrainConfig {
   int64_t length = 256;
   int64_t accumulate = 1;
   bool documents = false;
+  bool overfit = false;
   int64_t steps = 0;
   double minutes = 0;
   double learning_rate = 3e-3;
   double learning_rate_floor = 0.05;
   double warmup = 0.03;
+  std::string schedule = "cosine";
+  double decay = 0.2;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double weight_decay = 0.1;
@@ -40,6 +43,7 @@ struct TrainConfig {
   int64_t validation_tokens = 200'000;
   int64_t checkpoint_every = 500;
   int64_t keep = 3;
+  int64_t keep_every = 0;
   int64_t log_every = 10;
 };
 
@@ -71,6 +75,10 @@ void for_each_field(Config& config, Visit&& visit) {
       Field{"keep documents apart: the state begins anew at each token that ends a document, which "
             "the next one begins with",
             0, 1, kFixed});
+  visit("overfit", config.overfit,
+        Field{"train on the first batch again and again: its loss must fall to nearly 0 if model "
+              "and settings can learn at all",
+              0, 1, kFixed});
   visit("steps", config.steps, Field{"steps to train; 0: until --minutes are over", 0, kAny});
   visit(
       "minutes", config.minutes,
@@ -80,9 +88,14 @@ void for_each_field(Config& config, Visit&& visit) {
           0, kAny});
   visit("learning_rate", config.learning_rate, Field{"learning rate after warm-up", 0, kAny});
   visit("learning_rate_floor", config.learning_rate_floor,
-        Field{"learning rate at the end of the cosine, as a share of --learning-rate", 0, 1});
+        Field{"learning rate at the end, as a share of --learning-rate", 0, 1});
   visit("warmup", config.warmup,
         Field{"share of the run in which the learning rate rises from 0", 0, 0.99});
+  visit("schedule", config.schedule,
+        Field{"how the learning rate falls after warm-up: cosine, from there to the end, or wsd "
+              "(warm-up, stable, decay), in a line at the end"});
+  visit("decay", config.decay,
+        Field{"share of the run in which the learning rate falls, with --schedule wsd", 0, 1});
   visit("beta1", config.beta1, Field{"AdamW: decay of the mean of gradients", 0, 0.999999});
   visit("beta2", config.beta2, Field{"AdamW: decay of the mean of squared gradients", 0, 0.999999});
   visit(
@@ -111,6 +124,8 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("checkpoint_every", config.checkpoint_every,
         Field{"steps between checkpoints; 0: at the end only", 0, kAny});
   visit("keep", config.keep, Field{"checkpoints kept, the newest ones", 1, kAny});
+  visit("keep_every", config.keep_every,
+        Field{"steps between checkpoints that are kept for good, beside those; 0: none", 0, kAny});
   visit("log_every", config.log_every, Field{"steps between lines of the log", 1, kAny});
 }
 

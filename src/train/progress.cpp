@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 
 namespace pararnn::train {
 namespace {
@@ -21,7 +23,7 @@ size_t terminal_width(std::FILE* out) {
 Progress::Progress(std::FILE* out) : out_(out), live_(out != nullptr && isatty(fileno(out))) {}
 
 Progress::~Progress() {
-  if (live_line_shown_) std::fputc('\n', out_);
+  if (live_line_shown_) show("\n");
 }
 
 bool Progress::due() const { return out_ != nullptr && std::chrono::steady_clock::now() >= next_; }
@@ -30,24 +32,26 @@ void Progress::update(const std::string& line) {
   if (out_ == nullptr) return;
   next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(live_ ? 100 : 5000);
   if (!live_) return say(line);
-  erase_live_line();
-  fmt::print(out_, "{}", line.substr(0, terminal_width(out_)));
-  std::fflush(out_);
+  show(fmt::format("{}{}", erasure(), line.substr(0, terminal_width(out_))));
   live_line_shown_ = true;
 }
 
 void Progress::say(std::string_view line) {
-  if (out_ == nullptr) return;
-  erase_live_line();
-  std::fwrite(line.data(), 1, line.size(), out_);
-  std::fputc('\n', out_);
-  std::fflush(out_);
-}
-
-void Progress::erase_live_line() {
-  if (live_line_shown_) std::fputs("\r\x1b[K", out_);
+  show(fmt::format("{}{}\n", erasure(), line));
   live_line_shown_ = false;
 }
+
+void Progress::show(std::string_view text) {
+  if (out_ == nullptr) return;
+  if (std::fwrite(text.data(), 1, text.size(), out_) == text.size() && std::fflush(out_) == 0)
+    return;
+  // A terminal that goes away sends SIGHUP, and whoever ignores that goes on.
+  if (!live_) failure_ = std::strerror(errno);
+  out_ = nullptr;
+}
+
+/// What takes the live line away.
+std::string_view Progress::erasure() const { return live_line_shown_ ? "\r\x1b[K" : ""; }
 
 std::string format_duration(double seconds) {
   const auto whole = static_cast<int64_t>(std::llround(std::max(seconds, 0.0)));

@@ -11,8 +11,8 @@ namespace pararnn::train {
 
 class Progress {
  public:
-  /// Shows on `out`, live if that is a terminal; on nothing if null. What cannot be shown (a closed
-  /// pipe) is lost.
+  /// Shows on `out`, live if that is a terminal; on nothing if null. What cannot be shown (a broken
+  /// pipe, with SIGPIPE ignored) is lost, and so is all after it.
   explicit Progress(std::FILE* out);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -24,11 +24,15 @@ class Progress {
   void update(const std::string& line);
   /// A line that stays.
   void say(std::string_view line);
+  /// Why something could not be shown; empty if all was, and for a terminal.
+  const std::string& failure() const { return failure_; }
 
  private:
-  void erase_live_line();
+  void show(std::string_view text);
+  std::string_view erasure() const;
 
   std::FILE* out_;
+  std::string failure_;
   bool live_;
   bool live_line_shown_ = false;
   std::chrono::steady_clock::time_point next_{};

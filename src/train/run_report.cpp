@@ -6,13 +6,23 @@
 #include <numbers>
 #include <utility>
 
+#include "train/stability.hpp"
+
 namespace pararnn::train {
 
+std::string describe_skip(const StepReport& report) {
+  // The sign of what is not a number depends on the processor.
+  const auto number = [](double x) { return std::isnan(x) ? "nan" : fmt::format("{}", x); };
+  return fmt::format("its loss is {} and its gradient's norm {}", number(report.loss),
+                     number(report.gradient_norm));
+}
+
 void StepMean::add(const StepReport& report) {
-  ++steps;
   tokens += report.tokens;
-  losses += report.loss;
   seconds += report.seconds;
+  if (report.skipped) return;
+  ++losses;
+  sum_of_losses += report.loss;
 }
 
 RunReport::RunReport(const Options& options)
@@ -44,15 +54,39 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
                 {"gradient_norm", report.gradient_norm},
                 {"learning_rate", report.learning_rate},
                 {"tokens_per_second", std::round(mean.tokens_per_second())},
+                {"skipped", report.skipped_steps},
                 {"seconds", run_seconds}});
+  }
+  if (report.skipped) {
+    log_.write({{"event", "skip"},
+                {"step", report.step},
+                {"loss", report.loss},
+                {"gradient_norm", report.gradient_norm}});
+    progress_.say(fmt::format("step {}: skipped, as {}", report.step, describe_skip(report)));
+  }
+  if (report.z_score > kSpike) {
+    log_.write({{"event", "spike"},
+                {"step", report.step},
+                {"loss", report.loss},
+                {"z_score", report.z_score}});
+    progress_.say(fmt::format("step {}: a spike, {}, {:.1f} standard deviations above those before",
+                              report.step, describe_loss(report.loss), report.z_score));
   }
   shown_.add(report);
   if (!progress_.due()) return;
   const StepMean mean = std::exchange(shown_, {});
   const std::string total = total_steps_ > 0 ? fmt::format("/{}", total_steps_) : "";
-  progress_.update(fmt::format("step {}{}: {}, {} tokens/s, {} left", report.step, total,
-                               describe_loss(mean.loss()), format_count(mean.tokens_per_second()),
-                               format_duration(seconds_left)));
+  const std::string skipped =
+      report.skipped_steps > 0 ? fmt::format(", {} skipped", report.skipped_steps) : "";
+  progress_.update(fmt::format(
+      "step {}{}: {}{}, {} tokens/s, {} left", report.step, total, describe_loss(mean.loss()),
+      skipped, format_count(mean.tokens_per_second()), format_duration(seconds_left)));
+}
+
+void RunReport::warning(int64_t step, const std::string& sentence) {
+  if (!warnings_.insert(sentence).second) return;
+  log_.write({{"event", "warning"}, {"step", step}, {"sentence", sentence}});
+  progress_.say("warning: " + sentence);
 }
 
 void RunReport::validation(int64_t step, const Score& score) {

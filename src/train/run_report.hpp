@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 
 #include "train/evaluate.hpp"
@@ -21,16 +22,22 @@ struct StepReport {
   int64_t tokens = 0;
   double loss = 0;  // nats per token
   double gradient_norm = 0, learning_rate = 0;
-  double seconds = 0;  // that it took
+  double seconds = 0;         // that it took
+  bool skipped = false;       // loss or gradient was not finite: no weight changed
+  int64_t skipped_steps = 0;  // how many were, with this one
+  double z_score = 0;         // of the loss among those before it; see stability.hpp
 };
 
-/// The mean over the steps added.
+/// Why a step was skipped: "its loss is nan and its gradient's norm inf".
+std::string describe_skip(const StepReport& report);
+
+/// The mean over the steps added; the loss is that of those that were not skipped, NaN of none.
 struct StepMean {
-  int64_t steps = 0, tokens = 0;
-  double losses = 0, seconds = 0;
+  int64_t losses = 0, tokens = 0;
+  double sum_of_losses = 0, seconds = 0;
 
   void add(const StepReport& report);
-  double loss() const { return losses / static_cast<double>(steps); }
+  double loss() const { return sum_of_losses / static_cast<double>(losses); }
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds; }
 };
 
@@ -51,9 +58,13 @@ class RunReport {
   void start(const nlohmann::json& settings);
   void step(const StepReport& report, double run_seconds, double seconds_left);
   void validation(int64_t step, const Score& score);
+  /// Something that went wrong but does not stop the run; told once.
+  void warning(int64_t step, const std::string& sentence);
   void profile(int64_t step, const Profile& profile);
   /// A line that is only shown.
   void say(const std::string& line) { progress_.say(line); }
+  /// Why something could not be shown; empty if all was, and for a terminal.
+  const std::string& failure() const { return progress_.failure(); }
 
   int64_t log_bytes() const { return log_.bytes(); }
 
@@ -65,6 +76,7 @@ class RunReport {
   RunLog log_;
   Progress progress_;
   StepMean logged_, shown_;
+  std::set<std::string> warnings_;
 };
 
 }  // namespace pararnn::train

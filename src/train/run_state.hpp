@@ -6,6 +6,7 @@
 #include <string>
 
 #include "train/config.hpp"
+#include "train/stability.hpp"
 
 namespace pararnn::train {
 
@@ -15,6 +16,8 @@ struct RunState {
   int64_t log_bytes = 0;    // of the log
   std::string device;       // that the run was computed on, as describe() tells it
   std::string fingerprint;  // of the data
+  std::string content;      // of the data, as checksum_of_content tells it; empty if not known
+  Stability stability;      // of the steps done
   TrainConfig options;
 };
 

@@ -1,8 +1,9 @@
 // Asking a run to stop. The first Ctrl-C (SIGINT), SIGTERM or SIGHUP only leaves a note, which the
 // training loop reads between two steps, so that it can write a checkpoint; a second one leaves at
-// once.
+// once. A signal that is ignored, as nohup does with SIGHUP, stays so.
 #pragma once
 
+#include <array>
 #include <csignal>
 
 namespace pararnn::train {
@@ -19,7 +20,8 @@ class StopSignals {
   int received() const;
 
  private:
-  struct sigaction interrupt_, terminate_, hangup_;  // what was there before
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP};
+  std::array<struct sigaction, kSignals.size()> before_;  // what was there before
 };
 
 }  // namespace pararnn::train

@@ -66,6 +66,11 @@ void require_same_model(const nn::ModelConfig& stored, nn::ModelConfig wanted, b
   }
 }
 
+Schedule schedule_of(const TrainConfig& config) {
+  return {config.learning_rate, config.learning_rate_floor, config.warmup,
+          schedule_shape(config.schedule), config.decay};
+}
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
@@ -85,6 +90,7 @@ Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
 
 int Trainer::run() {
   const StopSignals signals;
+  content();
   start_ = std::chrono::steady_clock::now();
   report_.emplace(RunReport::Options{run_ / kLogFile, log_bytes_, config_.log_every, config_.steps,
                                      dataset_.tokenizer->name() == "bytes", show_});
@@ -98,15 +104,20 @@ int Trainer::run() {
       report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
       return signal;
     }
+    if (const std::string& failure = report_->failure(); !failure.empty()) {
+      save_checkpoint();
+      throw Error(fmt::format(
+          "cannot write to standard output ({}): stopped after step {}; --resume goes on from here",
+          failure, step_));
+    }
     if (profiler_) profiler_->before_step();
-    const StepReport step = train_step();
-    report_->step(step, seconds(), seconds_left());
+    tell(train_step());
     if (profiler_) {
       if (const auto profile = profiler_->after_step()) report_->profile(step_, *profile);
     }
     if (finished()) break;
     if (due(step_, config_.validate_every)) validate();
-    if (due(step_, config_.checkpoint_every)) save_checkpoint();
+    if (due(step_, config_.checkpoint_every) || due(step_, config_.keep_every)) save_checkpoint();
   }
   validate();
   save_checkpoint();
@@ -121,14 +132,13 @@ void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
 
 StepReport Trainer::train_step() {
   const auto start = std::chrono::steady_clock::now();
-  StepReport report{
-      .learning_rate = learning_rate(
-          {config_.learning_rate, config_.learning_rate_floor, config_.warmup}, progress())};
+  StepReport report{.learning_rate = learning_rate(schedule_of(config_), progress())};
   const auto share = 1 / static_cast<double>(config_.accumulate);
   optimizer_.zero_gradients();
   torch::Tensor mean_loss = torch::zeros({}, torch::dtype(torch::kFloat64).device(device_));
   for (int64_t i = 0; i < config_.accumulate; ++i) {
-    const data::Batch batch = batches_.batch(step_ * config_.accumulate + i);
+    const data::Batch batch =
+        batches_.batch((config_.overfit ? 0 : step_ * config_.accumulate) + i);
     const auto as_tensor = [&](const std::vector<int32_t>& tokens) {
       return tokens_on(device_, tokens, batch.rows, batch.steps);
     };
@@ -145,16 +155,12 @@ StepReport Trainer::train_step() {
       torch::stack({mean_loss, gradient_norm(optimizer_.parameters()).to(torch::kFloat64)}).cpu();
   report.loss = measured[0].item<double>();
   report.gradient_norm = measured[1].item<double>();
-  require(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
-          "step {}: the loss is {} and its gradient's norm {}; {} with a lower --learning-rate",
-          step_ + 1, report.loss, report.gradient_norm,
-          checkpoint_step_ < 0
-              ? "start again"
-              : fmt::format("the checkpoint of step {} is good: --resume from there",
-                            checkpoint_step_));
-  clip_gradients(optimizer_.parameters(), report.gradient_norm, config_.clip);
-  optimizer_.step(report.learning_rate);
-  model_->clip_weights();
+  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.gradient_norm);
+  if (!report.skipped) {
+    clip_gradients(optimizer_.parameters(), report.gradient_norm, config_.clip);
+    optimizer_.step(report.learning_rate);
+    model_->clip_weights();
+  }
   report.step = ++step_;
   report.seconds = seconds_since(start);
   return report;
@@ -177,14 +183,48 @@ void Trainer::validate() {
 
 void Trainer::save_checkpoint() {
   if (step_ == checkpoint_step_) return;
-  write_checkpoint(run_, step_, config_.keep, [&](const std::filesystem::path& folder) {
+  const auto write_files = [&](const std::filesystem::path& folder) {
     nn::save_language_model(folder, model_);
     data::save_tokenizer(*dataset_.tokenizer, folder);
     nn::save_safetensors(folder / kOptimizerFile, {.tensors = optimizer_.state(), .metadata = {}});
     save_run_state(folder, {step_, seconds(), report_->log_bytes(), describe(device_),
-                            dataset_.fingerprint, config_});
-  });
+                            dataset_.fingerprint, content(), stability_, config_});
+  };
+  // While steps are skipped, an older checkpoint may be the one to go back to.
+  const int64_t newest =
+      stability_.skipped_in_a_row > 0 ? std::numeric_limits<int64_t>::max() : config_.keep;
+  const WrittenCheckpoint written =
+      write_checkpoint(run_, step_, {newest, config_.keep_every}, write_files);
   checkpoint_step_ = step_;
+  for (const std::string& warning : written.warnings) report_->warning(step_, warning);
+}
+
+/// Reports a step, judged beside those before it.
+void Trainer::tell(StepReport step) {
+  if (step.skipped) {
+    stability_.add_skipped();
+  } else {
+    step.z_score = stability_.add(step.loss);
+  }
+  step.skipped_steps = stability_.skipped;
+  report_->step(step, seconds(), seconds_left());
+  if (stability_.skipped_in_a_row >= kMostSkippedInARow) give_up(step);
+}
+
+/// Ends a run whose last steps were all skipped. Their weights are those of a checkpoint that was
+/// written after the step before them, so that one is as bad.
+void Trainer::give_up(const StepReport& last) const {
+  const int64_t good_steps = last.step - stability_.skipped_in_a_row;
+  std::string good;
+  for (const std::filesystem::path& checkpoint : list_checkpoints(run_)) {
+    if (step_of(checkpoint) < good_steps) good = checkpoint.string();
+  }
+  throw Error(fmt::format(
+      "the last {} steps were skipped (step {}: {}); {} with a lower --learning-rate",
+      stability_.skipped_in_a_row, last.step, describe_skip(last),
+      good.empty()
+          ? "start again"
+          : fmt::format("the last good checkpoint is {0}: go on from it, --resume {0},", good)));
 }
 
 void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
@@ -194,23 +234,31 @@ void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
   const nn::LanguageModel stored = nn::load_language_model(checkpoint);
   require_resumable(state.options, config_);
   require_same_model(stored->config(), model_->config(), replace_cell);
-  require(state.fingerprint == dataset_.fingerprint,
+  require(state.fingerprint == dataset_.fingerprint &&
+              (state.content.empty() || state.content == content()),
           "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
           "that back, or start a new run",
           config_.data, state.options.data);
   nn::load_parameters(model_, nn::parameters_of(stored), checkpoint.string());
   optimizer_.load_state(nn::load_safetensors(checkpoint / kOptimizerFile).tensors);
   step_ = checkpoint_step_ = state.step;
+  stability_ = state.stability;
   log_bytes_ = state.log_bytes;
   earlier_seconds_ = state.seconds;
-  set_newer_checkpoints_aside(checkpoint);
-  if (show_ != nullptr) {
-    fmt::print(show_, "going on from {}\n", checkpoint.string());
-    if (state.device != describe(device_)) {
-      fmt::print(show_, "on {} instead of {}, so the last digits may come out differently\n",
-                 describe(device_), state.device);
-    }
+  Progress progress(show_);
+  for (const std::string& warning : set_newer_checkpoints_aside(checkpoint)) {
+    progress.say("warning: " + warning);
   }
+  progress.say("going on from " + checkpoint.string());
+  if (state.device != describe(device_)) {
+    progress.say(fmt::format("on {} instead of {}, so the last digits may come out differently",
+                             describe(device_), state.device));
+  }
+}
+
+const std::string& Trainer::content() {
+  if (content_.empty()) content_ = data::checksum_of_content(dataset_);
+  return content_;
 }
 
 bool Trainer::finished() const {

@@ -5,8 +5,9 @@
 //
 // The batch is a function of seed and step alone, so the weights, the optimizer's moments and the
 // number of steps done are all there is to know of a run: that is what a checkpoint holds, and a
-// run that goes on from it computes bit for bit what it would have computed without the stop (on
-// CPUs, with as many threads).
+// run that goes on from it computes bit for bit what it would have computed without the stop: on
+// CPUs, with as many threads, and if its length is given in steps (where only minutes are given,
+// the learning rate follows the clock).
 #pragma once
 
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "data/batches.hpp"
 #include "data/dataset.hpp"
@@ -22,6 +24,7 @@
 #include "train/optimizer.hpp"
 #include "train/profile.hpp"
 #include "train/run_report.hpp"
+#include "train/stability.hpp"
 
 namespace pararnn::train {
 
@@ -44,17 +47,19 @@ class Trainer {
   void restore(const std::filesystem::path& checkpoint, bool replace_cell = false);
 
   /// Trains to the end, with validations and checkpoints. On SIGINT, SIGTERM or SIGHUP it stops
-  /// early, with a checkpoint, and returns the signal's number; otherwise 0. Throws Error on a loss
-  /// that is not finite and on a file that cannot be written; the checkpoints before stay as they
-  /// are.
+  /// early, with a checkpoint, and returns the signal's number; otherwise 0. Where `show` can no
+  /// longer be written it stops with a checkpoint too, and throws Error. Throws Error when too many
+  /// steps in a row were skipped (kMostSkippedInARow), and on a file that cannot be written; the
+  /// checkpoints before stay as they are.
   int run();
 
   /// From now on run() profiles some of its first steps: the table is shown and logged, the trace
   /// is kTraceFile in the folder of the run.
   void profile();
 
-  /// One step: forward, backward, update. Throws Error, and updates nothing, if the loss or its
-  /// gradient is not finite.
+  /// One step: forward, backward, update. If the loss or its gradient is not finite, the step is
+  /// skipped: weights and moments stay as they are, and its batch and its place on the schedule
+  /// are passed over.
   StepReport train_step();
 
   nn::LanguageModel& model() { return model_; }
@@ -67,7 +72,10 @@ class Trainer {
   double seconds_left() const;
   torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
+  void tell(StepReport step);
   void save_checkpoint();
+  [[noreturn]] void give_up(const StepReport& last) const;
+  const std::string& content();
 
   TrainConfig config_;
   data::Dataset dataset_;
@@ -78,9 +86,11 @@ class Trainer {
   AdamW optimizer_;
   data::BatchSampler batches_;
   std::optional<RunReport> report_;  // while it runs
+  std::string content_;              // of the data, as checksum_of_content tells it, once asked for
   std::optional<RunProfiler> profiler_;
 
   int64_t step_ = 0;              // steps done
+  Stability stability_;           // of those that were told
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint; -1: none
   int64_t log_bytes_ = 0;         // of the log at that checkpoint
   double earlier_seconds_ = 0;    // that the run took before `start_`
