@@ -11,12 +11,39 @@
 
 namespace pararnn::ops {
 
-/// As cuda::load_pack, of what the kernel overwrites: not by the read-only path.
-template <int kWidth, class Storage>
-PARARNN_DEVICE_FN cuda::Pack<Storage, kWidth> load_own_pack(const Storage* from) {
-  using Word = typename cuda::WordOf<kWidth * sizeof(Storage)>::type;
-  return __builtin_bit_cast(cuda::Pack<Storage, kWidth>, *reinterpret_cast<const Word*>(from));
-}
+/// N neighbouring numbers as words: what is kept so takes no more registers than bytes.
+template <class Storage, int N>
+struct PackedNumbers {
+  static constexpr int kPair = N == 1 ? 1 : 2;
+  using Word = typename cuda::WordOf<N * sizeof(Storage)>::type;
+  struct Pairs {
+    cuda::Pack<Storage, kPair> data[N / kPair];
+  };
+  Word word;
+
+  /// Not by the read-only path, as they will be overwritten.
+  PARARNN_DEVICE_FN static PackedNumbers load(const Storage* from) {
+    return {*reinterpret_cast<const Word*>(from)};
+  }
+  PARARNN_DEVICE_FN static void store(const Vec<float, N>& x, Storage* to) {
+    Pairs pairs{};
+    static_for<N / kPair>([&](auto p) {
+      Vec<float, kPair> pair{};
+      static_for<kPair>([&](auto i) { pair[i] = x[p * kPair + i]; });
+      pairs.data[p] = cuda::Pack<Storage, kPair>::of(pair);
+    });
+    *reinterpret_cast<Word*>(to) = __builtin_bit_cast(Word, pairs);
+  }
+  PARARNN_DEVICE_FN Vec<float, N> unpack() const {
+    const auto pairs = __builtin_bit_cast(Pairs, word);
+    Vec<float, N> x{};
+    static_for<N / kPair>([&](auto p) {
+      const auto pair = pairs.data[p].unpack();
+      static_for<kPair>([&](auto i) { x[p * kPair + i] = pair[i]; });
+    });
+    return x;
+  }
+};
 
 PARARNN_DEVICE_FN float not_a_number() { return __uint_as_float(0x7fc00000u); }
 
@@ -69,10 +96,10 @@ template <class Storage, int kThreads, int kPacks, bool kGradient>
 __global__ void __launch_bounds__(kThreads, kCrossEntropyThreads / kThreads)
     cross_entropy_rows(const __grid_constant__ CrossEntropyRows problem) {
   constexpr int kWidth = kLogitsPackBytes / sizeof(Storage);
-  using Logits = cuda::Pack<Storage, kWidth>;
+  using Logits = PackedNumbers<Storage, kWidth>;
   Storage* const row = static_cast<Storage*>(problem.logits) + Int(blockIdx.x) * problem.stride;
   const int packs = (problem.width + kWidth - 1) / kWidth;
-  const auto load = [&](int pack) { return load_own_pack<kWidth>(row + pack * kWidth); };
+  const auto load = [&](int pack) { return Logits::load(row + pack * kWidth); };
   const auto values = [&](const Logits& logits, int pack) {
     Vec<float, kWidth> x = logits.unpack();
     if ((pack + 1) * kWidth > problem.width) {
@@ -118,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, kCrossEntropyThreads / kThreads)
           if (i == in_pack) x[i] -= 1;
         });
       }
-      cuda::store_pack(row + of_pack * kWidth, Logits::of(x));
+      Logits::store(x, row + of_pack * kWidth);
     };
     // From the end, which was read last and is the likeliest to be in a cache.
 #pragma unroll 4
@@ -138,12 +165,13 @@ __global__ void __launch_bounds__(kRowBlockThreads)
     scale_gradient(const __grid_constant__ GradientScaling problem) {
   const float factor = *problem.factor;
   if (factor == 1) return;
+  using Numbers = PackedNumbers<Storage, kWidth>;
   Storage* const gradient = static_cast<Storage*>(problem.gradient);
   for (Int i = (Int(blockIdx.x) * blockDim.x + threadIdx.x) * kWidth; i < problem.count;
        i += Int(gridDim.x) * blockDim.x * kWidth) {
-    auto x = load_own_pack<kWidth>(gradient + i).unpack();
+    auto x = Numbers::load(gradient + i).unpack();
     static_for<kWidth>([&](auto n) { x[n] *= factor; });
-    cuda::store_pack(gradient + i, cuda::Pack<Storage, kWidth>::of(x));
+    Numbers::store(x, gradient + i);
   }
 }
 
