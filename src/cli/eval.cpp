@@ -96,7 +96,8 @@ void evaluate(const EvalArguments& arguments) {
   train::Score score;
   train::run_within_memory(
       train::evaluation_memory(trained.model->config(), arguments.options,
-                               train::precision_dtype(arguments.precision), text->size()),
+                               train::precision_dtype(arguments.precision), text->size(),
+                               device.type()),
       device, [&] { score = train::evaluate(trained.model, *text, tokenizer, arguments.options); });
   fmt::print(
       "{}: {:.4f} bits per byte, perplexity {:.3f}, {} tokens that stand for {} bytes, "
