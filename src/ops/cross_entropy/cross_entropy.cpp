@@ -26,14 +26,14 @@ template <class T>
   using A = Arithmetic<T>;
   constexpr A kInfinity = std::numeric_limits<A>::infinity();
   A largest = -kInfinity;
-  bool bounded = true;
-#pragma omp simd reduction(max : largest) reduction(&& : bounded)
+  int unbounded = 0;  // of && and bool the compiler makes a plain loop
+#pragma omp simd reduction(max : largest) reduction(| : unbounded)
   for (int64_t i = 0; i < width; ++i) {
     const A value = widen(x[i]);
     largest = value > largest ? value : largest;
-    bounded = bounded && value < kInfinity;
+    unbounded |= value < kInfinity ? 0 : 1;
   }
-  return bounded ? largest : std::numeric_limits<A>::quiet_NaN();
+  return unbounded ? std::numeric_limits<A>::quiet_NaN() : largest;
 }
 
 /// With Z = log Σ exp(x), d(Z - x[target] + z_loss Z²)/dx = softmax(x) (1 + 2 z_loss Z) -
