@@ -93,6 +93,13 @@ constexpr unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   return result;
 }
 
+namespace pararnn {
+
+/// Of core/math_device.hpp.
+inline float special_exp2(float x) { return __builtin_exp2f(x); }
+
+}  // namespace pararnn
+
 namespace pararnn::cuda {
 
 PARARNN_FN float float_of_half(unsigned short bits) { return cpu::from_float16(bits); }

@@ -89,6 +89,36 @@ TEST(Documents, AreReadAsIfAlone) {
   }
 }
 
+TEST(LanguageModel, LossIsThatOfItsLogits) {
+  torch::manual_seed(12);
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_config();
+    config.tie_embedding = tied;
+    auto model = exact_model(config);
+    const Tensor tokens = random_tokens(config, 3, 20), targets = random_tokens(config, 3, 20);
+    const Tensor reset = torch::rand({3, 20}) < 0.2;
+    LanguageModelState before;
+    {
+      const torch::NoGradGuard no_gradient;
+      before = model->forward(random_tokens(config, 3, 5), LanguageModelState{}).second;
+    }
+    const auto gradients_of = [&](const Tensor& total) {
+      return torch::autograd::grad({total}, model->parameters());
+    };
+    const auto [loss, after] = model->loss(tokens, targets, {.z_loss = 0.1}, before, reset);
+    const auto [logits, expected_after] = model->forward(tokens, before, reset);
+    const Tensor cross_entropy =
+        torch::nn::functional::cross_entropy(logits.flatten(0, 1), targets.flatten());
+    EXPECT_TRUE(torch::allclose(loss.cross_entropy, cross_entropy, 1e-10, 1e-10));
+    EXPECT_TRUE(torch::equal(after.layers[0][0], expected_after.layers[0][0]));
+    const auto gradients = gradients_of(loss.total);
+    const auto expected = gradients_of(cross_entropy + 0.1 * logits.logsumexp(-1).square().mean());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_TRUE(torch::allclose(gradients[i], expected[i], 1e-8, 1e-10)) << i;
+    }
+  }
+}
+
 class EveryCell : public testing::TestWithParam<CellDefinition> {};
 
 TEST_P(EveryCell, StepByStepEqualsTheWholeText) {

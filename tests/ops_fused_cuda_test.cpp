@@ -10,12 +10,15 @@
 
 #include "gradient_test_support.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
+#include "ops/cross_entropy/cross_entropy.hpp"
+#include "ops/cross_entropy/cross_entropy_cuda.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
 #include "ops/swiglu/swiglu.hpp"
 
 // Redefines names of the C++ library, so it comes last.
 #include "ops/causal_convolution/causal_convolution_kernel.hpp"
+#include "ops/cross_entropy/cross_entropy_kernel.hpp"
 #include "ops/rms_norm/rms_norm_kernel.hpp"
 #include "ops/swiglu/swiglu_kernel.hpp"
 
@@ -213,6 +216,115 @@ TEST(FusedOnFibers, Convolution) {
   expect_convolution<BFloat16, float, 8, 3>(2, 65, 40);
   expect_convolution<float, float, 1, 1>(1, 64, 5);
   expect_convolution<float, BFloat16, 2, 7>(2, 5, 6);
+}
+
+/// Rows of random logits as the kernel takes them, with `space` behind each.
+template <class Storage>
+Tensor random_logits(int64_t rows, int64_t width) {
+  const int64_t stride = logits_stride(width);
+  return (3 * torch::randn({rows, stride}) + 1).to(kDtype<Storage>).narrow(1, 0, width);
+}
+
+/// Runs cross_entropy_rows on the logits: (cross-entropies, squared log-partitions).
+template <class Storage, int kThreads, int kPacks, bool kGradient>
+Tensor run_cross_entropy(const Tensor& logits, const Tensor& targets, double z_loss) {
+  const Tensor losses = unwritten({2, logits.size(0)}, torch::kFloat);
+  run(&cross_entropy_rows<Storage, kThreads, kPacks, kGradient>, int(logits.size(0)), kThreads,
+      CrossEntropyRows{.width = int(logits.size(1)),
+                       .z_loss = float(z_loss),
+                       .stride = logits.stride(0),
+                       .logits = logits.data_ptr(),
+                       .targets = reinterpret_cast<const long long*>(targets.data_ptr<int64_t>()),
+                       .cross_entropies = losses[0].data_ptr<float>(),
+                       .squared_log_partitions = losses[1].data_ptr<float>()});
+  return losses;
+}
+
+template <class Storage, int kThreads, int kPacks>
+void expect_cross_entropy(int64_t rows, int64_t width, double z_loss) {
+  SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads
+                                  << " threads, " << kPacks << " packs, z-loss " << z_loss);
+  const Tensor logits = random_logits<Storage>(rows, width);
+  const Tensor targets = torch::randint(width, {rows}, torch::kLong);
+  targets[0] = width - 1;
+  const Tensor x = leaf(logits);
+  const Tensor partitions = x.logsumexp(1);
+  const Tensor expected = torch::stack(
+      {partitions - x.gather(1, targets.unsqueeze(1)).squeeze(1), partitions.square()});
+
+  const Tensor before = logits.clone();
+  const Tensor alone = run_cross_entropy<Storage, kThreads, kPacks, false>(logits, targets, z_loss);
+  expect_close(alone, expected.detach(), "losses");
+  EXPECT_TRUE(torch::equal(logits, before));
+
+  const Tensor losses = run_cross_entropy<Storage, kThreads, kPacks, true>(logits, targets, z_loss);
+  EXPECT_TRUE(torch::equal(losses, alone));
+  const Tensor dx =
+      gradients(expected, {x},
+                torch::tensor({1.0, z_loss}, torch::kDouble).unsqueeze(1).expand_as(expected))[0];
+  expect_close(logits.contiguous(), dx, "gradient");
+}
+
+TEST(FusedOnFibers, CrossEntropy) {
+  torch::manual_seed(4);
+  // Rows held whole, rows that leave threads without, and rows of which a part is read again; with
+  // a last pack that is whole or cut.
+  expect_cross_entropy<float, 64, 1>(3, 1, 0.1);
+  expect_cross_entropy<float, 64, 2>(4, 257, 0);
+  expect_cross_entropy<float, 128, 1>(3, 1000, 0.1);
+  expect_cross_entropy<BFloat16, 64, 1>(4, 257, 0.1);
+  expect_cross_entropy<BFloat16, 64, 1>(3, 4093, 0.1);
+  expect_cross_entropy<BFloat16, 512, 2>(2, 8192, 0);
+  expect_cross_entropy<BFloat16, 512, 2>(2, 20011, 0.1);
+  expect_cross_entropy<cuda::Float16, 128, 3>(2, 3000, 0.1);
+}
+
+TEST(FusedOnFibers, CrossEntropyOfWhatIsNoNumber) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const auto run_row = [](const Tensor& logits, int64_t target) {
+    const Tensor targets = torch::tensor({target}, torch::kLong);
+    return run_cross_entropy<float, 64, 1, true>(logits, targets, 0)[0].item<float>();
+  };
+  for (const float bad : {kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+    const Tensor logits = random_logits<float>(1, 300);
+    logits[0][200] = bad;
+    EXPECT_TRUE(std::isnan(run_row(logits, 5)));
+    EXPECT_TRUE(logits.isnan().all().item<bool>());
+  }
+  for (const int64_t target : {-1, 300, 303, 1 << 30}) {
+    const Tensor logits = random_logits<float>(1, 300);
+    EXPECT_TRUE(std::isnan(run_row(logits, target)));
+    EXPECT_TRUE(logits.isnan().all().item<bool>());
+  }
+  // -∞ is the logit of what cannot be; and no size is too large.
+  const Tensor logits = torch::full({1, 300}, -kInfinity);
+  logits[0][7] = -2e30;
+  logits[0][250] = 1e30;
+  EXPECT_EQ(run_row(logits.clone(), 250), 0);
+  EXPECT_FLOAT_EQ(run_row(logits.clone(), 7), 3e30f);
+  EXPECT_EQ(run_row(logits, 8), kInfinity);
+  EXPECT_EQ(logits.abs().sum().item<float>(), 2);
+}
+
+template <class Storage, int kWidth>
+void expect_scaled(int64_t count) {
+  const Tensor gradient = torch::randn(count).to(kDtype<Storage>), before = gradient.clone();
+  const auto scale = [&](float factor) {
+    run(&scale_gradient<Storage, kWidth>, 3, kRowBlockThreads,
+        GradientScaling{count, &factor, gradient.data_ptr()});
+  };
+  scale(1);
+  EXPECT_TRUE(torch::equal(gradient, before));
+  scale(0.25);
+  EXPECT_TRUE(torch::equal(gradient, before * 0.25));
+}
+
+TEST(FusedOnFibers, ScaledGradient) {
+  torch::manual_seed(5);
+  expect_scaled<float, 4>(4000);
+  expect_scaled<float, 1>(5);
+  expect_scaled<BFloat16, 8>(800);
+  expect_scaled<cuda::Float16, 2>(1234);
 }
 
 }  // namespace

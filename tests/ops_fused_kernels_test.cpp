@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "jit/kernel.hpp"
+#include "ops/cross_entropy/cross_entropy_cuda.hpp"
+#include "ops/cross_entropy/cross_entropy_problem.hpp"
 #include "ops/cuda_kernels.hpp"
 
 namespace pararnn::ops {
@@ -48,6 +50,23 @@ TEST(FusedKernels, DoNotSpill) {
     expect_no_spills("swiglu/swiglu_kernel.hpp", fmt::format("swiglu_{}<{}, 8>", pass, half));
     expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
                      fmt::format("convolution_{}<{}, {}, 4, 4>", pass, half, single));
+  }
+}
+
+TEST(FusedKernels, OfCrossEntropyDoNotSpill) {
+  const char* file = "cross_entropy/cross_entropy_kernel.hpp";
+  for (const auto dtype : {torch::kBFloat16, torch::kFloat}) {
+    const int64_t bytes = int64_t(c10::elementSize(dtype));
+    for (const int64_t vocabulary : {257, 32000, 50432, 262144}) {
+      const LogitsPlan plan = plan_logits(vocabulary, bytes);
+      for (const bool gradient : {false, true}) {
+        expect_no_spills(file,
+                         fmt::format("cross_entropy_rows<{}, {}, {}, {}>", storage_name(dtype),
+                                     plan.threads, plan.held_packs, gradient));
+      }
+    }
+    expect_no_spills(
+        file, fmt::format("scale_gradient<{}, {}>", storage_name(dtype), kLogitsPackBytes / bytes));
   }
 }
 

@@ -20,7 +20,6 @@
 #include "ops/rms_norm/rms_norm.hpp"
 #include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
-#include "train/loss.hpp"
 #include "train/trained_model.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
@@ -184,7 +183,8 @@ TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
           model->to(device);
           model->set_compute_dtype(compute_dtype);
           const Tensor logits = model->forward(tokens.to(device));
-          language_model_loss(logits, tokens.roll(-1, 1).to(device), 0.01).total.backward();
+          const Tensor targets = tokens.roll(-1, 1).to(device);
+          model->loss(tokens.to(device), targets, {.z_loss = 0.01}).first.total.backward();
           std::map<std::string, Tensor> results{{"logits", logits}};
           for (const auto& parameter : model->named_parameters()) {
             results[parameter.key()] = parameter.value().grad();
@@ -352,12 +352,12 @@ TEST_F(TrainsOnGpu, TheHostWaitsForTheLossAlone) {
   const auto step = [&] {
     optimizer.zero_gradients();
     const Tensor text = tokens_on(kGpu, tokens, 16, 256);
-    const Loss loss = language_model_loss(model->forward(text), text, 0.001);
+    const ops::CrossEntropy loss = model->loss(text, text, {.z_loss = 0.001}).first;
     loss.total.backward();
     clip_gradients(parameters, 1, 0.5);
     optimizer.step(1e-3);
     model->clip_weights();
-    return torch::stack({loss.cross_entropy.detach(), gradient_norm(parameters)});
+    return torch::stack({loss.cross_entropy, gradient_norm(parameters)});
   };
   step();  // loads the kernels
   Tensor measured;

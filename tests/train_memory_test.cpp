@@ -1,41 +1,17 @@
 #include "train/memory.hpp"
 
-#include <c10/core/Allocator.h>
 #include <c10/util/Exception.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <cmath>
 
 #include "cells/cell_registry.hpp"
 #include "nn/language_model.hpp"
+#include "tensor_memory.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
 
 namespace pararnn::train {
 namespace {
-
-/// Counts what tensors on the CPU take while it is in scope.
-class PeakOfTensors : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
-    bytes_ += size;
-    peak_ = std::max(peak_, bytes_);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  double peak() const { return static_cast<double>(peak_); }
-
-  /// The peak while `action` runs.
-  template <class Action>
-  static double of(Action action) {
-    const auto counter = std::make_shared<PeakOfTensors>();
-    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
-    action();
-    return counter->peak();
-  }
-
- private:
-  int64_t bytes_ = 0, peak_ = 0;
-};
 
 nn::ModelConfig random_model(data::Random& random) {
   nn::ModelConfig config;

@@ -158,8 +158,8 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
       bench.model.vocabulary = arguments.vocabulary;
       nn::validate(bench.model);
       nlohmann::json measurement;
-      train::run_within_memory(train::training_memory(bench.model, bench.train), device,
-                               [&] { measurement = measure_training(bench, device); });
+      train::run_within_memory(train::training_memory(bench.model, bench.train, device.type()),
+                               device, [&] { measurement = measure_training(bench, device); });
       print(training_table_row(measurement));
       report["training"].push_back(measurement);
       if (arguments.profile) print(measurement["profile"].dump(1) + "\n");

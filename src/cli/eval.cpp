@@ -127,7 +127,8 @@ void evaluate_contexts(const EvalArguments& arguments, train::TrainedModel& trai
   }
   const auto need = [&](const train::EvaluationOptions& options) {
     return train::evaluation_memory(trained.model->config(), options,
-                                    train::precision_dtype(arguments.precision), text.size());
+                                    train::precision_dtype(arguments.precision), text.size(),
+                                    device.type());
   };
   // Before the first begins, which may take hours.
   for (const train::EvaluationOptions& options : all) train::require_memory(need(options), device);

@@ -117,9 +117,9 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   nn::validate(arguments.model);
   if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
-  train::run_within_memory(train::training_memory(arguments.model, arguments.train), device, [&] {
-    signal = train_on(dataset, arguments, lock, checkpoint, device);
-  });
+  train::run_within_memory(
+      train::training_memory(arguments.model, arguments.train, device.type()), device,
+      [&] { signal = train_on(dataset, arguments, lock, checkpoint, device); });
   return signal == 0 ? 0 : 128 + signal;
 }
 

@@ -29,6 +29,19 @@ Tensor LanguageModelImpl::forward(const Tensor& tokens) { return forward(tokens,
 std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& tokens,
                                                                  const LanguageModelState& state,
                                                                  const Tensor& reset) {
+  auto [hidden, next] = hidden_states(tokens, state, reset);
+  return {linear_map(hidden, output_).to(embedding_.scalar_type()), std::move(next)};
+}
+
+std::pair<ops::CrossEntropy, LanguageModelState> LanguageModelImpl::loss(
+    const Tensor& tokens, const Tensor& targets, const ops::CrossEntropyOptions& options,
+    const LanguageModelState& state, const Tensor& reset) {
+  auto [hidden, next] = hidden_states(tokens, state, reset);
+  return {ops::linear_cross_entropy(hidden, output_, targets, options), std::move(next)};
+}
+
+std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
+    const Tensor& tokens, const LanguageModelState& state, const Tensor& reset) {
   require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
   require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
           "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
@@ -49,8 +62,7 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& t
     stream = std::move(after);
     next.layers.push_back(std::move(layer));
   }
-  return {linear_map(norm_->forward(stream, dtype).second, output_).to(embedding_.scalar_type()),
-          std::move(next)};
+  return {norm_->forward(stream, dtype).second, std::move(next)};
 }
 
 Tensor LanguageModelImpl::step(const Tensor& tokens, LanguageModelState& state) {

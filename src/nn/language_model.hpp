@@ -18,6 +18,7 @@
 
 #include "nn/block.hpp"
 #include "nn/config.hpp"
+#include "ops/cross_entropy/cross_entropy.hpp"
 
 namespace pararnn::nn {
 
@@ -44,6 +45,14 @@ struct LanguageModelImpl : torch::nn::Module {
                                                        const LanguageModelState& state,
                                                        const torch::Tensor& reset = {});
 
+  /// How well the model predicts `targets` (B,T), int64, each after the token at its place and
+  /// those before: as linear_cross_entropy, which holds the logits of some tokens at a time. Also
+  /// the state after step T. The rest as above.
+  std::pair<ops::CrossEntropy, LanguageModelState> loss(
+      const torch::Tensor& tokens, const torch::Tensor& targets,
+      const ops::CrossEntropyOptions& options = {}, const LanguageModelState& state = {},
+      const torch::Tensor& reset = {});
+
   /// One step of decoding: tokens (B) -> logits (B,V), advancing `state`. Its cost does not grow
   /// with the text. No gradient.
   torch::Tensor step(const torch::Tensor& tokens, LanguageModelState& state);
@@ -60,6 +69,11 @@ struct LanguageModelImpl : torch::nn::Module {
   void set_scan_options(const ScanOptions& options);
 
  private:
+  /// What logits are made of, (B,T,d) in compute_dtype(), and the state after step T.
+  std::pair<torch::Tensor, LanguageModelState> hidden_states(const torch::Tensor& tokens,
+                                                             const LanguageModelState& state,
+                                                             const torch::Tensor& reset);
+
   ModelConfig config_;
   std::optional<torch::ScalarType> compute_dtype_;
   torch::Tensor embedding_;  // (V,d)

@@ -1,7 +1,5 @@
 #include "train/evaluate.hpp"
 
-#include <torch/nn/functional/loss.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -71,14 +69,12 @@ Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
         score.bytes += static_cast<int64_t>(tokenizer.decode(text.subspan(1)).size());
       }
       const torch::Tensor text = tokens_on(device, tokens, rows, piece + 1);  // (R,T+1)
-      torch::Tensor logits;                                                   // (R,T,V)
       const torch::Tensor inputs = text.slice(1, 0, piece);
       const torch::Tensor anew =
           options.documents ? inputs == tokenizer.end_of_document() : torch::Tensor();
-      std::tie(logits, state) = model->forward(inputs, state, anew);
-      nats += torch::nn::functional::cross_entropy(
-          logits.flatten(0, 1).to(torch::kFloat32), text.slice(1, 1).flatten(),
-          torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));
+      ops::CrossEntropy loss;
+      std::tie(loss, state) = model->loss(inputs, text.slice(1, 1), {}, state, anew);
+      nats.add_(loss.cross_entropy, rows * piece);
       score.tokens += rows * piece;
     }
     first = last;

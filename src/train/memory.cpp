@@ -14,6 +14,7 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "ops/cross_entropy/cross_entropy.hpp"
 #include "pararnn/plan.hpp"
 
 namespace pararnn::train {
@@ -66,6 +67,15 @@ double held_by_block(const nn::ModelConfig& config, double bytes) {
   const double scan = kSingle * d + bytes * (5 + sizes_of(config.cell).inputs) * d;
   const double mlp = kSingle * d + bytes * (2 * d + 3 * m);
   return config.layers > 0 ? std::max(scan, mlp) : kSingle * d;
+}
+
+/// The logits that the loss of so many tokens holds at once.
+double logits_held(const nn::ModelConfig& config, double tokens, torch::ScalarType precision,
+                   torch::DeviceType device) {
+  constexpr double kMany = 1e15;  // beyond 64 bits there may be more
+  const int64_t at_once = ops::tokens_at_once(static_cast<int64_t>(std::min(tokens, kMany)),
+                                              config.vocabulary, precision, device);
+  return bytes_of(precision) * double(at_once) * double(config.vocabulary);
 }
 
 std::string format_memory(double bytes) {
@@ -164,23 +174,27 @@ MemoryNeed model_memory(const nn::ModelConfig& config, const std::string& mend) 
   return {{"weights", bytes_for_parameters(config, kSingle), mend}};
 }
 
-MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options) {
+MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                           torch::DeviceType device) {
   const torch::ScalarType precision = precision_dtype(options.precision);
   const double bytes = bytes_of(precision);
   const double tokens = double(options.batch) * double(options.length);
   const double weights = bytes_for_parameters(config, kSingle);
   const double casts =  // of the weights for the products, until the backward pass has used them
       precision == torch::kFloat32 ? 0 : bytes * parameter_count(config);
-  const double activations = tokens * (double(config.layers) * kept_by_block(config, bytes) +
-                                       (kSingle + bytes) * double(config.width));
-  // In float32, with the logarithms of probabilities and the gradients of both.
-  const double logits = tokens * 4 * kSingle * double(config.vocabulary);
-  // Gradients come as the backward pass gives the activations back, but for those of batches
-  // before.
-  const double returned = options.accumulate > 1 ? 0 : casts + activations + logits;
+  const double d = double(config.width);
+  const double activations =  // the last hidden states, in their dtype, with their gradient
+      tokens * (double(config.layers) * kept_by_block(config, bytes) + (kSingle + 2 * bytes) * d);
+  const double logits = logits_held(config, tokens, precision, device);
+  // The gradient of the matrix that makes the logits comes with the loss. The others come as the
+  // backward pass gives the activations back, but for those of batches before.
+  const double first = kSingle * double(config.vocabulary) * d;
+  const double gradients = options.accumulate > 1
+                               ? weights + first
+                               : std::max(weights - casts - activations - logits, first);
   return {{"weights", weights, kModelMend},
           {"weights in " + options.precision, casts, kModelMend},
-          {"gradients", std::max(weights - returned, 0.0), kModelMend},
+          {"gradients", gradients, kModelMend},
           {"optimizer states", 2 * weights, kModelMend},
           {"activations", activations, kBatchMend},
           {"logits", logits, kBatchMend},
@@ -188,16 +202,18 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
 }
 
 MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOptions& options,
-                             torch::ScalarType precision, int64_t text_tokens) {
+                             torch::ScalarType precision, int64_t text_tokens,
+                             torch::DeviceType device) {
   const double predictions = std::max(double(text_tokens) - 1, 1.0);
   const double context = double(options.context > 0 ? options.context : options.length);
   const double rows = std::clamp(std::floor(predictions / context), 1.0, double(options.batch));
   const double tokens = rows * std::min({double(options.length), context, predictions});
   // One after the other.
-  const double logits = 2 * kSingle * double(config.vocabulary);
-  const double activations = held_by_block(config, bytes_of(precision));
-  return {logits > activations ? MemoryPart{"logits", tokens * logits, kBatchMend}
-                               : MemoryPart{"activations", tokens * activations, kBatchMend},
+  const double logits = tokens * bytes_of(precision) * double(config.width) +
+                        logits_held(config, tokens, precision, device);
+  const double activations = tokens * held_by_block(config, bytes_of(precision));
+  return {logits > activations ? MemoryPart{"logits", logits, kBatchMend}
+                               : MemoryPart{"activations", activations, kBatchMend},
           {"data", tokens * kToken, kBatchMend}};
 }
 

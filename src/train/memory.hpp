@@ -36,7 +36,8 @@ double parameter_count(const nn::ModelConfig& config);
 
 /// A step of training, on the device that it runs on: weights, gradients, optimizer, activations,
 /// logits, data. `config` must be valid; its cell is looked up.
-MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options);
+MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                           torch::DeviceType device = torch::kCPU);
 
 /// The weights of a model.
 MemoryNeed model_memory(const nn::ModelConfig& config,
@@ -44,7 +45,8 @@ MemoryNeed model_memory(const nn::ModelConfig& config,
 
 /// evaluate() on a text of so many tokens, beside the model.
 MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOptions& options,
-                             torch::ScalarType precision, int64_t text_tokens);
+                             torch::ScalarType precision, int64_t text_tokens,
+                             torch::DeviceType device = torch::kCPU);
 
 /// nn::generate after a prompt of so many tokens, beside the model.
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,

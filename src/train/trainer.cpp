@@ -15,7 +15,6 @@
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
-#include "train/loss.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 #include "train/signals.hpp"
@@ -134,6 +133,7 @@ StepReport Trainer::train_step() {
   const auto start = std::chrono::steady_clock::now();
   StepReport report{.learning_rate = learning_rate(schedule_of(config_), progress())};
   const auto share = 1 / static_cast<double>(config_.accumulate);
+  const ops::CrossEntropyOptions options{.z_loss = config_.z_loss, .scale = share};
   optimizer_.zero_gradients();
   torch::Tensor mean_loss = torch::zeros({}, torch::dtype(torch::kFloat64).device(device_));
   for (int64_t i = 0; i < config_.accumulate; ++i) {
@@ -144,10 +144,10 @@ StepReport Trainer::train_step() {
     };
     const torch::Tensor inputs = as_tensor(batch.inputs);    // (B,T)
     const torch::Tensor targets = as_tensor(batch.targets);  // (B,T): inputs, one token on
-    const torch::Tensor logits = model_->forward(inputs, {}, starts_of_documents(inputs)).first;
-    const Loss loss = language_model_loss(logits, targets, config_.z_loss);
-    (loss.total * share).backward();
-    mean_loss.add_(loss.cross_entropy.detach(), share);
+    const ops::CrossEntropy loss =
+        model_->loss(inputs, targets, options, {}, starts_of_documents(inputs)).first;
+    loss.total.backward();
+    mean_loss.add_(loss.cross_entropy, share);
     report.tokens += inputs.numel();
   }
   // The one place in a step where the host waits for a GPU.
