@@ -182,7 +182,7 @@ TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
           torch::manual_seed(3);
           nn::LanguageModel model(config);
           model->to(device);
-          model->set_compute_dtype(compute_dtype);
+          model->to_precision(compute_dtype);
           const Tensor logits = model->forward(tokens.to(device));
           language_model_loss(logits, tokens.roll(-1, 1).to(device), 0.01).total.backward();
           std::map<std::string, Tensor> results{{"logits", logits}};

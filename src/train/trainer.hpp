@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <optional>
 
@@ -19,6 +20,7 @@
 #include "data/dataset.hpp"
 #include "nn/language_model.hpp"
 #include "train/config.hpp"
+#include "train/device.hpp"
 #include "train/optimizer.hpp"
 #include "train/run_report.hpp"
 
@@ -46,13 +48,22 @@ class Trainer {
   int run();
 
   /// One step: forward, backward, update. Throws Error, and updates nothing, if the loss or its
-  /// gradient is not finite.
+  /// gradient is not finite. It waits for the device, which run() does not.
   StepReport train_step();
 
   nn::LanguageModel& model() { return model_; }
   int64_t step() const { return step_; }
 
  private:
+  /// A step that the device may still compute.
+  struct QueuedStep {
+    StepReport report;
+    OnItsWayToHost loss_and_norm;
+    std::chrono::steady_clock::time_point start;
+  };
+  void queue_step();
+  StepReport take_report();
+  void report_steps(size_t left = 0);
   bool finished() const;
   double progress() const;
   double seconds() const;
@@ -68,7 +79,9 @@ class Trainer {
   std::FILE* show_;
   nn::LanguageModel model_;
   AdamW optimizer_;
-  data::BatchSampler batches_;
+  data::PrefetchedBatches batches_;
+  std::deque<QueuedStep> queued_;  // steps of which nothing was told yet
+  std::chrono::steady_clock::time_point last_report_{};
   std::optional<RunReport> report_;  // while it runs
 
   int64_t step_ = 0;              // steps done
