@@ -45,27 +45,40 @@ double tensor_count(const nn::ModelConfig& config) {
   return kTensorsOfModel + kTensorsOfBlock * double(config.layers);
 }
 
-/// Bytes of one number, and what goes with it, for each parameter.
+/// Bytes of a number for each parameter.
 double bytes_for_parameters(const nn::ModelConfig& config, double bytes_of_number) {
   return bytes_of_number * parameter_count(config) + kTensor * tensor_count(config);
 }
 
+/// Numbers in the parameters that stay in float32 whatever the precision: biases, recurrent
+/// weights, norms and residual scales.
+double small_parameter_count(const nn::ModelConfig& config) {
+  const CellSizes cell = sizes_of(config.cell);
+  const double d = double(config.width);
+  return double(config.layers) * (cell.learned_inputs + cell.params + 5) * d + d;
+}
+
+/// Bytes of the parameters as a model computes with them, in a precision of `bytes`.
+double bytes_for_weights(const nn::ModelConfig& config, double bytes) {
+  return bytes_for_parameters(config, bytes) + (kSingle - bytes) * small_parameter_count(config);
+}
+
 /// What a layer keeps of each token for the backward pass: the residual stream before both
-/// branches in float32, and in the branches' dtype of `bytes` all that a derivative is made from.
+/// branches, and all else that a derivative is made from; of the scan, some states in float32.
 double kept_by_block(const nn::ModelConfig& config, double bytes) {
   const CellSizes cell = sizes_of(config.cell);
   const double d = double(config.width), m = double(config.hidden_width());
   const double mixer = (7 + cell.inputs) * d, mlp = 2 * d + 3 * m;
-  return kSingle * (2 + cell.state / double(kChunkUnit)) * d + bytes * (mixer + mlp);
+  return kSingle * cell.state / double(kChunkUnit) * d + bytes * (2 * d + mixer + mlp);
 }
 
 /// What a layer holds of each token at once where no backward pass follows: in the scan, or where
 /// the MLP ends.
 double held_by_block(const nn::ModelConfig& config, double bytes) {
   const double d = double(config.width), m = double(config.hidden_width());
-  const double scan = kSingle * d + bytes * (5 + sizes_of(config.cell).inputs) * d;
-  const double mlp = kSingle * d + bytes * (2 * d + 3 * m);
-  return config.layers > 0 ? std::max(scan, mlp) : kSingle * d;
+  const double scan = bytes * (6 + sizes_of(config.cell).inputs) * d;
+  const double mlp = bytes * (3 * d + 3 * m);
+  return config.layers > 0 ? std::max(scan, mlp) : bytes * d;
 }
 
 std::string format_memory(double bytes) {
@@ -168,20 +181,23 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   const torch::ScalarType precision = precision_dtype(options.precision);
   const double bytes = bytes_of(precision);
   const double tokens = double(options.batch) * double(options.length);
-  const double weights = bytes_for_parameters(config, kSingle);
-  const double casts =  // of the weights for the products, until the backward pass has used them
-      precision == torch::kFloat32 ? 0 : bytes * parameter_count(config);
+  const double weights = bytes_for_weights(config, bytes);
+  const double single = bytes_for_parameters(config, kSingle);
+  const double masters =  // of the weights that are rounded
+      precision == torch::kFloat32
+          ? 0
+          : kSingle * (parameter_count(config) - small_parameter_count(config));
   const double activations = tokens * (double(config.layers) * kept_by_block(config, bytes) +
-                                       (kSingle + bytes) * double(config.width));
+                                       2 * bytes * double(config.width));
   // In float32, with the logarithms of probabilities and the gradients of both.
   const double logits = tokens * 4 * kSingle * double(config.vocabulary);
   // Gradients come as the backward pass gives the activations back, but for those of batches
   // before.
-  const double returned = options.accumulate > 1 ? 0 : casts + activations + logits;
+  const double returned = options.accumulate > 1 ? 0 : activations + logits;
   return {{"weights", weights, kModelMend},
-          {"weights in " + options.precision, casts, kModelMend},
+          {"weights in float32", masters, kModelMend},
           {"gradients", std::max(weights - returned, 0.0), kModelMend},
-          {"optimizer states", 2 * weights, kModelMend},
+          {"optimizer states", 2 * single, kModelMend},
           {"activations", activations, kBatchMend},
           {"logits", logits, kBatchMend},
           {"data", tokens * 2 * kToken, kBatchMend}};
