@@ -361,7 +361,8 @@ TEST_F(TrainsOnGpu, AStepOfTheRunIsReportedOnce) {
   int64_t steps = 0;
   for (std::string line; std::getline(lines, line);) {
     const auto event = nlohmann::json::parse(line);
-    if (event["event"] == "step") EXPECT_EQ(event["step"], ++steps);
+    if (event["event"] != "step") continue;
+    EXPECT_EQ(event["step"], ++steps);
   }
   EXPECT_EQ(steps, config_.steps);
 }

@@ -189,8 +189,8 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
           : kSingle * (parameter_count(config) - small_parameter_count(config));
   const double activations = tokens * (double(config.layers) * kept_by_block(config, bytes) +
                                        2 * bytes * double(config.width));
-  // In float32, with the logarithms of probabilities and the gradients of both.
-  const double logits = tokens * 4 * kSingle * double(config.vocabulary);
+  // With the logarithms of probabilities in float32 and the gradients of both.
+  const double logits = tokens * (bytes + 3 * kSingle) * double(config.vocabulary);
   // Gradients come as the backward pass gives the activations back, but for those of batches
   // before.
   const double returned = options.accumulate > 1 ? 0 : activations + logits;
@@ -209,9 +209,10 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double context = double(options.context > 0 ? options.context : options.length);
   const double rows = std::clamp(std::floor(predictions / context), 1.0, double(options.batch));
   const double tokens = rows * std::min({double(options.length), context, predictions});
-  // One after the other.
-  const double logits = 2 * kSingle * double(config.vocabulary);
-  const double activations = held_by_block(config, bytes_of(precision));
+  const double bytes = bytes_of(precision);
+  // One after the other. With the logits in float32 and the logarithms of probabilities.
+  const double logits = ((bytes < kSingle ? bytes : 0) + 2 * kSingle) * double(config.vocabulary);
+  const double activations = held_by_block(config, bytes);
   return {logits > activations ? MemoryPart{"logits", tokens * logits, kBatchMend}
                                : MemoryPart{"activations", tokens * activations, kBatchMend},
           {"data", tokens * kToken, kBatchMend}};
@@ -220,8 +221,9 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
                              int64_t prompt_tokens) {
   const double tokens = double(prompt_tokens);
-  const double logits = kSingle * double(config.vocabulary);
-  const double activations = held_by_block(config, bytes_of(precision));
+  const double bytes = bytes_of(precision);
+  const double logits = bytes * double(config.vocabulary);
+  const double activations = held_by_block(config, bytes);
   return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
            "--prompt"}};
 }
