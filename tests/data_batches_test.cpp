@@ -171,6 +171,50 @@ TEST(Batches, AreTheSameInAnyOrderOfSteps) {
   EXPECT_EQ(sampler.batch(5).inputs, early.inputs);
 }
 
+/// A row of which everything from a place on is damaged.
+class DamagedSource : public CountingSource {
+ public:
+  DamagedSource(int64_t size, int64_t whole) : CountingSource(size), whole_(whole) {}
+
+ private:
+  void read_checked(int64_t begin, std::span<int32_t> out) const override {
+    require(begin < whole_, "the row is damaged at {}", begin);
+    std::fill(out.begin(), out.end(), 0);
+  }
+  int64_t whole_;
+};
+
+TEST(Batches, PreparedAheadAreThoseOfTheSampler) {
+  const auto sampler = sampler_of(5000, 3, 11, 9);
+  PrefetchedBatches prefetched(sampler);
+  for (const int64_t step : {0, 1, 2, 3, 10, 11, 4, 4, 5}) {
+    const Batch batch = prefetched.batch(step), expected = sampler.batch(step);
+    EXPECT_EQ(batch.inputs, expected.inputs) << step;
+    EXPECT_EQ(batch.targets, expected.targets) << step;
+  }
+}
+
+TEST(Batches, PreparedAheadFailWhereTheyAreAskedFor) {
+  const BatchSampler sampler(std::make_shared<DamagedSource>(1000, 500), 1, 5, 1);
+  const auto fails = [&](const auto& batch) {
+    try {
+      batch();
+      return false;
+    } catch (const Error&) {
+      return true;
+    }
+  };
+  PrefetchedBatches prefetched(sampler);
+  int failed = 0;
+  for (int64_t step = 0; step < 40; ++step) {
+    const bool expected = fails([&] { sampler.batch(step); });
+    EXPECT_EQ(fails([&] { prefetched.batch(step); }), expected) << step;
+    failed += expected;
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_LT(failed, 40);
+}
+
 TEST(Batches, ATooShortTextOrAnEmptyBatchIsAnError) {
   for (const int64_t size : {0, 1, 10}) {
     const std::string words = error_of([&] { sampler_of(size, 1, 10, 0); });

@@ -197,9 +197,9 @@ TEST(LanguageModel, ReducedPrecisionIsNearTheFull) {
   LanguageModel model(small_config());
   const Tensor tokens = random_tokens(model->config(), 4, 50);
   const Tensor full = model->forward(tokens);
-  model->set_compute_dtype(torch::kBFloat16);
+  model->to_precision(torch::kBFloat16);
   const Tensor reduced = model->forward(tokens);
-  EXPECT_EQ(reduced.scalar_type(), torch::kFloat);
+  EXPECT_EQ(reduced.scalar_type(), torch::kBFloat16);
   EXPECT_FALSE(torch::equal(reduced, full));
   EXPECT_LT((reduced - full).abs().mean().item<double>(), 0.02 * full.abs().mean().item<double>());
 }

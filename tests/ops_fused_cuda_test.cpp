@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gradient_test_support.hpp"
+#include "ops/adamw/adamw.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/cross_entropy/cross_entropy.hpp"
 #include "ops/cross_entropy/cross_entropy_cuda.hpp"
@@ -17,6 +18,7 @@
 #include "ops/swiglu/swiglu.hpp"
 
 // Redefines names of the C++ library, so it comes last.
+#include "ops/adamw/adamw_kernel.hpp"
 #include "ops/causal_convolution/causal_convolution_kernel.hpp"
 #include "ops/cross_entropy/cross_entropy_kernel.hpp"
 #include "ops/rms_norm/rms_norm_kernel.hpp"
@@ -325,6 +327,63 @@ TEST(FusedOnFibers, ScaledGradient) {
   expect_scaled<float, 1>(5);
   expect_scaled<BFloat16, 8>(800);
   expect_scaled<cuda::Float16, 2>(1234);
+}
+
+/// Tensors of these sizes, of which each launch has all; the others are not there.
+template <class W, int kWidth>
+void expect_adamw(std::initializer_list<int64_t> sizes, bool finite) {
+  SCOPED_TRACE(testing::Message() << kDtype<W> << ", " << kWidth << " at once");
+  const AdamWOptions options{.clip = 2};
+  const double rate = 0.01, norm = 3;
+  std::vector<AdamWTensors> tensors, expected;
+  const AdamWScalars scalars{float(options.clip / norm), float(rate / (1 - options.beta1)),
+                             float(1 / std::sqrt(1 - options.beta2)), float(finite)};
+  AdamWProblem problem{.scalars = &scalars,
+                       .change1 = float(1 - options.beta1),
+                       .change2 = float(1 - options.beta2),
+                       .epsilon = float(options.epsilon),
+                       .tensors = {}};
+  for (AdamWEntry& entry : problem.tensors) entry.first_block = std::numeric_limits<int>::max();
+  int blocks = 0;
+  for (const int64_t size : sizes) {
+    const Tensor master = torch::randn(size), copy = master.clone();
+    const Tensor first = torch::randn(size), second = torch::rand(size);
+    const Tensor weight = kSame<W, float> ? master : master.to(kDtype<W>);
+    const bool decays = tensors.size() % 2 == 0;
+    tensors.push_back({weight, torch::randn(size).to(kDtype<W>), master, first, second, decays});
+    expected.push_back({kSame<W, float> ? copy : weight.clone(), tensors.back().gradient, copy,
+                        first.clone(), second.clone(), decays});
+    problem.tensors[tensors.size() - 1] = {weight.data_ptr(),
+                                           tensors.back().gradient.data_ptr(),
+                                           master.data_ptr<float>(),
+                                           first.data_ptr<float>(),
+                                           second.data_ptr<float>(),
+                                           size,
+                                           float(decays ? rate * options.weight_decay : 0),
+                                           blocks};
+    blocks += int((size + kAdamWNumbers - 1) / kAdamWNumbers);
+  }
+  run(&adamw_update<W, kWidth>, blocks, kAdamWThreads, problem);
+  adamw_definition(expected, options, rate, torch::tensor(norm), torch::tensor(finite),
+                   torch::zeros({}));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& [weight, gradient, master, first, second, decays] = tensors[i];
+    EXPECT_TRUE(torch::allclose(master, expected[i].master, 1e-5, 1e-6)) << i;
+    EXPECT_TRUE(torch::allclose(first, expected[i].first_moment, 1e-5, 1e-6)) << i;
+    EXPECT_TRUE(torch::allclose(second, expected[i].second_moment, 1e-5, 1e-6)) << i;
+    EXPECT_TRUE(torch::equal(weight, master.to(weight.scalar_type()))) << i;
+    EXPECT_TRUE(finite || torch::equal(master, expected[i].master)) << i;
+  }
+}
+
+TEST(FusedOnFibers, AdamW) {
+  torch::manual_seed(4);
+  for (const bool finite : {true, false}) {
+    expect_adamw<float, 4>({1, 8192, 3, 8191, 8193, 20'002, 768}, finite);
+    expect_adamw<BFloat16, 4>({4, 9001, 8192, 5}, finite);
+    expect_adamw<BFloat16, 1>({17'000, 33}, finite);
+    expect_adamw<cuda::Float16, 4>({100}, finite);
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <functional>
 #include <vector>
 
+#include "ops/adamw/adamw.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
@@ -124,6 +125,52 @@ TEST_F(FusedOnGpu, Convolution) {
               [](const Tensors& t) { return Tensors{causal_convolution(t[0], t[1], t[2])}; },
               {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
                numbers({3, taps - 1, width}, dtype)});
+        }
+      }
+    }
+  }
+}
+
+// More tensors than one launch takes, some of them not at a multiple of an access.
+TEST_F(FusedOnGpu, AdamW) {
+  const AdamWOptions options{.clip = 2};
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    for (const int64_t shift : {0, 1}) {
+      for (const bool finite : {true, false}) {
+        SCOPED_TRACE(testing::Message() << dtype << " " << shift << " " << finite);
+        const auto draw = [&](int64_t size) {
+          return torch::rand(size + shift, torch::kCUDA).slice(0, shift);
+        };
+        std::vector<AdamWTensors> tensors, exact;
+        for (int i = 0; i < 150; ++i) {
+          const int64_t size = i % 50 == 49 ? 1'000'003 : 1 + i * 97;
+          const Tensor master = draw(size), weight = master.to(dtype);
+          tensors.push_back(
+              {weight, (draw(size) - 0.5).to(dtype), master, draw(size), draw(size), i % 2 == 0});
+          const AdamWTensors& t = tensors.back();
+          const Tensor copy = master.to(torch::kDouble);
+          exact.push_back({copy, t.gradient.to(torch::kDouble), copy,
+                           t.first_moment.to(torch::kDouble), t.second_moment.to(torch::kDouble),
+                           t.decays});
+        }
+        const Tensor norm = torch::full({}, 3.0f, torch::kCUDA);
+        const Tensor healthy =
+            torch::full({}, finite, torch::device(torch::kCUDA).dtype(torch::kBool));
+        const Tensor updates = torch::zeros({}, torch::kCUDA), others = torch::zeros_like(updates);
+        for (int step = 0; step < 2; ++step) {
+          adamw(tensors, options, 0.01, norm, healthy, updates);
+          adamw_definition(exact, options, 0.01, norm, healthy, others);
+        }
+        for (size_t i = 0; i < tensors.size(); ++i) {
+          const AdamWTensors& t = tensors[i];
+          const auto near = [](const Tensor& a, const Tensor& b) {
+            return torch::allclose(a.to(torch::kDouble), b, 1e-5, 1e-6);
+          };
+          EXPECT_TRUE(near(t.master, exact[i].master)) << i;
+          EXPECT_TRUE(near(t.first_moment, exact[i].first_moment)) << i;
+          EXPECT_TRUE(near(t.second_moment, exact[i].second_moment)) << i;
+          EXPECT_TRUE(torch::equal(t.weight, t.master.to(dtype))) << i;
+          EXPECT_TRUE(finite || torch::equal(t.master.to(torch::kDouble), exact[i].master)) << i;
         }
       }
     }

@@ -51,6 +51,11 @@ TEST(FusedKernels, DoNotSpill) {
     expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
                      fmt::format("convolution_{}<{}, {}, 4, 4>", pass, half, single));
   }
+  for (const std::string& weight : {half, single}) {
+    for (const int width : {1, 4})
+      expect_no_spills("adamw/adamw_kernel.hpp",
+                       fmt::format("adamw_update<{}, {}>", weight, width));
+  }
 }
 
 TEST(FusedKernels, OfCrossEntropyDoNotSpill) {

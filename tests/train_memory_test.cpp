@@ -90,7 +90,7 @@ TEST_F(MemoryOfRuns, AnEvaluationTakesAboutWhatIsEstimated) {
       const nn::ModelConfig config{.width = width, .layers = 2};
       const EvaluationOptions options{.batch = batch, .length = length, .context = context};
       nn::LanguageModel model(config);
-      model->set_compute_dtype(precision);
+      model->to_precision(precision);
       const double used = PeakOfTensors::of(
           [&] { evaluate(model, *dataset.training, *dataset.tokenizer, options); });
       const MemoryNeed need =

@@ -94,28 +94,100 @@ TEST_P(OptimizerTest, RefusesAStateThatIsNotItsOwn) {
   EXPECT_THROW(optimizer.load_state(state), Error);
 }
 
+TEST_P(OptimizerTest, MeasuresTheGlobalNormWhateverTheDtypes) {
+  for (Parameter& parameter : parameters_) {
+    if (parameter.decays) parameter.tensor.set_data(parameter.tensor.detach().to(torch::kBFloat16));
+  }
+  draw_gradients();
+  double sum = 0;
+  for (const Parameter& parameter : parameters_)
+    sum += parameter.tensor.grad().to(torch::kDouble).square().sum().item<double>();
+  EXPECT_NEAR(gradient_norm(parameters_).item<double>(), std::sqrt(sum), 1e-5 * std::sqrt(sum));
+}
+
 TEST_P(OptimizerTest, ClipsTheGlobalNormAndKeepsTheDirection) {
   draw_gradients();
-  std::vector<torch::Tensor> before;
-  double sum = 0;
-  for (const Parameter& parameter : parameters_) {
-    before.push_back(parameter.tensor.grad().clone());
-    sum += before.back().to(torch::kDouble).square().sum().item<double>();
+  const double norm = gradient_norm(parameters_).item<double>();
+  for (const double share : {0.0, 1 / 3.0, 2.0}) {  // of the norm, as the bound; 0: none
+    std::vector<Parameter> clipped, scaled;
+    for (const Parameter& parameter : parameters_) {
+      for (auto* copies : {&clipped, &scaled}) {
+        copies->push_back(
+            {parameter.name, parameter.tensor.detach().clone().requires_grad_(), parameter.decays});
+        copies->back().tensor.mutable_grad() = parameter.tensor.grad().clone();
+      }
+      if (share > 0 && share < 1) scaled.back().tensor.mutable_grad().mul_(share);
+    }
+    AdamWOptions bounded = options_;
+    bounded.clip = share * norm;
+    AdamW one(clipped, bounded), other(scaled, options_);
+    EXPECT_EQ(one.step(0.01).item<double>(), gradient_norm(parameters_).item<double>());
+    other.step(0.01);
+    const auto state = other.state();
+    for (const auto& [name, tensor] : one.state())
+      EXPECT_TRUE(torch::allclose(tensor, state.at(name), 1e-5, 1e-7)) << name;
+    for (size_t i = 0; i < clipped.size(); ++i)
+      EXPECT_TRUE(torch::allclose(clipped[i].tensor, scaled[i].tensor, 1e-5, 1e-5));
   }
-  const double norm = std::sqrt(sum);
-  const auto measured = [&] { return gradient_norm(parameters_).item<double>(); };
-  EXPECT_NEAR(measured(), norm, 1e-5 * norm);
-  clip_gradients(parameters_, norm, 2 * norm);
-  clip_gradients(parameters_, norm, 0);
-  clip_gradients(parameters_, std::numeric_limits<double>::infinity(), norm / 3);
-  for (size_t i = 0; i < before.size(); ++i)
-    EXPECT_TRUE(parameters_[i].tensor.grad().equal(before[i]));
+}
 
-  clip_gradients(parameters_, norm, norm / 3);
-  for (size_t i = 0; i < before.size(); ++i) {
-    EXPECT_TRUE(torch::allclose(parameters_[i].tensor.grad() * 3, before[i], 1e-5, 1e-7));
+TEST_P(OptimizerTest, ASkippedStepLeavesAllAsItWas) {
+  AdamW optimizer(parameters_, options_);
+  draw_gradients();
+  optimizer.step(0.1);
+  const auto copy = [](const std::map<std::string, torch::Tensor>& tensors) {
+    std::map<std::string, torch::Tensor> copies;
+    for (const auto& [name, tensor] : tensors) copies[name] = tensor.clone();
+    return copies;
+  };
+  const auto state = copy(optimizer.state()), weights = copy(optimizer.weights());
+  const double infinity = std::numeric_limits<double>::infinity();
+  draw_gradients();
+  optimizer.step(0.1, torch::full({}, infinity));
+  parameters_[2].tensor.mutable_grad().fill_(-infinity);
+  optimizer.step(0.1, torch::ones({}));
+  optimizer.step(0.1);
+  for (const auto& [name, tensor] : optimizer.state())
+    EXPECT_TRUE(torch::equal(tensor, state.at(name))) << name;
+  for (const auto& [name, tensor] : optimizer.weights())
+    EXPECT_TRUE(torch::equal(tensor, weights.at(name))) << name;
+  draw_gradients();
+  optimizer.step(0.1, torch::ones({}));
+  EXPECT_FALSE(torch::equal(optimizer.weights().at("parameter0"), weights.at("parameter0")));
+}
+
+TEST_P(OptimizerTest, AMasterIsWhatTheWeightRounds) {
+  std::vector<Parameter> rounded;
+  for (const Parameter& parameter : parameters_) {
+    rounded.push_back({parameter.name,
+                       parameter.tensor.detach().to(torch::kBFloat16).requires_grad_(),
+                       parameter.decays, parameter.tensor.detach().clone()});
   }
-  EXPECT_NEAR(measured(), norm / 3, 1e-5 * norm);
+  AdamW full(parameters_, options_), optimizer(rounded, options_);
+  for (int step = 0; step < 3; ++step) {
+    for (size_t i = 0; i < rounded.size(); ++i) {
+      rounded[i].tensor.mutable_grad() = torch::randn_like(rounded[i].tensor);
+      parameters_[i].tensor.mutable_grad() = rounded[i].tensor.grad().to(torch::kFloat);
+    }
+    full.step(0.01);
+    optimizer.step(0.01);
+  }
+  const auto expected = full.weights(), weights = optimizer.weights();
+  for (const Parameter& parameter : rounded) {
+    EXPECT_TRUE(torch::equal(weights.at(parameter.name), expected.at(parameter.name)));
+    EXPECT_TRUE(torch::equal(parameter.tensor, expected.at(parameter.name).to(torch::kBFloat16)));
+  }
+  // Other weights are rounded as well.
+  const std::map<std::string, torch::Tensor> first = [&] {
+    std::map<std::string, torch::Tensor> random;
+    for (const auto& [name, tensor] : weights) random[name] = torch::randn_like(tensor);
+    return random;
+  }();
+  optimizer.load_weights(first);
+  for (const Parameter& parameter : rounded) {
+    EXPECT_TRUE(torch::equal(optimizer.weights().at(parameter.name), first.at(parameter.name)));
+    EXPECT_TRUE(torch::equal(parameter.tensor, first.at(parameter.name).to(torch::kBFloat16)));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(RandomShapes, OptimizerTest, testing::Range(0, 8));

@@ -30,7 +30,8 @@ TEST(Profile, NamesOfKernelsAndOperatorsBelongToParts) {
   EXPECT_EQ(part_of("pararnn::_scan_forward"), "scan");
   EXPECT_EQ(part_of("nvjet_tst_128x256_64x4_1x2_h_bz_coopA_NTT"), "products");
   EXPECT_EQ(part_of("aten::addmm"), "products");
-  EXPECT_EQ(part_of("void pararnn::ops::rms_norm_forward<pararnn::cuda::BFloat16, 8>(...)"), "fused");
+  EXPECT_EQ(part_of("void pararnn::ops::rms_norm_forward<pararnn::cuda::BFloat16, 8>(...)"),
+            "fused");
   EXPECT_EQ(part_of("ncclDevKernel_AllReduce_Sum_bf16_RING_LL"), "communication");
   EXPECT_EQ(part_of("void pytorch_flash::flash_fwd_kernel<...>"), "attention");
   EXPECT_EQ(part_of("void at::native::multi_tensor_apply_kernel<...FusedAdamMathFunctor...>"),

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "nn/model_files.hpp"
 #include "ops/scan/scan.hpp"
 #include "train/checkpoint.hpp"
 #include "train/run_log.hpp"
@@ -175,12 +176,37 @@ TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   config_.z_loss = 0.01;
   config_.checkpoint_every = 5;
   model_.weight_bound = 0.01;
-  const fs::path run = train("run");
-  const Files expected = learned(run);
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    config_.precision = precision;
+    const fs::path run = train(precision);
+    const Files expected = learned(run);
+    Trainer trainer = make(run);
+    trainer.restore(run / "step-00000005");
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(learned(run), expected);
+  }
+}
+
+// A few steps in, the curves are one within bf16's rounding; the weights are the rounded masters.
+TEST_F(TrainerTest, ReducedPrecisionTrainsAsTheFull) {
+  config_.learning_rate = 0.02;
+  config_.steps = 60;
+  config_.checkpoint_every = 0;
+  const std::vector<double> full = losses(train("float32"));
+  config_.precision = "bfloat16";
+  const fs::path run = train("bfloat16");
+  const std::vector<double> reduced = losses(run);
+  for (size_t i = 0; i < full.size(); ++i) EXPECT_NEAR(reduced[i], full[i], 0.02 * full[i]) << i;
+  EXPECT_LT(full.back(), 0.9 * full.front());
   Trainer trainer = make(run);
-  trainer.restore(run / "step-00000005");
-  EXPECT_EQ(trainer.run(), 0);
-  EXPECT_EQ(learned(run), expected);
+  trainer.restore(run);
+  const auto masters = nn::load_safetensors(run / "latest" / "model.safetensors").tensors;
+  for (const auto& [name, weight] : nn::parameters_of(trainer.model())) {
+    const torch::Tensor& master = masters.at(name);
+    EXPECT_EQ(master.scalar_type(), torch::kFloat);
+    EXPECT_EQ(weight.scalar_type(), nn::decays(name, weight) ? torch::kBFloat16 : torch::kFloat);
+    EXPECT_TRUE(torch::equal(weight, master.to(weight.scalar_type()))) << name;
+  }
 }
 
 TEST_F(TrainerTest, ResumesBitForBitOnEverySchedule) {

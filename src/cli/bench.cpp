@@ -139,7 +139,7 @@ struct TrainingArguments {
   std::string device = "auto", json_file;
   int64_t vocabulary = 32000;
   bool profile = false;
-  TrainBench bench{.train = {.batch = 32, .length = 2048, .steps = 1'000'000'000}};
+  TrainBench bench;
 };
 
 nlohmann::json bench_training(const TrainingArguments& arguments) {
@@ -174,6 +174,10 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
 void add_bench_train_command(CLI::App& bench) {
   auto arguments = std::make_shared<TrainingArguments>();
   train::TrainConfig& config = arguments->bench.train;
+  config.batch = 32;
+  config.length = 2048;
+  config.steps = std::int64_t{1} << 40;  // a bound there must be
+  config.precision = "bfloat16";
   CLI::App* command =
       bench.add_subcommand("train", "time steps of training language models on random tokens");
   command->footer(
@@ -199,7 +203,6 @@ void add_bench_train_command(CLI::App& bench) {
   command->add_option("--steps", arguments->bench.steps, "steps that are timed")
       ->capture_default_str()
       ->check(size);
-  config.precision = "bfloat16";
   add_precision_option(*command, config.precision);
   add_plan_option(*command, config.plan);
   add_device_option(*command, arguments->device);

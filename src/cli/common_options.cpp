@@ -64,9 +64,8 @@ void add_device_option(CLI::App& command, std::string& device) {
 
 void add_precision_option(CLI::App& command, std::string& precision) {
   command
-      .add_option(
-          "--precision", precision,
-          "arithmetic of the matrix products; bfloat16 is faster where the processor has it")
+      .add_option("--precision", precision,
+                  "of matrices and activations; bfloat16 is faster where the processor has it")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
 }

@@ -36,7 +36,7 @@ void generate(const GenerateArguments& arguments) {
   train::TrainedModel trained = about_option("--model", [&] {
     return train::load_trained_model(arguments.model.path, arguments.model.trust_cell, device);
   });
-  trained.model->set_compute_dtype(train::precision_dtype(arguments.precision));
+  trained.model->to_precision(train::precision_dtype(arguments.precision));
   trained.model->set_scan_options(arguments.scan);
   const data::Tokenizer& tokenizer = *trained.tokenizer;
 

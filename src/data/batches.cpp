@@ -37,4 +37,12 @@ Batch BatchSampler::batch(int64_t step) const {
   return batch;
 }
 
+Batch PrefetchedBatches::batch(int64_t step) {
+  Batch batch = next_.valid() && step == next_step_ ? next_.get() : sampler_.batch(step);
+  next_step_ = step + 1;
+  next_ = std::async(std::launch::async,
+                     [sampler = sampler_, next = next_step_] { return sampler.batch(next); });
+  return batch;
+}
+
 }  // namespace pararnn::data

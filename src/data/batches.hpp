@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <future>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "data/token_source.hpp"
@@ -35,6 +37,20 @@ class BatchSampler {
   uint64_t seed_;
   int64_t windows_;
   int64_t offsets_;  // that an epoch may shift its windows by: 0..offsets-1
+};
+
+/// Batches that are asked for one after the other: a thread prepares the next meanwhile.
+class PrefetchedBatches {
+ public:
+  explicit PrefetchedBatches(BatchSampler sampler) : sampler_(std::move(sampler)) {}
+
+  /// The sampler's batch of a step.
+  Batch batch(int64_t step);
+
+ private:
+  BatchSampler sampler_;
+  int64_t next_step_ = -1;
+  std::future<Batch> next_;
 };
 
 }  // namespace pararnn::data

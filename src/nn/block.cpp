@@ -20,12 +20,12 @@ Block::Block(const ModelConfig& config) {
 }
 
 std::pair<ResidualStream, MixerState> Block::forward(ResidualStream stream, const MixerState& state,
-                                                     const Tensor& reset, torch::ScalarType dtype) {
+                                                     const Tensor& reset) {
   // What was read is given up before the next part takes memory.
-  auto [x, normed] = mixer_norm_->forward(stream, dtype);
+  auto [x, normed] = mixer_norm_->forward(stream);
   stream = {};
   auto [mixed, next_state] = mixer_->forward(normed, state, reset);
-  std::tie(x, normed) = mlp_norm_->forward({x, mixer_scale_, mixed}, dtype);
+  std::tie(x, normed) = mlp_norm_->forward({x, mixer_scale_, mixed});
   mixed = Tensor();
   return {{x, mlp_scale_, mlp_->forward(normed)}, next_state};
 }

@@ -13,11 +13,10 @@ namespace pararnn::nn {
 struct Block : torch::nn::Module {
   explicit Block(const ModelConfig& config);
 
-  /// The residual stream (B,T,d), in its own dtype; the branches compute in `dtype`. Returns the
-  /// stream after the block and the mixer's state. `reset`: as a mixer takes it.
+  /// The residual stream (B,T,d). Returns the stream after the block and the mixer's state.
+  /// `reset`: as a mixer takes it.
   std::pair<ResidualStream, MixerState> forward(ResidualStream stream, const MixerState& state,
-                                                const torch::Tensor& reset,
-                                                torch::ScalarType dtype);
+                                                const torch::Tensor& reset);
   void clip_weights() { mixer_->clip_weights(); }
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "nn/linear.hpp"
+#include "ops/embedding/embedding.hpp"
 
 namespace pararnn::nn {
 
@@ -53,16 +54,15 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
   }
   require(state.layers.empty() || state.layers.size() == blocks_.size(),
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
-  const torch::ScalarType dtype = compute_dtype();
   LanguageModelState next;
-  ResidualStream stream{.x = torch::embedding(embedding_, tokens)};
+  ResidualStream stream{.x = ops::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto [after, layer] = blocks_[i]->forward(
-        std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset, dtype);
+        std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset);
     stream = std::move(after);
     next.layers.push_back(std::move(layer));
   }
-  return {norm_->forward(stream, dtype).second, std::move(next)};
+  return {norm_->forward(stream).second, std::move(next)};
 }
 
 Tensor LanguageModelImpl::step(const Tensor& tokens, LanguageModelState& state) {
@@ -80,8 +80,12 @@ void LanguageModelImpl::set_scan_options(const ScanOptions& options) {
   for (const auto& block : blocks_) block->set_scan_options(options);
 }
 
-torch::ScalarType LanguageModelImpl::compute_dtype() const {
-  return compute_dtype_.value_or(embedding_.scalar_type());
+void LanguageModelImpl::to_precision(torch::ScalarType dtype) {
+  torch::NoGradGuard no_grad;
+  for (auto& item : named_parameters()) {
+    Tensor& parameter = item.value();
+    if (decays(item.key(), parameter)) parameter.set_data(parameter.to(dtype));
+  }
 }
 
 bool decays(std::string_view name, const Tensor& parameter) {

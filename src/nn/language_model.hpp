@@ -1,9 +1,11 @@
 // The language model: embedding → blocks → RMSNorm → logits. It reads a whole text at once, for
 // training, or piece by piece with a state of fixed size, for decoding; both give the same logits.
 //
-// Precision. Parameters and the residual stream keep the parameters' dtype (fp32, or fp64 after
-// `to(torch::kDouble)`). The branches, where the matrix products are, compute in compute_dtype():
-// bf16 there is several times faster on processors that multiply it in hardware.
+// Precision. Activations have the dtype of the matrices: fp32, fp64 after `to(torch::kDouble)`, or
+// what to_precision() makes of them. bf16 halves the bytes of weights and activations, and its
+// products are several times faster on processors that multiply it in hardware. Norms, biases,
+// residual scales and recurrent weights, which are small, stay in fp32, and so do the states of the
+// scans and all sums.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -11,7 +13,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -34,7 +35,7 @@ struct LanguageModelImpl : torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
 
-  /// tokens (B,T), int32 or int64, on the parameters' device -> logits (B,T,V) in the parameters'
+  /// tokens (B,T), int32 or int64, on the parameters' device -> logits (B,T,V) in the embedding's
   /// dtype. Throws Error on tokens outside the vocabulary; on a GPU, where to look would be to
   /// wait, they fail an assertion of the device.
   torch::Tensor forward(const torch::Tensor& tokens);
@@ -60,10 +61,10 @@ struct LanguageModelImpl : torch::nn::Module {
   /// Brings the recurrent weights back into the config's weight_bound. Call after every update.
   void clip_weights();
 
-  /// The dtype of the branches; the parameters' own unless set. Not part of the config: a model
-  /// trained in one may be run in the other.
-  torch::ScalarType compute_dtype() const;
-  void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
+  /// Rounds the matrices, which are the parameters that decay, to `dtype`, and computes in it from
+  /// now on. Memory of theirs that is held elsewhere (by a detached alias) stays as it was. Not
+  /// part of the config: a model trained in one precision may be run in another.
+  void to_precision(torch::ScalarType dtype);
 
   /// How the scans along the sequence are run from now on. Not part of the config either.
   void set_scan_options(const ScanOptions& options);
@@ -75,7 +76,6 @@ struct LanguageModelImpl : torch::nn::Module {
                                                              const torch::Tensor& reset);
 
   ModelConfig config_;
-  std::optional<torch::ScalarType> compute_dtype_;
   torch::Tensor embedding_;  // (V,d)
   torch::Tensor output_;     // (V,d): the embedding itself where tied
   std::vector<std::shared_ptr<Block>> blocks_;

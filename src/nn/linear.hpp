@@ -1,5 +1,4 @@
-// A linear map without bias, y = x Wᵀ. The weight is kept in its own dtype and multiplied in x's,
-// so the caller chooses the precision of the product by what it hands in.
+// A linear map without bias, y = x Wᵀ, in the one dtype of x and W.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -9,9 +8,9 @@
 
 namespace pararnn::nn {
 
-/// x (...,inputs), weight (outputs,inputs) -> (...,outputs) in x's dtype.
+/// x (...,inputs), weight (outputs,inputs) -> (...,outputs).
 inline torch::Tensor linear_map(const torch::Tensor& x, const torch::Tensor& weight) {
-  return torch::linear(x, weight.to(x.scalar_type()));
+  return torch::linear(x, weight);
 }
 
 struct Linear : torch::nn::Module {

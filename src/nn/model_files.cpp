@@ -47,13 +47,17 @@ void load_parameters(LanguageModel& model, const std::map<std::string, torch::Te
 }
 
 void save_language_model(const std::filesystem::path& folder, const LanguageModel& model) {
-  const CellDefinition& cell = find_cell(model->config().cell);
-  nlohmann::json config = to_json(model->config());
-  config["cell"] = cell.name;
+  save_language_model(folder, model->config(), parameters_of(model));
+}
+
+void save_language_model(const std::filesystem::path& folder, const ModelConfig& config,
+                         const std::map<std::string, torch::Tensor>& parameters) {
+  const CellDefinition& cell = find_cell(config.cell);
+  nlohmann::json json = to_json(config);
+  json["cell"] = cell.name;
   write_file_atomically(folder / kCellFile, cell.text);
-  write_file_atomically(folder / kConfigFile, config.dump(2) + "\n");
-  save_safetensors(folder / kWeightsFile,
-                   {.tensors = parameters_of(model), .metadata = {{"format", "pt"}}});
+  write_file_atomically(folder / kConfigFile, json.dump(2) + "\n");
+  save_safetensors(folder / kWeightsFile, {.tensors = parameters, .metadata = {{"format", "pt"}}});
 }
 
 ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_cell) {

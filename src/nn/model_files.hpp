@@ -19,6 +19,9 @@ void load_parameters(LanguageModel& model, const std::map<std::string, torch::Te
 
 /// Writes the model into `folder`, which must exist. Throws Error where it cannot.
 void save_language_model(const std::filesystem::path& folder, const LanguageModel& model);
+/// The same with other values of the parameters: those in full precision that a model rounds.
+void save_language_model(const std::filesystem::path& folder, const ModelConfig& config,
+                         const std::map<std::string, torch::Tensor>& parameters);
 
 /// The config of the model in `folder`, with its cell registered. Throws Error on anything missing
 /// or damaged, and on a cell that this user has not used before, unless it is to be trusted.

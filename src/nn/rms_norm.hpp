@@ -16,15 +16,15 @@ struct RmsNorm : torch::nn::Module {
   RmsNorm(int64_t width, double epsilon) : epsilon_(epsilon) {
     weight_ = register_parameter("weight", torch::ones(width));
   }
-  torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype,
-                        const std::optional<torch::Tensor>& gate = {}) {
-    return ops::rms_norm(x, weight_, epsilon_, dtype, gate);
+  /// x (...,d), gate (...,d) or none -> (...,d) in x's dtype.
+  torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {}) {
+    return ops::rms_norm(x, weight_, epsilon_, x.scalar_type(), gate);
   }
-  /// The stream with its branch added, and the norm of that in `dtype`.
-  std::pair<torch::Tensor, torch::Tensor> forward(const ResidualStream& stream,
-                                                  torch::ScalarType dtype) {
-    if (!stream.branch.defined()) return {stream.x, forward(stream.x, dtype)};
-    return ops::add_rms_norm(stream.x, stream.scale, stream.branch, weight_, epsilon_, dtype);
+  /// The stream with its branch added, and the norm of that.
+  std::pair<torch::Tensor, torch::Tensor> forward(const ResidualStream& stream) {
+    if (!stream.branch.defined()) return {stream.x, forward(stream.x)};
+    return ops::add_rms_norm(stream.x, stream.scale, stream.branch, weight_, epsilon_,
+                             stream.x.scalar_type());
   }
 
  private:

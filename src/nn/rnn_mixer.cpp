@@ -72,7 +72,7 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   if (reset.defined()) sequences.reset = reset;
   const auto [y, hT] = scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_,
                             h0, cell_, scan_options_, sequences);
-  return {output_->forward(norm_->forward(y, y.scalar_type(), gate)), {tail, hT}};
+  return {output_->forward(norm_->forward(y, gate)), {tail, hT}};
 }
 
 void RnnMixer::clip_weights() {

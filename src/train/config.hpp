@@ -106,9 +106,10 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("clip", config.clip, Field{"largest norm of the gradient; 0: no bound", 0, kAny});
   visit("z_loss", config.z_loss,
         Field{"weight of the mean squared log-partition in the loss; 0: none", 0, kAny});
-  visit("precision", config.precision,
-        Field{"arithmetic of the matrix products: float32, or bfloat16 (faster where the processor "
-              "has it)"});
+  visit(
+      "precision", config.precision,
+      Field{"dtype of the model's matrices and activations: float32, or bfloat16 (faster where the "
+            "processor has it), with masters in float32"});
   visit("plan", config.plan,
         Field{"how a sequence is cut to run in parallel: auto, planner, sequential, speculative or "
               "newton"});

@@ -1,6 +1,7 @@
 #include "train/device.hpp"
 
 #include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <cuda_runtime_api.h>
 #include <torch/cuda.h>
 #include <torch/utils.h>
@@ -83,6 +84,19 @@ torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>&
           .to(torch::kInt64);
   if (device.is_cpu()) return on_host;
   return on_host.pin_memory().to(device, /*non_blocking=*/true);
+}
+
+OnItsWayToHost::OnItsWayToHost(const torch::Tensor& values) : values_(values) {
+  if (values.is_cpu()) return;
+  values_ = torch::empty(values.sizes(), values.options().device(torch::kCPU).pinned_memory(true))
+                .copy_(values, /*non_blocking=*/true);
+  arrived_.emplace(values.device().type());
+  arrived_->record(c10::impl::VirtualGuardImpl(values.device().type()).getStream(values.device()));
+}
+
+const torch::Tensor& OnItsWayToHost::wait() const {
+  if (arrived_) arrived_->synchronize();
+  return values_;
 }
 
 }  // namespace pararnn::train

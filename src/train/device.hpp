@@ -1,8 +1,10 @@
 // Where a model is computed: what --device names, what is told of it, and how tokens get there.
 #pragma once
 
+#include <c10/core/Event.h>
 #include <torch/types.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,5 +29,18 @@ std::string describe(const torch::Device& device);
 /// Row-major tokens as a tensor (rows,columns) of int64 on a device, which is not waited for.
 torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>& tokens,
                         int64_t rows, int64_t columns);
+
+/// A tensor on its way to the host. What was launched on the device after it is not waited for.
+class OnItsWayToHost {
+ public:
+  explicit OnItsWayToHost(const torch::Tensor& values);
+
+  /// The tensor on the host, once it is there.
+  const torch::Tensor& wait() const;
+
+ private:
+  torch::Tensor values_;
+  std::optional<c10::Event> arrived_;  // from a GPU
+};
 
 }  // namespace pararnn::train

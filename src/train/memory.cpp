@@ -46,27 +46,40 @@ double tensor_count(const nn::ModelConfig& config) {
   return kTensorsOfModel + kTensorsOfBlock * double(config.layers);
 }
 
-/// Bytes of one number, and what goes with it, for each parameter.
+/// Bytes of a number for each parameter.
 double bytes_for_parameters(const nn::ModelConfig& config, double bytes_of_number) {
   return bytes_of_number * parameter_count(config) + kTensor * tensor_count(config);
 }
 
+/// Numbers in the parameters that stay in float32 whatever the precision: biases, recurrent
+/// weights, norms and residual scales.
+double small_parameter_count(const nn::ModelConfig& config) {
+  const CellSizes cell = sizes_of(config.cell);
+  const double d = double(config.width);
+  return double(config.layers) * (cell.learned_inputs + cell.params + 5) * d + d;
+}
+
+/// Bytes of the parameters as a model computes with them, in a precision of `bytes`.
+double bytes_for_weights(const nn::ModelConfig& config, double bytes) {
+  return bytes_for_parameters(config, bytes) + (kSingle - bytes) * small_parameter_count(config);
+}
+
 /// What a layer keeps of each token for the backward pass: the residual stream before both
-/// branches in float32, and in the branches' dtype of `bytes` all that a derivative is made from.
+/// branches, and all else that a derivative is made from; of the scan, some states in float32.
 double kept_by_block(const nn::ModelConfig& config, double bytes) {
   const CellSizes cell = sizes_of(config.cell);
   const double d = double(config.width), m = double(config.hidden_width());
   const double mixer = (7 + cell.inputs) * d, mlp = 2 * d + 3 * m;
-  return kSingle * (2 + cell.state / double(kChunkUnit)) * d + bytes * (mixer + mlp);
+  return kSingle * cell.state / double(kChunkUnit) * d + bytes * (2 * d + mixer + mlp);
 }
 
 /// What a layer holds of each token at once where no backward pass follows: in the scan, or where
 /// the MLP ends.
 double held_by_block(const nn::ModelConfig& config, double bytes) {
   const double d = double(config.width), m = double(config.hidden_width());
-  const double scan = kSingle * d + bytes * (5 + sizes_of(config.cell).inputs) * d;
-  const double mlp = kSingle * d + bytes * (2 * d + 3 * m);
-  return config.layers > 0 ? std::max(scan, mlp) : kSingle * d;
+  const double scan = bytes * (6 + sizes_of(config.cell).inputs) * d;
+  const double mlp = bytes * (3 * d + 3 * m);
+  return config.layers > 0 ? std::max(scan, mlp) : bytes * d;
 }
 
 /// The logits that the loss of so many tokens holds at once.
@@ -179,25 +192,24 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   const torch::ScalarType precision = precision_dtype(options.precision);
   const double bytes = bytes_of(precision);
   const double tokens = double(options.batch) * double(options.length);
-  const double weights = bytes_for_parameters(config, kSingle);
-  const double casts =  // of the weights for the products, until the backward pass has used them
-      precision == torch::kFloat32 ? 0 : bytes * parameter_count(config);
+  const double weights = bytes_for_weights(config, bytes);
+  const double single = bytes_for_parameters(config, kSingle);
+  const double masters =  // of the weights that are rounded
+      precision == torch::kFloat32
+          ? 0
+          : kSingle * (parameter_count(config) - small_parameter_count(config));
   const double d = double(config.width);
-  const double activations =  // the last hidden states, in their dtype, with their gradient
-      tokens * (double(config.layers) * kept_by_block(config, bytes) + (kSingle + 2 * bytes) * d);
+  const double activations =  // the last hidden states, and their gradient
+      tokens * (double(config.layers) * kept_by_block(config, bytes) + 3 * bytes * d);
   const double logits = logits_held(config, tokens, precision, device);
   // The gradient of the matrix that makes the logits comes with the loss. The others come as the
   // backward pass gives the activations back, but for those of batches before.
   const double first = kSingle * double(config.vocabulary) * d;
-  const double gradients = options.accumulate > 1
-                               ? weights + first
-                               : std::max(weights - casts - activations - logits, first);
-  return {{"weights", weights, kModelMend},
-          {"weights in " + options.precision, casts, kModelMend},
-          {"gradients", gradients, kModelMend},
-          {"optimizer states", 2 * weights, kModelMend},
-          {"activations", activations, kBatchMend},
-          {"logits", logits, kBatchMend},
+  const double gradients =
+      options.accumulate > 1 ? weights + first : std::max(weights - activations - logits, first);
+  return {{"weights", weights, kModelMend},         {"weights in float32", masters, kModelMend},
+          {"gradients", gradients, kModelMend},     {"optimizer states", 2 * single, kModelMend},
+          {"activations", activations, kBatchMend}, {"logits", logits, kBatchMend},
           {"data", tokens * 2 * kToken, kBatchMend}};
 }
 
@@ -208,10 +220,11 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double context = double(options.context > 0 ? options.context : options.length);
   const double rows = std::clamp(std::floor(predictions / context), 1.0, double(options.batch));
   const double tokens = rows * std::min({double(options.length), context, predictions});
+  const double bytes = bytes_of(precision);
   // One after the other.
-  const double logits = tokens * bytes_of(precision) * double(config.width) +
-                        logits_held(config, tokens, precision, device);
-  const double activations = tokens * held_by_block(config, bytes_of(precision));
+  const double logits =
+      tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
+  const double activations = tokens * held_by_block(config, bytes);
   return {logits > activations ? MemoryPart{"logits", logits, kBatchMend}
                                : MemoryPart{"activations", activations, kBatchMend},
           {"data", tokens * kToken, kBatchMend}};
@@ -220,8 +233,9 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
                              int64_t prompt_tokens) {
   const double tokens = double(prompt_tokens);
-  const double logits = kSingle * double(config.vocabulary);
-  const double activations = held_by_block(config, bytes_of(precision));
+  const double bytes = bytes_of(precision);
+  const double logits = bytes * double(config.vocabulary);
+  const double activations = held_by_block(config, bytes);
   return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
            "--prompt"}};
 }

@@ -34,8 +34,8 @@ double total_bytes(const MemoryNeed& need);
 /// Numbers in all parameters of a model.
 double parameter_count(const nn::ModelConfig& config);
 
-/// A step of training, on the device that it runs on: weights, gradients, optimizer, activations,
-/// logits, data. `config` must be valid; its cell is looked up.
+/// A step of training, on the device that it runs on: weights and their masters, gradients,
+/// optimizer, activations, logits, data. `config` must be valid; its cell is looked up.
 MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
                            torch::DeviceType device = torch::kCPU);
 

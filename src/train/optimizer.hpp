@@ -1,6 +1,6 @@
-// AdamW with decoupled weight decay (Loshchilov & Hutter, 2019), over named parameters. One fused
-// pass over memory updates a parameter and its two moments. Parameters that do not decay (norms,
-// biases, recurrent weights, residual scales) are marked by whoever lists them.
+// AdamW over named parameters (ops/adamw). Parameters that do not decay (norms, biases, recurrent
+// weights, residual scales) are marked by whoever lists them. What is trained are the masters, in
+// full precision; a model that computes in less has their roundings.
 #pragma once
 
 #include <torch/types.h>
@@ -9,32 +9,32 @@
 #include <string>
 #include <vector>
 
+#include "ops/adamw/adamw.hpp"
+
 namespace pararnn::train {
 
 /// A tensor to train, with the name it is stored under and whether weight decay applies to it.
+/// Its master in full precision is itself where that is what it is stored in; otherwise the one
+/// that is given, of which it is the rounding, or a copy.
 struct Parameter {
   std::string name;
   torch::Tensor tensor;
   bool decays = true;
+  torch::Tensor master = {};
 };
 
-struct AdamWOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double epsilon = 1e-8;
-  double weight_decay = 0.1;
-};
+using ops::AdamWOptions;
 
-/// m ← β1 m + (1−β1) g,  v ← β2 v + (1−β2) g²,
-/// p ← p (1 − rate·decay) − rate · (m/(1−β1ᵗ)) / (√(v/(1−β2ᵗ)) + ε).
 class AdamW {
  public:
-  /// At least one parameter, all on one device.
+  /// At least one parameter, all on one device and contiguous.
   AdamW(std::vector<Parameter> parameters, AdamWOptions options);
 
-  /// One update, from the gradients that the backward pass left; a parameter without one is left
-  /// alone.
-  void step(double learning_rate);
+  /// One update, from the gradients that the backward pass left and within options.clip; a
+  /// parameter without one is left alone. Where their norm is not finite, or `loss`, if it is
+  /// given, (), nothing changes. Returns the norm before it was clipped. All of it happens on the
+  /// parameters' device, which is not waited for.
+  torch::Tensor step(double learning_rate, const torch::Tensor& loss = {});
 
   /// Forgets the gradients.
   void zero_gradients();
@@ -45,20 +45,22 @@ class AdamW {
   /// Takes a state() over. Throws Error on a missing name or another shape.
   void load_state(const std::map<std::string, torch::Tensor>& state);
 
+  /// The masters, by the names of their parameters.
+  std::map<std::string, torch::Tensor> weights() const;
+  /// Takes weights() over, and rounds the parameters anew. Throws as load_state.
+  void load_weights(const std::map<std::string, torch::Tensor>& weights);
+
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
  private:
   std::vector<Parameter> parameters_;
   AdamWOptions options_;
   std::vector<torch::Tensor> first_moments_, second_moments_;
-  torch::Tensor updates_;  // a number, kept where the parameters are for the fused kernel
+  torch::Tensor updates_;  // a number, on the parameters' device
 };
 
-/// The Euclidean norm of all gradients together, of which there must be one: (), on their device.
+/// The Euclidean norm of all gradients together, of which there must be one, summed in full
+/// precision: (), on their device.
 torch::Tensor gradient_norm(const std::vector<Parameter>& parameters);
-
-/// Scales all gradients, whose norm together is `norm`, so that it is at most `largest_norm` (0: no
-/// bound). Gradients are left alone when the norm is not finite.
-void clip_gradients(const std::vector<Parameter>& parameters, double norm, double largest_norm);
 
 }  // namespace pararnn::train

@@ -34,17 +34,18 @@ nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_co
   torch::manual_seed(static_cast<uint64_t>(config.seed));
   model_config.vocabulary = vocabulary;
   nn::LanguageModel model(model_config);
-  model->set_compute_dtype(precision_dtype(config.precision));
   model->set_scan_options({.plan = config.plan, .tolerance = config.tolerance});
   model->to(device);
   return model;
 }
 
-std::vector<Parameter> trainable_parameters(const nn::LanguageModel& model) {
+/// Rounds the model's parameters, of which the masters are what they were before.
+std::vector<Parameter> round_to_precision(nn::LanguageModel& model, torch::ScalarType precision) {
+  const auto masters = nn::parameters_of(model);
+  model->to_precision(precision);
   std::vector<Parameter> parameters;
-  for (const auto& item : model->named_parameters()) {
-    parameters.push_back({item.key(), item.value(), nn::decays(item.key(), item.value())});
-  }
+  for (const auto& [name, tensor] : model->named_parameters().pairs())
+    parameters.push_back({name, tensor, nn::decays(name, tensor), masters.at(name)});
   return parameters;
 }
 
@@ -83,9 +84,10 @@ Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
       device_(device),
       show_(show),
       model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size(), device)),
-      optimizer_(trainable_parameters(model_),
-                 {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay}),
-      batches_(dataset.training, config.batch, config.length, static_cast<uint64_t>(config.seed)) {}
+      optimizer_(round_to_precision(model_, precision_dtype(config.precision)),
+                 {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay, config.clip}),
+      batches_(data::BatchSampler(dataset.training, config.batch, config.length,
+                                  static_cast<uint64_t>(config.seed))) {}
 
 int Trainer::run() {
   const StopSignals signals;
@@ -110,7 +112,8 @@ int Trainer::run() {
           failure, step_));
     }
     if (profiler_) profiler_->before_step();
-    tell(train_step());
+    queue_step();
+    report_steps(device_.is_cpu() ? 0 : 1);
     if (profiler_) {
       if (const auto profile = profiler_->after_step()) report_->profile(step_, *profile);
     }
@@ -130,6 +133,12 @@ int Trainer::run() {
 void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
 
 StepReport Trainer::train_step() {
+  queue_step();
+  return take_report();
+}
+
+/// Queues a step on the device.
+void Trainer::queue_step() {
   const auto start = std::chrono::steady_clock::now();
   StepReport report{.learning_rate = learning_rate(schedule_of(config_), progress())};
   const auto share = 1 / static_cast<double>(config_.accumulate);
@@ -150,20 +159,31 @@ StepReport Trainer::train_step() {
     mean_loss.add_(loss.cross_entropy, share);
     report.tokens += inputs.numel();
   }
-  // The one place in a step where the host waits for a GPU.
-  const torch::Tensor measured =
-      torch::stack({mean_loss, gradient_norm(optimizer_.parameters()).to(torch::kFloat64)}).cpu();
+  const torch::Tensor norm = optimizer_.step(report.learning_rate, mean_loss);
+  model_->clip_weights();
+  report.step = ++step_;
+  queued_.push_back(
+      {report, OnItsWayToHost(torch::stack({mean_loss, norm.to(torch::kFloat64)})), start});
+}
+
+/// What the first step of those that are queued has come to. Here the host waits for a GPU.
+StepReport Trainer::take_report() {
+  const QueuedStep step = std::move(queued_.front());
+  queued_.pop_front();
+  StepReport report = step.report;
+  const torch::Tensor& measured = step.loss_and_norm.wait();
   report.loss = measured[0].item<double>();
   report.gradient_norm = measured[1].item<double>();
   report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.gradient_norm);
-  if (!report.skipped) {
-    clip_gradients(optimizer_.parameters(), report.gradient_norm, config_.clip);
-    optimizer_.step(report.learning_rate);
-    model_->clip_weights();
-  }
-  report.step = ++step_;
-  report.seconds = seconds_since(start);
+  const auto now = std::chrono::steady_clock::now();
+  report.seconds = std::chrono::duration<double>(now - std::max(step.start, last_report_)).count();
+  last_report_ = now;
   return report;
+}
+
+/// Reports the queued steps but for the last `left`, which a GPU still computes.
+void Trainer::report_steps(size_t left) {
+  while (queued_.size() > left) tell(take_report());
 }
 
 /// (B,T), bool, of tokens (B,T); undefined where documents are not kept apart.
@@ -173,6 +193,7 @@ torch::Tensor Trainer::starts_of_documents(const torch::Tensor& inputs) const {
 }
 
 void Trainer::validate() {
+  report_steps();
   if (dataset_.held_out->size() < 2) return;
   report_->validation(step_, evaluate(model_, *dataset_.held_out, *dataset_.tokenizer,
                                       {.batch = config_.batch,
@@ -182,9 +203,10 @@ void Trainer::validate() {
 }
 
 void Trainer::save_checkpoint() {
+  report_steps();
   if (step_ == checkpoint_step_) return;
   const auto write_files = [&](const std::filesystem::path& folder) {
-    nn::save_language_model(folder, model_);
+    nn::save_language_model(folder, model_->config(), optimizer_.weights());
     data::save_tokenizer(*dataset_.tokenizer, folder);
     nn::save_safetensors(folder / kOptimizerFile, {.tensors = optimizer_.state(), .metadata = {}});
     save_run_state(folder, {step_, seconds(), report_->log_bytes(), describe(device_),
@@ -239,7 +261,7 @@ void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
           "--data: {} is not what the run to resume was trained on ({}, as it was then): bring "
           "that back, or start a new run",
           config_.data, state.options.data);
-  nn::load_parameters(model_, nn::parameters_of(stored), checkpoint.string());
+  optimizer_.load_weights(nn::parameters_of(stored));
   optimizer_.load_state(nn::load_safetensors(checkpoint / kOptimizerFile).tensors);
   step_ = checkpoint_step_ = state.step;
   stability_ = state.stability;

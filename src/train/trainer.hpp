@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "data/dataset.hpp"
 #include "nn/language_model.hpp"
 #include "train/config.hpp"
+#include "train/device.hpp"
 #include "train/optimizer.hpp"
 #include "train/profile.hpp"
 #include "train/run_report.hpp"
@@ -59,13 +61,22 @@ class Trainer {
 
   /// One step: forward, backward, update. If the loss or its gradient is not finite, the step is
   /// skipped: weights and moments stay as they are, and its batch and its place on the schedule
-  /// are passed over.
+  /// are passed over. It waits for the device, which run() does not.
   StepReport train_step();
 
   nn::LanguageModel& model() { return model_; }
   int64_t step() const { return step_; }
 
  private:
+  /// A step that the device may still compute.
+  struct QueuedStep {
+    StepReport report;
+    OnItsWayToHost loss_and_norm;
+    std::chrono::steady_clock::time_point start;
+  };
+  void queue_step();
+  StepReport take_report();
+  void report_steps(size_t left = 0);
   bool finished() const;
   double progress() const;
   double seconds() const;
@@ -84,7 +95,9 @@ class Trainer {
   std::FILE* show_;
   nn::LanguageModel model_;
   AdamW optimizer_;
-  data::BatchSampler batches_;
+  data::PrefetchedBatches batches_;
+  std::deque<QueuedStep> queued_;  // steps of which nothing was told yet
+  std::chrono::steady_clock::time_point last_report_{};
   std::optional<RunReport> report_;  // while it runs
   std::string content_;              // of the data, as checksum_of_content tells it, once asked for
   std::optional<RunProfiler> profiler_;
