@@ -84,11 +84,10 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
   };
   const double first_loss = trainer.train_step().loss;
-  for (int64_t i = 1; i < kStepsBefore; ++i) trainer.train_step();
+  trainer.train_steps(kStepsBefore);
   finish();
   const auto start = std::chrono::steady_clock::now();
-  double last_loss = 0;
-  for (int64_t i = 0; i < bench.steps; ++i) last_loss = trainer.train_step().loss;
+  const double last_loss = trainer.train_steps(bench.steps).loss;
   finish();
   const double seconds = seconds_since(start) / static_cast<double>(bench.steps);
   require(std::isfinite(last_loss), "{}: the loss is {}, so steps were skipped and tell no time",
@@ -96,7 +95,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   const double memory = train::peak_memory(device);
 
   train::Profiler profiler(device);
-  for (int64_t i = 0; i < kProfiledSteps; ++i) trainer.train_step();
+  trainer.train_steps(kProfiledSteps);
   const train::Profile profile = profiler.stop(kProfiledSteps, folder / "trace.json");
 
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;

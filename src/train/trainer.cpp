@@ -132,8 +132,13 @@ int Trainer::run() {
 
 void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
 
-StepReport Trainer::train_step() {
-  queue_step();
+StepReport Trainer::train_step() { return train_steps(1); }
+
+StepReport Trainer::train_steps(int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    queue_step();
+    if (queued_.size() > 1) take_report();
+  }
   return take_report();
 }
 

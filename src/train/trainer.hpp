@@ -64,6 +64,9 @@ class Trainer {
   /// are passed over. It waits for the device, which run() does not.
   StepReport train_step();
 
+  /// So many steps; the host waits for the device behind the last alone. Returns its report.
+  StepReport train_steps(int64_t count);
+
   nn::LanguageModel& model() { return model_; }
   int64_t step() const { return step_; }
 
