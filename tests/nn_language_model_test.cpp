@@ -341,21 +341,31 @@ TEST(ModelFiles, WrongOnesAreRefusedByName) {
   expect_holds(error_of([&] { load_language_model(folder.path); }), "no valid JSON");
 }
 
+/// A token drawn from logits (V).
+int64_t draw(Sampler& sampler, const Tensor& logits) {
+  sampler.draw(logits.unsqueeze(0));
+  return sampler.tokens().item<int64_t>();
+}
+int64_t draw_once(const SamplingOptions& options, const Tensor& logits) {
+  Sampler sampler(options);
+  return draw(sampler, logits);
+}
+
 TEST(Sampler, KeepsToItsLimits) {
   torch::manual_seed(10);
   for (int i = 0; i < 20; ++i) {
     const Tensor logits = torch::randn(50) * 3;
     const int64_t best = logits.argmax().item<int64_t>();
-    EXPECT_EQ(Sampler({.temperature = 0})(logits), best);
-    EXPECT_EQ(Sampler({.temperature = 1e-6, .seed = uint64_t(i)})(logits), best);
-    EXPECT_EQ(Sampler({.top_p = 1e-9, .seed = uint64_t(i)})(logits), best);
+    EXPECT_EQ(draw_once({.temperature = 0}, logits), best);
+    EXPECT_EQ(draw_once({.temperature = 1e-6, .seed = uint64_t(i)}, logits), best);
+    EXPECT_EQ(draw_once({.top_p = 1e-9, .seed = uint64_t(i)}, logits), best);
 
     // The tokens that may come with top-p: all whose likelier ones do not reach it by themselves.
     const double top_p = 0.6;
     const Tensor probability = torch::softmax(logits.to(torch::kDouble), 0);
     Sampler sampler({.top_p = top_p, .seed = uint64_t(i)});
-    for (int draw = 0; draw < 200; ++draw) {
-      const int64_t token = sampler(logits);
+    for (int n = 0; n < 200; ++n) {
+      const int64_t token = draw(sampler, logits);
       const double likelier =
           probability.masked_select(probability > probability[token]).sum().item<double>();
       ASSERT_LT(likelier, top_p);
@@ -370,10 +380,31 @@ TEST(Sampler, DrawsByProbability) {
   Sampler sampler({.temperature = temperature, .seed = 3});
   const int draws = 20000;
   Tensor counts = torch::zeros(4);
-  for (int i = 0; i < draws; ++i) counts[sampler(logits)] += 1;
+  for (int i = 0; i < draws; ++i) counts[draw(sampler, logits)] += 1;
   // Five standard deviations of a binomial.
   const Tensor deviation = (probability * (1 - probability) / draws).sqrt();
   EXPECT_TRUE(((counts / draws - probability).abs() < 5 * deviation).all().item<bool>());
+}
+
+TEST(Sampler, ARowDrawsWhatItDrawsAlone) {
+  torch::manual_seed(12);
+  const int64_t rows = 5;
+  Sampler together({.top_p = 0.9, .seed = 7}, rows);
+  std::vector<Sampler> alone;
+  for (int64_t row = 0; row < rows; ++row) {
+    alone.emplace_back(SamplingOptions{.top_p = 0.9, .seed = 7 + uint64_t(row)});
+  }
+  bool differ = false;
+  for (int n = 0; n < 40; ++n) {
+    const Tensor logits = torch::randn({1, 30}).expand({rows, 30});
+    together.draw(logits);
+    const std::vector<int32_t> drawn = together.drawn(n);
+    for (int64_t row = 0; row < rows; ++row) {
+      EXPECT_EQ(draw(alone[size_t(row)], logits[row]), drawn[size_t(row)]);
+      differ = differ || drawn[size_t(row)] != drawn[0];
+    }
+  }
+  EXPECT_TRUE(differ);
 }
 
 TEST(Sampler, RefusesWhatItCannotDo) {
@@ -381,7 +412,11 @@ TEST(Sampler, RefusesWhatItCannotDo) {
   EXPECT_THROW(Sampler({.temperature = NAN}), Error);
   EXPECT_THROW(Sampler({.top_p = 0}), Error);
   EXPECT_THROW(Sampler({.top_p = 1.5}), Error);
-  EXPECT_THROW(Sampler({})(torch::tensor({0.0, std::nan("")})), Error);
+  for (const double wrong : {std::nan(""), double(INFINITY)}) {
+    Sampler sampler({});
+    sampler.draw(torch::tensor({0.0, wrong}).unsqueeze(0));
+    EXPECT_THROW(sampler.drawn(0), Error);
+  }
 }
 
 TEST(Generate, TheSeedGivesTheText) {
@@ -406,6 +441,38 @@ TEST(Generate, TheSeedGivesTheText) {
     EXPECT_NEAR(logits[token].item<double>(), logits.max().item<double>(), 1e-5);
     read.push_back(token);
   }
+}
+
+TEST(Generate, ARowOfABatchIsWhatItWouldBeAlone) {
+  torch::manual_seed(13);
+  LanguageModel model = exact_model(small_config());
+  // Of unlike length, and two alike.
+  const std::vector<std::vector<int32_t>> prompts{{1, 2, 3}, {4}, {4}, {5, 6, 7, 8, 9}};
+  const SamplingOptions options{.temperature = 0.9, .top_p = 0.95, .seed = 3};
+  std::vector<std::vector<int32_t>> rows(prompts.size());
+  generate(model, prompts, 50, options, [&](int64_t row, int32_t token) {
+    rows[size_t(row)].push_back(token);
+    return token != 10;  // ends its row alone
+  });
+  for (size_t row = 0; row < prompts.size(); ++row) {
+    std::vector<int32_t> alone;
+    SamplingOptions own = options;
+    own.seed += row;
+    generate(model, prompts[row], 50, own,
+             [&](int32_t token) { return alone.push_back(token), token != 10; });
+    EXPECT_EQ(rows[row], alone) << row;
+    EXPECT_GT(alone.size(), 0u);
+  }
+  EXPECT_NE(rows[1], rows[2]);
+}
+
+TEST(Generate, LogitsThatAreNoNumbersAreSaid) {
+  LanguageModel model(small_config());
+  torch::NoGradGuard no_grad;
+  model->named_parameters()["norm.weight"].fill_(std::nan(""));
+  const std::vector<int32_t> prompt{1};
+  expect_holds(error_of([&] { generate(model, prompt, 5, {}, [](int32_t) { return true; }); }),
+               "not numbers");
 }
 
 TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
