@@ -1,5 +1,7 @@
 #include "nn/decoder.hpp"
 
+#include "nn/rnn_decoder.hpp"
+
 namespace pararnn::nn {
 namespace {
 
@@ -43,7 +45,9 @@ std::unique_ptr<Decoder> make_module_decoder(LanguageModel& model, const Languag
 
 std::unique_ptr<Decoder> make_decoder(LanguageModel& model, const LanguageModelState& state,
                                       const Tensor& logits) {
-  return make_module_decoder(model, state, logits);
+  const bool halves = model->compute_dtype() == torch::kBFloat16 && logits.is_cuda();
+  return halves && has_rnn_decoder(model->config()) ? make_rnn_decoder(model, state, logits)
+                                                    : make_module_decoder(model, state, logits);
 }
 
 }  // namespace pararnn::nn

@@ -40,8 +40,7 @@ Read read_prompts(LanguageModel& model, const std::vector<std::vector<int32_t>>&
     };
     const Tensor tokens =
         torch::tensor(std::vector<int64_t>(prompts[first].begin(), prompts[first].end()));
-    const auto [all, state] =
-        model->forward(tokens.to(device).unsqueeze(0), LanguageModelState{});
+    const auto [all, state] = model->forward(tokens.to(device).unsqueeze(0), LanguageModelState{});
     logits.push_back(repeat(all.select(1, -1)));
     states.resize(state.layers.size());
     for (size_t i = 0; i < state.layers.size(); ++i) {
@@ -90,8 +89,8 @@ class Steps {
 
 }  // namespace
 
-void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts,
-              int64_t count, const SamplingOptions& options,
+void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts, int64_t count,
+              const SamplingOptions& options,
               const std::function<bool(int64_t, int32_t)>& on_token) {
   for (const auto& prompt : prompts) {
     require(!prompt.empty(),

@@ -18,8 +18,8 @@ namespace pararnn::nn {
 /// them to on_token(row, token), those of one step in the order of the rows, until it returns false
 /// for that row. Row i of the prompts gets what it would get alone with seed + i. Prompts need not
 /// be of one length; each is read by itself, and once where those beside it are the same.
-void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts,
-              int64_t count, const SamplingOptions& options,
+void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts, int64_t count,
+              const SamplingOptions& options,
               const std::function<bool(int64_t, int32_t)>& on_token);
 
 /// The same for one prompt.

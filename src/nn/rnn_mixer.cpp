@@ -72,8 +72,7 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   ScanSequences sequences;
   if (reset.defined()) sequences.reset = reset;
   const Tensor u = with_side_inputs(projection_->forward(convolved));
-  const bool one_step =
-      x.size(1) == 1 && h0 && !reset.defined() && !torch::GradMode::is_enabled();
+  const bool one_step = x.size(1) == 1 && h0 && !reset.defined() && !torch::GradMode::is_enabled();
   Tensor y, hT;
   if (one_step) {
     std::tie(y, hT) = step(u.select(1, 0), recurrent_weight_, *h0, cell_);

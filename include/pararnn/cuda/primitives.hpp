@@ -67,6 +67,41 @@ PARARNN_DEVICE_FN void wait_for_copies() {
 /// Between two looks at what another thread is to write.
 PARARNN_DEVICE_FN void let_others_run() {}
 
+/// Four words that are read once and never change: past the first cache, and not later than here.
+PARARNN_DEVICE_FN uint4 load_constant(const uint4* from) {
+  uint4 result{};
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(result.x), "=r"(result.y), "=r"(result.z), "=r"(result.w)
+               : "l"(from));
+  return result;
+}
+
+/// A warp's product of bfloat16 matrices, sums += a bᵀ, for a of 16 rows and b of 8, of 16 numbers
+/// each. Of rows `lane / 4` and, of a, 8 behind it, a lane has numbers 2 n, 2 n + 1 and 8 behind
+/// them, n = lane % 4; of the sums those of columns 2 n and 2 n + 1 (compute capability 8.0).
+PARARNN_DEVICE_FN void multiply_in_warp(const unsigned (&a)[4], const unsigned (&b)[2],
+                                        float (&sums)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// A kernel that was launched to overlap with the one before: lets the one after it start, and
+/// waits for all that the one before has written (compute capability 9.0; before it kernels do not
+/// overlap).
+PARARNN_DEVICE_FN void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+PARARNN_DEVICE_FN void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 }  // namespace pararnn::cuda
 
 #endif

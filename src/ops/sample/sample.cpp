@@ -63,8 +63,7 @@ void sample(const Tensor& logits, double temperature, double top_p, SampleState&
   }
 }
 
-void sample_definition(const Tensor& logits, double temperature, double top_p,
-                       SampleState& state) {
+void sample_definition(const Tensor& logits, double temperature, double top_p, SampleState& state) {
   const Tensor values = logits.to(torch::kDouble).contiguous();
   const auto vocabulary = static_cast<size_t>(values.size(1));
   for (int64_t row = 0; row < values.size(0); ++row) {

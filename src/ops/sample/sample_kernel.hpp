@@ -1,5 +1,5 @@
-// Drawing tokens on a GPU (sample.hpp), without a sort: the weight of the last token that is kept is
-// found by bisection on the weights' bits, as positive floats are in the order of their bits.
+// Drawing tokens on a GPU (sample.hpp), without a sort: the weight of the last token that is kept
+// is found by bisection on the weights' bits, as positive floats are in the order of their bits.
 //
 // A block has a row, whose weights stay in registers: a thread has kPacks of them, a block apart.
 #pragma once
@@ -47,7 +47,7 @@ PARARNN_DEVICE_FN int best_in_block(float score, int token) {
 }
 
 /// -log(1 - (bits + 1/2) / 2³²), accurate relative to the result.
-PARARNN_FN float exponential_of(unsigned bits) {
+PARARNN_DEVICE_FN float exponential_of(unsigned bits) {
   const float x = (static_cast<float>(bits) + 0.5f) * 0x1p-32f;
   const float series = x * (1 + x * (1.0f / 2 + x * (1.0f / 3 + x * (1.0f / 4 + x / 5))));
   return select(less(x, 1.0f / 64), series, -log(1 - x));
@@ -79,18 +79,18 @@ template <int kPacks>
 __global__ void __launch_bounds__(kSampleThreads)
     sample_tokens(const __grid_constant__ SampleProblem problem) {
   using Row = SampleRow<kPacks>;
-  constexpr float kInfinity = __builtin_huge_valf();
+  const float infinity = __uint_as_float(0x7f800000u);
   const long long row = blockIdx.x;
   const float* logits = problem.logits + row * problem.vocabulary;
   const long long position = problem.positions[row];
   Row values;
-  float largest = -kInfinity;
+  float largest = -infinity;
   int largest_token = 0, wrong = 0;
 #pragma unroll Row::kUnroll
   for (int p = 0; p < kPacks; ++p) {
     const int i = Row::token(p);
-    const float logit = i < problem.vocabulary ? __ldg(logits + i) : -kInfinity;
-    wrong += !less(logit, kInfinity);
+    const float logit = i < problem.vocabulary ? __ldg(logits + i) : -infinity;
+    wrong += !less(logit, infinity);
     values.weight[p] = logit;
     if (less(largest, logit)) {
       largest = logit;
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   }
   const float mine = largest;
   largest = combine_in_block(mine, [](float a, float b) { return less(a, b) ? b : a; });
-  wrong = sum_in_block(wrong) + (largest == -kInfinity);
+  wrong = sum_in_block(wrong) + (largest == -infinity);
   const auto end = [&](int token) {
     if (threadIdx.x != 0) return;
     problem.tokens[row] = wrong ? 0 : token;

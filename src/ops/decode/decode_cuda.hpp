@@ -1,0 +1,39 @@
+// The functions of decode.hpp by the kernels of decode_kernel.hpp.
+#pragma once
+
+#include "jit/source.hpp"
+#include "ops/decode/decode.hpp"
+
+namespace pararnn::ops {
+
+DecodeInput decode_embedding_cuda(const torch::Tensor& tokens, const torch::Tensor& embedding,
+                                  const torch::Tensor& norm_weight, double epsilon,
+                                  const torch::Tensor& stream);
+std::pair<torch::Tensor, torch::Tensor> decode_convolution_cuda(const DecodeInput& input,
+                                                                const torch::Tensor& weight,
+                                                                const torch::Tensor& taps,
+                                                                const torch::Tensor& before);
+DecodeInput decode_cell_cuda(const torch::Tensor& x, const torch::Tensor& weight,
+                             const torch::Tensor& bias, const torch::Tensor& recurrent,
+                             const torch::Tensor& state, const CellDefinition& cell,
+                             const torch::Tensor& norm_weight, double epsilon,
+                             const torch::Tensor& gate);
+DecodeInput decode_residual_cuda(const DecodeInput& input, const torch::Tensor& weight,
+                                 const torch::Tensor& scale, const torch::Tensor& stream,
+                                 const torch::Tensor& norm_weight, double epsilon);
+torch::Tensor decode_swiglu_cuda(const DecodeInput& input, const torch::Tensor& weight);
+void decode_logits_cuda(const DecodeInput& input, const torch::Tensor& weight,
+                        const torch::Tensor& logits);
+
+/// The program of decode_cell for a cell; `tiles` as a DecodePlan has them.
+jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& tiles);
+
+/// How a product of so many groups, channels a head, heads, numbers of depth and rows is cut into
+/// blocks: kTiles and kRowTiles of the kernel, and its grid, along x and, times the heads, along y.
+struct DecodePlan {
+  int64_t tiles, row_tiles, blocks, row_blocks;
+};
+DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
+                       int64_t batch, int64_t multiprocessors);
+
+}  // namespace pararnn::ops
