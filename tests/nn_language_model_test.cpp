@@ -14,9 +14,11 @@
 #include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
+#include "nn/decoder.hpp"
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
 #include "nn/model_files.hpp"
+#include "nn/rnn_decoder.hpp"
 
 using namespace pararnn;
 using namespace pararnn::nn;
@@ -416,6 +418,39 @@ TEST(Sampler, RefusesWhatItCannotDo) {
     Sampler sampler({});
     sampler.draw(torch::tensor({0.0, wrong}).unsqueeze(0));
     EXPECT_THROW(sampler.drawn(0), Error);
+  }
+}
+
+TEST(Decoder, GoesOnAsTheModelDoes) {
+  torch::NoGradGuard no_grad;
+  for (const char* cell : {"gru", "lstm"}) {
+    for (const bool tied : {false, true}) {
+      SCOPED_TRACE(testing::Message() << cell << (tied ? ", tied" : ""));
+      torch::manual_seed(14);
+      ModelConfig config = small_config(cell);
+      config.width = 64;
+      config.conv_width = tied ? 3 : 4;
+      config.tie_embedding = tied;
+      LanguageModel model(config);
+      for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has
+        weight.copy_(weight.to(torch::kBFloat16));
+      }
+      ASSERT_TRUE(has_rnn_decoder(config));
+      const Tensor tokens = random_tokens(config, 3, 20);
+      const auto [logits, state] = model->forward(tokens.narrow(1, 0, 12), {});
+      const auto modules = make_module_decoder(model, state, logits.select(1, -1));
+      const auto kernels = make_rnn_decoder(model, state, logits.select(1, -1));
+      const Tensor expected = model->forward(tokens);
+      const Tensor* places[] = {&modules->logits(), &kernels->logits()};
+      for (int64_t t = 12; t < 20; ++t) {
+        modules->read(tokens.select(1, t));
+        kernels->read(tokens.select(1, t));
+        EXPECT_LT((modules->logits() - expected.select(1, t)).abs().max().item<double>(), 1e-5);
+        EXPECT_LT((kernels->logits() - expected.select(1, t)).abs().max().item<double>(), 0.05);
+      }
+      EXPECT_EQ(places[0], &modules->logits());
+      EXPECT_EQ(places[1], &kernels->logits());
+    }
   }
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.hpp"
 #include "bench/cpu.hpp"
 #include "bench/first_use.hpp"
+#include "bench/generation.hpp"
 #include "bench/gpu.hpp"
 #include "bench/options.hpp"
 #include "bench/report.hpp"
@@ -33,6 +34,7 @@ struct BenchArguments {
 
 constexpr const char* kFirstUse = "first-use";
 constexpr const char* kSequences = "sequences";
+constexpr const char* kGenerate = "generate";
 const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096x8"};
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
@@ -61,6 +63,9 @@ Parts for either device, each by itself:
              with PARARNN_CACHE_DIR naming an empty folder all is compiled, the
              next time nothing is
   sequences  one row, as one sequence and as many packed ones
+  generate   tokens a second of language models of 134M and 1.3B parameters (on a
+             CPU the first) with random weights, batch 1 and 64, beside a copy's
+             rate: what reading the weights once a step allows is 1
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -80,10 +85,13 @@ nlohmann::json run(BenchArguments arguments) {
   BenchOptions& options = arguments.options;
   const bool first_use = std::ranges::count(options.parts, kFirstUse) > 0;
   const bool sequences = std::ranges::count(options.parts, kSequences) > 0;
-  require(on_gpu || options.parts.empty() || first_use || sequences,
-          "on the CPU the only parts are {} and {}; the others choose what --device cuda measures",
-          kFirstUse, kSequences);
-  require(!sequences || options.parts.size() == 1, "--part {} is measured by itself", kSequences);
+  const bool generation = std::ranges::count(options.parts, kGenerate) > 0;
+  require(on_gpu || options.parts.empty() || first_use || sequences || generation,
+          "on the CPU the only parts are {}, {} and {}; the others choose what --device cuda "
+          "measures",
+          kFirstUse, kSequences, kGenerate);
+  require((!sequences && !generation) || options.parts.size() == 1,
+          "--part {} is measured by itself", sequences ? kSequences : kGenerate);
   require(!first_use || (options.parts.size() == 1 && options.cells.size() == 1),
           "--part {} measures one cell, and nothing else in the same process", kFirstUse);
   if (arguments.shapes.empty()) {
@@ -110,6 +118,13 @@ nlohmann::json run(BenchArguments arguments) {
             {"dtype", options.dtype},
             {"results", nlohmann::json::array()},
             {"sequences", measure_sequences(options, arguments.device)}};
+  }
+  if (generation) {
+    return {{"device", arguments.device},
+            {"machine", on_gpu ? describe_gpu() : describe_processor()},
+            {"dtype", options.dtype},
+            {"results", nlohmann::json::array()},
+            {"generation", measure_generation(options, arguments.device)}};
   }
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
@@ -143,10 +158,11 @@ void add_bench_command(CLI::App& program) {
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
   add_scan_options(*command, options.scan);
   std::vector<std::string> parts = kGpuParts;
-  parts.insert(parts.end(), {kFirstUse, kSequences});
+  parts.insert(parts.end(), {kFirstUse, kSequences, kGenerate});
   command
       ->add_option("--part", options.parts,
-                   fmt::format("what to measure on a GPU, or {} or {}", kFirstUse, kSequences))
+                   fmt::format("what to measure on a GPU, or {}, {} or {}", kFirstUse, kSequences,
+                               kGenerate))
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(parts));

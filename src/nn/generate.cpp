@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/cuda.h>
 
+#include <chrono>
 #include <deque>
 #include <optional>
 
@@ -16,6 +17,7 @@ namespace pararnn::nn {
 namespace {
 
 using torch::Tensor;
+using Clock = std::chrono::steady_clock;
 
 /// What a GPU may have drawn before the host looks.
 constexpr int64_t kStepsAhead = 4;
@@ -89,9 +91,10 @@ class Steps {
 
 }  // namespace
 
-void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts, int64_t count,
-              const SamplingOptions& options,
-              const std::function<bool(int64_t, int32_t)>& on_token) {
+GenerationTimes generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts,
+                         int64_t count, const SamplingOptions& options,
+                         const std::function<bool(int64_t, int32_t)>& on_token) {
+  const auto start = Clock::now();
   for (const auto& prompt : prompts) {
     require(!prompt.empty(),
             "the prompt is empty: give at least one token, such as the end of a document");
@@ -100,7 +103,7 @@ void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& pro
   const auto rows = static_cast<int64_t>(prompts.size());
   const auto device = model->parameters().front().device();
   Sampler sampler(options, rows, device);
-  if (rows == 0) return;
+  if (rows == 0) return {};
 
   std::optional<c10::StreamGuard> stream;  // a graph is captured on another than the default one
   if (device.is_cuda()) {
@@ -123,13 +126,27 @@ void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& pro
 
   std::vector<bool> goes_on(prompts.size(), true);
   int64_t left = rows, launched = 0;
+  GenerationTimes times;
+  Clock::time_point second = start;
   Steps steps(device);
   for (int64_t number = 0; number < count && left > 0; ++number) {
-    const int64_t until = number + (device.is_cuda() ? kStepsAhead : 0);
+    // The first tokens are not kept waiting.
+    const int64_t until = device.is_cuda() && number > 0 ? number + kStepsAhead : number;
     for (; launched < count && launched <= until; ++launched) {
       steps.launch([&] { launch(launched); });
     }
     steps.await_oldest();
+    const auto now = Clock::now();
+    const auto since = [&](Clock::time_point then) {
+      return std::chrono::duration<double>(now - then).count();
+    };
+    if (number == 0) times.prompt_seconds = since(start);
+    if (number == 1) second = now;
+    if (number > 1) {
+      times.steps = number - 1;
+      times.tokens += left;
+      times.seconds = since(second);
+    }
     const std::vector<int32_t> tokens = sampler.drawn(number);
     for (int64_t row = 0; row < rows; ++row) {
       if (!goes_on[size_t(row)]) continue;
@@ -137,12 +154,14 @@ void generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& pro
       left -= !goes_on[size_t(row)];
     }
   }
+  return times;
 }
 
-void generate(LanguageModel& model, std::span<const int32_t> prompt, int64_t count,
-              const SamplingOptions& options, const std::function<bool(int32_t)>& on_token) {
-  generate(model, {std::vector<int32_t>(prompt.begin(), prompt.end())}, count, options,
-           [&](int64_t, int32_t token) { return on_token(token); });
+GenerationTimes generate(LanguageModel& model, std::span<const int32_t> prompt, int64_t count,
+                         const SamplingOptions& options,
+                         const std::function<bool(int32_t)>& on_token) {
+  return generate(model, {std::vector<int32_t>(prompt.begin(), prompt.end())}, count, options,
+                  [&](int64_t, int32_t token) { return on_token(token); });
 }
 
 }  // namespace pararnn::nn

@@ -93,15 +93,19 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
   DecodePlan best{};
   best.row_tiles = needed <= 2 ? needed : 4;
   best.row_blocks = up(batch, best.row_tiles * kDecodeRows);
+  // One plan for all batches of one tile, so that a row of a small batch is what it is alone.
+  const int64_t rows_of_block = best.row_tiles == 1 ? 1 : std::min<int64_t>(batch, kDecodeMostRows);
   // Bytes through the second cache, and those of the multiprocessor with most of them, by what each
   // takes in a time.
   constexpr double kOfMultiprocessor = 60;
   double least = 0;
   for (int64_t tiles = 1; tiles <= 4; tiles *= 2) {
-    if (tiles > 1 && groups * tiles * best.row_tiles > 16) break;  // sums in registers
+    // Registers for sums and, where two blocks are to fit, for weights on their way.
+    const int64_t most = best.row_tiles == 1 ? 4 : 16;
+    if (tiles > 1 && groups * tiles * best.row_tiles > most) break;
     const int64_t blocks = up(channels, tiles * kDecodeChannels);
-    const auto bytes = static_cast<double>(
-        2 * depth * (groups * tiles * kDecodeChannels + std::min<int64_t>(batch, kDecodeMostRows)));
+    const auto bytes =
+        static_cast<double>(2 * depth * (groups * tiles * kDecodeChannels + rows_of_block));
     const auto all = static_cast<double>(blocks * heads * best.row_blocks);
     const double time =
         std::max(all * bytes,

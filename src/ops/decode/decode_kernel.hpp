@@ -19,6 +19,11 @@ using cuda::BFloat16;
 
 inline constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
+/// Blocks on a multiprocessor: with few rows two, so that the next kernel's wait beside those of
+/// this one.
+template <int kRowTiles>
+inline constexpr int kDecodeBlocks = kRowTiles == 1 ? 2 : 1;
+
 PARARNN_DEVICE_FN void store_bfloat16(void* to, Int at, float x) {
   static_cast<BFloat16*>(to)[at] = cuda::Converted<BFloat16>::from(x);
 }
@@ -39,8 +44,8 @@ struct BlockProduct {
   static constexpr int kWeights = kGroups * kTiles;  // tiles of rows of weights
   static constexpr int kSums = kWeights * kRowTiles;
   static constexpr int kChannels = kTiles * kDecodeChannels, kRows = kRowTiles * kDecodeRows;
-  // Pieces of the depth on their way together: some eight loads a thread.
-  static constexpr int kStage = kWeights >= 8 || kRowTiles >= 4 ? 1 : kWeights >= 4 ? 2 : 4;
+  // Pieces of the depth on their way together: some four loads of weights a thread.
+  static constexpr int kStage = kRowTiles >= 4 || kWeights >= 4 ? 1 : 4 / kWeights;
   static constexpr int kTileNumbers = kDecodeRows * kDecodeChannels;
 
   struct Piece {
@@ -127,7 +132,7 @@ struct BlockProduct {
   /// warp's threads come together.
   template <class F>
   PARARNN_DEVICE_FN void run(const F& end) const {
-    Piece now[kStage], next[kStage];
+    Piece now[kStage] = {}, next[kStage] = {};
     float sums[kSums][4] = {};
     load_weights(next, warp);
     cuda::let_next_kernel_start();
@@ -222,7 +227,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
 }
 
 template <int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_convolution(const __grid_constant__ DecodeProblem<DecodeConvolution> problem) {
   const DecodeConvolution& e = problem.end;
   const auto product = product_of_block<2, kTiles, kRowTiles>(problem.product);
@@ -252,7 +257,7 @@ PARARNN_FN int count_bits(unsigned bits) {
 
 /// kGiven: bits of the cell's inputs that are not projected, which are 1.
 template <class C, unsigned kGiven, int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_cell(const __grid_constant__ DecodeProblem<DecodeCell> problem) {
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
   constexpr int kGroups = U - count_bits(kGiven);
@@ -290,7 +295,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
 }
 
 template <int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_residual(const __grid_constant__ DecodeProblem<DecodeResidual> problem) {
   const DecodeResidual& e = problem.end;
   const auto product = product_of_block<1, kTiles, kRowTiles>(problem.product);
@@ -307,7 +312,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
 }
 
 template <int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_swiglu(const __grid_constant__ DecodeProblem<DecodeSwiglu> problem) {
   const auto product = product_of_block<2, kTiles, kRowTiles>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
@@ -318,7 +323,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
 }
 
 template <int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_logits(const __grid_constant__ DecodeProblem<DecodeLogits> problem) {
   const auto product = product_of_block<1, kTiles, kRowTiles>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
