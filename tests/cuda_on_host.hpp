@@ -116,7 +116,6 @@ inline void let_others_run() {
   fibers::machine.pause();
 }
 
-inline uint4 load_constant(const uint4* from) { return *from; }
 inline void let_next_kernel_start() {}
 inline void wait_for_previous_kernel() {}
 

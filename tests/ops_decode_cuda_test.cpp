@@ -38,12 +38,12 @@ void expect_near(const Tensor& got, const Tensor& expected, const char* what) {
 }
 
 /// A kernel's launch for rows of a batch: x (B, heads · depth) and what it is multiplied by.
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 struct DecodeOnFibers {
   DecodeOnFibers(const DecodeInput& input, const Tensor& weight, int64_t groups, int64_t heads = 1)
       : batch(input.x.size(0)) {
     const int64_t depth = weight.size(-1), channels = weight.numel() / depth / heads / groups;
-    const int64_t a_block = kTiles * kDecodeChannels, rows = kRowTiles * kDecodeRows;
+    const int64_t a_block = kTiles * kColumns * kDecodeChannels, rows = kRowTiles * kDecodeRows;
     blocks = (channels + a_block - 1) / a_block;
     grid = {.blocks = int(blocks),
             .rows_of_blocks = int(heads * ((batch + rows - 1) / rows)),
@@ -58,7 +58,8 @@ struct DecodeOnFibers {
                .parts = input.squares.defined() ? int(input.squares.size(1)) : 0,
                .width = int(input.x.size(1)),
                .epsilon = float(input.epsilon)};
-    squares = torch::full({batch, blocks * heads}, std::numeric_limits<float>::quiet_NaN());
+    const int64_t parts = heads * blocks * a_block / std::min<int64_t>(a_block, kWarp);
+    squares = torch::full({batch, parts}, std::numeric_limits<float>::quiet_NaN());
   }
   DecodeSquares squares_to() const { return {numbers_of(squares), int(squares.size(1))}; }
   template <class End>
@@ -79,7 +80,7 @@ DecodeInput input_of(int64_t batch, int64_t width) {
   return {halves({batch, width}), torch::rand({batch, 3}) * double(width), kEpsilon};
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   SCOPED_TRACE(testing::Message() << batch << " rows of " << width << ", taps " << taps);
   const DecodeInput input = input_of(batch, width);
@@ -88,8 +89,8 @@ void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   const auto [expected, expected_gate] =
       decode_convolution(input, weight, tap_weights, expected_before);
   const Tensor convolved = unwritten_like(expected), gate = unwritten_like(expected_gate);
-  DecodeOnFibers<kTiles, kRowTiles>(input, weight, 2)
-      .run(&decode_convolution<kTiles, kRowTiles>,
+  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2)
+      .run(&decode_convolution<kTiles, kColumns, kRowTiles>,
            DecodeConvolution{int(taps), numbers_of(tap_weights), before.data_ptr(),
                              convolved.data_ptr(), numbers_of(gate)});
   expect_near(convolved, expected, "convolved");
@@ -97,7 +98,7 @@ void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   if (taps > 1) expect_near(before, expected_before, "before");
 }
 
-template <class C, unsigned kGiven, int kTiles, int kRowTiles>
+template <class C, unsigned kGiven, int kTiles, int kColumns, int kRowTiles>
 void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width, int64_t heads) {
   SCOPED_TRACE(testing::Message() << cell.name << ", " << batch << " rows of " << width);
   const int64_t channels = width / heads, inputs = cell.inputs - int64_t(cell.side_inputs.size());
@@ -111,8 +112,8 @@ void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width
   const DecodeInput expected =
       decode_cell(x, weight, bias, recurrent, expected_state, cell, norm, kEpsilon, gate);
   const Tensor next = unwritten_like(expected.x);
-  const DecodeOnFibers<kTiles, kRowTiles> kernel({x}, weight, inputs, heads);
-  kernel.run(&decode_cell<C, kGiven, kTiles, kRowTiles>,
+  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel({x}, weight, inputs, heads);
+  kernel.run(&decode_cell<C, kGiven, kTiles, kColumns, kRowTiles>,
              DecodeCell{numbers_of(bias), numbers_of(recurrent), numbers_of(state),
                         numbers_of(norm), numbers_of(gate), next.data_ptr(), kernel.squares_to()});
   expect_near(state, expected_state, "state");
@@ -120,7 +121,7 @@ void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width
   expect_near(kernel.squares.sum(1), expected.squares.sum(1), "squares");
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool normed) {
   SCOPED_TRACE(testing::Message() << batch << " rows of " << width << " by " << depth);
   DecodeInput input = input_of(batch, depth);
@@ -131,8 +132,8 @@ void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool no
   const DecodeInput expected =
       decode_residual(input, weight, scale, expected_stream, norm, kEpsilon);
   const Tensor next = unwritten_like(expected.x);
-  const DecodeOnFibers<kTiles, kRowTiles> kernel(input, weight, 1);
-  kernel.run(&decode_residual<kTiles, kRowTiles>,
+  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel(input, weight, 1);
+  kernel.run(&decode_residual<kTiles, kColumns, kRowTiles>,
              DecodeResidual{numbers_of(scale), numbers_of(stream), numbers_of(norm),
                             next.data_ptr(), kernel.squares_to()});
   expect_near(stream, expected_stream, "stream");
@@ -162,25 +163,25 @@ TEST(DecodeOnFibers, Embedding) {
 // block, and depths of more pieces than warps have at once.
 TEST(DecodeOnFibers, Convolution) {
   torch::manual_seed(2);
-  expect_decode_convolution<1, 1>(1, 32, 4);
-  expect_decode_convolution<2, 2>(19, 64, 1);
-  expect_decode_convolution<1, 4>(70, 32, 2);
+  expect_decode_convolution<1, 1, 1>(1, 32, 4);
+  expect_decode_convolution<2, 2, 2>(19, 64, 1);
+  expect_decode_convolution<1, 1, 4>(70, 32, 2);
 }
 
 TEST(DecodeOnFibers, Cell) {
   torch::manual_seed(3);
-  expect_decode_cell<Gru, 0, 1, 1>(find_cell("gru"), 2, 64, 2);
-  expect_decode_cell<Lstm, 0, 4, 1>(find_cell("lstm"), 3, 96, 1);
+  expect_decode_cell<Gru, 0, 1, 1, 1>(find_cell("gru"), 2, 64, 2);
+  expect_decode_cell<Lstm, 0, 1, 4, 1>(find_cell("lstm"), 3, 96, 1);
   const CellDefinition& given =
       register_cell(read_cell(PARARNN_SOURCE "/examples/cells/gru_d.hpp"));
-  expect_decode_cell<catalogue::GruD, 0b11000, 1, 2>(given, 18, 32, 1);
+  expect_decode_cell<catalogue::GruD, 0b11000, 1, 2, 2>(given, 18, 32, 1);
 }
 
 TEST(DecodeOnFibers, Residual) {
   torch::manual_seed(4);
-  expect_decode_residual<1, 1>(2, 20, 96, true);
-  expect_decode_residual<4, 1>(1, 40, 1120, false);
-  expect_decode_residual<2, 4>(40, 24, 64, true);
+  expect_decode_residual<1, 1, 1>(2, 20, 96, true);
+  expect_decode_residual<4, 1, 1>(1, 40, 1120, false);
+  expect_decode_residual<2, 4, 4>(40, 72, 64, true);
 }
 
 TEST(DecodeOnFibers, SwigluAndLogits) {
@@ -188,14 +189,15 @@ TEST(DecodeOnFibers, SwigluAndLogits) {
   const DecodeInput input = input_of(5, 64);
   const Tensor weight = halves({2 * 20, 64}) / 8, expected = decode_swiglu(input, weight);
   const Tensor hidden = unwritten_like(expected);
-  DecodeOnFibers<4, 1>(input, weight, 2).run(&decode_swiglu<4, 1>, DecodeSwiglu{hidden.data_ptr()});
+  DecodeOnFibers<2, 2, 1>(input, weight, 2)
+      .run(&decode_swiglu<2, 2, 1>, DecodeSwiglu{hidden.data_ptr()});
   expect_near(hidden, expected, "hidden");
 
   const Tensor right = torch::empty({5, 40});
   decode_logits(input, weight, right);
   const Tensor logits = unwritten_like(right);
-  DecodeOnFibers<2, 1>(input, weight, 1)
-      .run(&decode_logits<2, 1>, DecodeLogits{numbers_of(logits)});
+  DecodeOnFibers<4, 4, 1>(input, weight, 1)
+      .run(&decode_logits<4, 4, 1>, DecodeLogits{numbers_of(logits)});
   expect_near(logits, right, "logits");
 }
 

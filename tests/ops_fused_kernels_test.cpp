@@ -59,9 +59,9 @@ TEST(FusedKernels, DecodingDoesNotSpill) {
     for (const int64_t batch : {1, 64}) {
       const auto tiles = [&](int64_t groups, int64_t channels, int64_t heads, int64_t depth) {
         const DecodePlan plan = plan_decode(groups, channels, heads, depth, batch, 132);
-        EXPECT_GE(plan.blocks * plan.tiles * 8, channels);
+        EXPECT_GE(plan.blocks * plan.tiles * plan.columns * 8, channels);
         EXPECT_GE(plan.row_blocks * plan.row_tiles * 16, batch);
-        return fmt::format("{}, {}", plan.tiles, plan.row_tiles);
+        return plan.arguments();
       };
       const auto expect = [&](const char* kernel, const std::string& arguments) {
         expect_no_spills("decode/decode_kernel.hpp", fmt::format("{}<{}>", kernel, arguments));

@@ -2,7 +2,7 @@
 
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
-#include <c10/cuda/CUDAStream.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/cuda.h>
 
 #include <chrono>
@@ -61,31 +61,34 @@ Read read_prompts(LanguageModel& model, const std::vector<std::vector<int32_t>>&
   return result;
 }
 
-/// The device's steps, as the host launches and awaits them. On a CPU they are done when launched.
+/// The device's steps, as the host launches and awaits them. On a CPU they are done when launched;
+/// on a GPU they have a stream of their own, as a graph is not captured on the default one.
 class Steps {
  public:
-  explicit Steps(const torch::Device& device) : device_(device) {}
-  ~Steps() {
-    // What still runs uses memory that is about to be given back.
-    if (device_.is_cuda()) c10::cuda::getCurrentCUDAStream().synchronize();
+  explicit Steps(const torch::Device& device) {
+    if (!device.is_cuda()) return;
+    torch::cuda::synchronize(device.index());
+    gpu_.emplace(device.type());
+    stream_.emplace(gpu_->getStreamFromGlobalPool(device));
   }
-  Steps(const Steps&) = delete;
-  Steps& operator=(const Steps&) = delete;
-
   void launch(const std::function<void()>& step) {
     step();
-    if (!device_.is_cuda()) return;
-    events_.emplace_back(torch::kCUDA);
-    events_.back().record(c10::cuda::getCurrentCUDAStream());
+    if (!gpu_) return;
+    events_.emplace_back(gpu_->type());
+    events_.back().record(stream_->current_stream());
   }
   void await_oldest() {
-    if (!device_.is_cuda()) return;
+    if (!gpu_) return;
     events_.front().synchronize();
     events_.pop_front();
   }
+  void await_all() {
+    if (gpu_) gpu_->synchronizeStream(stream_->current_stream());
+  }
 
  private:
-  torch::Device device_;
+  std::optional<c10::impl::VirtualGuardImpl> gpu_;
+  std::optional<c10::StreamGuard> stream_;
   std::deque<c10::Event> events_;
 };
 
@@ -102,14 +105,10 @@ GenerationTimes generate(LanguageModel& model, const std::vector<std::vector<int
   torch::NoGradGuard no_grad;
   const auto rows = static_cast<int64_t>(prompts.size());
   const auto device = model->parameters().front().device();
+  Steps steps(device);
   Sampler sampler(options, rows, device);
   if (rows == 0) return {};
 
-  std::optional<c10::StreamGuard> stream;  // a graph is captured on another than the default one
-  if (device.is_cuda()) {
-    torch::cuda::synchronize(device.index());
-    stream.emplace(c10::cuda::getStreamFromPool(false, device.index()));
-  }
   const Read read = read_prompts(model, prompts, device);
   const std::unique_ptr<Decoder> decoder = make_decoder(model, read.state, read.logits);
   const std::function<void()> step = [&] {
@@ -128,7 +127,8 @@ GenerationTimes generate(LanguageModel& model, const std::vector<std::vector<int
   int64_t left = rows, launched = 0;
   GenerationTimes times;
   Clock::time_point second = start;
-  Steps steps(device);
+  // What still runs in the end uses memory that is given back then.
+  const std::unique_ptr<Steps, void (*)(Steps*)> finish(&steps, [](Steps* s) { s->await_all(); });
   for (int64_t number = 0; number < count && left > 0; ++number) {
     // The first tokens are not kept waiting.
     const int64_t until = device.is_cuda() && number > 0 ? number + kStepsAhead : number;

@@ -1,5 +1,7 @@
 #include "ops/cuda_graph.hpp"
 
+#include "jit/cuda_runtime.hpp"  // before the CUDA headers that overload its functions
+
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>

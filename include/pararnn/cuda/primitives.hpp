@@ -46,13 +46,17 @@ PARARNN_FN unsigned bfloat16_pair(float low, float high) {
   return result;
 }
 
-/// Sends a word to shared memory (compute capability 8.0).
+/// Sends a word to shared memory (compute capability 8.0), one of 16 bytes past the first cache.
 template <class Word>
 PARARNN_DEVICE_FN void copy_async(Word* to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
-               "l"(from), "n"(sizeof(Word))
-               : "memory");
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  if constexpr (sizeof(Word) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from),
+                 "n"(sizeof(Word))
+                 : "memory");
+  }
 }
 
 /// What was sent since the last commit is one group.
@@ -66,15 +70,6 @@ PARARNN_DEVICE_FN void wait_for_copies() {
 
 /// Between two looks at what another thread is to write.
 PARARNN_DEVICE_FN void let_others_run() {}
-
-/// Four words that are read once and never change: past the first cache, and not later than here.
-PARARNN_DEVICE_FN uint4 load_constant(const uint4* from) {
-  uint4 result{};
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(result.x), "=r"(result.y), "=r"(result.z), "=r"(result.w)
-               : "l"(from));
-  return result;
-}
 
 /// A warp's product of bfloat16 matrices, sums += a bᵀ, for a of 16 rows and b of 8, of 16 numbers
 /// each. Of rows `lane / 4` and, of a, 8 behind it, a lane has numbers 2 n, 2 n + 1 and 8 behind

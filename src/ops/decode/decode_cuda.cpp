@@ -9,10 +9,12 @@
 #include "jit/kernel.hpp"
 #include "ops/cuda_kernels.hpp"
 #include "ops/decode/decode_problem.hpp"
+#include "pararnn/cuda/problem.hpp"
 
 namespace pararnn::ops {
 namespace {
 
+using cuda::kWarp;
 using torch::Tensor;
 
 constexpr const char* kDecodeFile = "decode/decode_kernel.hpp";
@@ -61,9 +63,9 @@ struct Product {
   }
 
   /// Memory for the sums of squares of what the product gives.
-  Tensor squares() const { return floats_like(on, {problem.batch, plan.blocks * problem.heads}); }
-  std::string tiles() const { return fmt::format("{}, {}", plan.tiles, plan.row_tiles); }
-
+  Tensor squares() const {
+    return floats_like(on, {problem.batch, plan.parts_of_head() * problem.heads});
+  }
   template <class End>
   void launch(const jit::KernelSource& source, const End& end) const {
     const dim3 grid(static_cast<unsigned>(plan.blocks),
@@ -72,7 +74,7 @@ struct Product {
   }
   template <class End>
   void launch(const char* kernel, const End& end) const {
-    launch(kernel_source(kDecodeFile, fmt::format("{}<{}>", kernel, tiles())), end);
+    launch(kernel_source(kDecodeFile, fmt::format("{}<{}>", kernel, plan.arguments())), end);
   }
 
   Tensor on;
@@ -86,6 +88,15 @@ DecodeSquares squares_to(const Tensor& squares) {
 
 }  // namespace
 
+std::string DecodePlan::arguments() const {
+  return fmt::format("{}, {}, {}", tiles, columns, row_tiles);
+}
+
+int64_t DecodePlan::parts_of_head() const {
+  const int64_t channels = tiles * columns * kDecodeChannels;
+  return blocks * channels / std::min<int64_t>(channels, kWarp);
+}
+
 DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
                        int64_t batch, int64_t multiprocessors) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
@@ -95,25 +106,28 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
   best.row_blocks = up(batch, best.row_tiles * kDecodeRows);
   // One plan for all batches of one tile, so that a row of a small batch is what it is alone.
   const int64_t rows_of_block = best.row_tiles == 1 ? 1 : std::min<int64_t>(batch, kDecodeMostRows);
-  // Bytes through the second cache, and those of the multiprocessor with most of them, by what each
-  // takes in a time.
-  constexpr double kOfMultiprocessor = 60;
+  // What takes longest: the weights from memory, all blocks' bytes from the second cache, or those
+  // of the multiprocessor with most of them; and what a block begins and ends with, two at a time.
+  // In bytes from the second cache, by an H100's rates.
+  constexpr double kOfMemory = 1.8, kOfMultiprocessor = 100, kOfRound = 3e6;
+  const double weights = 2.0 * double(groups * channels * heads) * double(depth);
   double least = 0;
-  for (int64_t tiles = 1; tiles <= 4; tiles *= 2) {
-    // Registers for sums and, where two blocks are to fit, for weights on their way.
-    const int64_t most = best.row_tiles == 1 ? 4 : 16;
-    if (tiles > 1 && groups * tiles * best.row_tiles > most) break;
-    const int64_t blocks = up(channels, tiles * kDecodeChannels);
-    const auto bytes =
-        static_cast<double>(2 * depth * (groups * tiles * kDecodeChannels + rows_of_block));
-    const auto all = static_cast<double>(blocks * heads * best.row_blocks);
-    const double time =
-        std::max(all * bytes,
-                 kOfMultiprocessor * bytes *
-                     static_cast<double>(up(blocks * heads * best.row_blocks, multiprocessors)));
-    if (tiles == 1 || time < least) {
+  for (int64_t in_block = 1; in_block <= 16; in_block *= 2) {
+    // As few columns as registers allow: warps of one column share x.
+    const int64_t tiles = std::min<int64_t>(in_block, groups > 2 ? 1 : 4 / groups);
+    const int64_t columns = in_block / tiles;
+    if (columns > 4) break;
+    const int64_t blocks = up(channels, in_block * kDecodeChannels);
+    const double bytes =
+        2.0 * double(depth) * double(groups * in_block * kDecodeChannels + rows_of_block);
+    const auto all = double(blocks * heads * best.row_blocks);
+    const double of_one = bytes * double(up(int64_t(all), multiprocessors));
+    const double time = std::max({kOfMemory * weights, all * bytes, kOfMultiprocessor * of_one}) +
+                        kOfRound * double(up(int64_t(all), 2 * multiprocessors));
+    if (in_block == 1 || time < least) {
       least = time;
       best.tiles = tiles;
+      best.columns = columns;
       best.blocks = blocks;
     }
   }
@@ -151,11 +165,11 @@ std::pair<Tensor, Tensor> decode_convolution_cuda(const DecodeInput& input, cons
   return {convolved, gate};
 }
 
-jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& tiles) {
+jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& plan) {
   unsigned given = 0;
   for (const int input : cell.side_inputs) given |= 1u << input;
   jit::KernelSource source =
-      kernel_source(kDecodeFile, fmt::format("decode_cell<{}, {}u, {}>", cell.type, given, tiles));
+      kernel_source(kDecodeFile, fmt::format("decode_cell<{}, {}u, {}>", cell.type, given, plan));
   source.text = fmt::format("#include \"{}\"\n", kCellHeader) + source.text;
   const std::vector<jit::Header> headers = headers_of(cell);
   source.headers.insert(source.headers.end(), headers.begin(), headers.end());
@@ -171,7 +185,7 @@ DecodeInput decode_cell_cuda(const Tensor& x, const Tensor& weight, const Tensor
   const int64_t heads = weight.size(0), groups = weight.size(1) / weight.size(2);
   const Product product({x}, weight, groups, heads);
   const Tensor next = halves_like(weight, x.sizes()), squares = product.squares();
-  product.launch(decode_cell_source(cell, product.tiles()),
+  product.launch(decode_cell_source(cell, product.plan.arguments()),
                  DecodeCell{.bias = bias.data_ptr<float>(),
                             .recurrent = recurrent.data_ptr<float>(),
                             .state = state.data_ptr<float>(),

@@ -22,7 +22,7 @@ inline constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 /// Blocks on a multiprocessor: with few rows two, so that the next kernel's wait beside those of
 /// this one.
 template <int kRowTiles>
-inline constexpr int kDecodeBlocks = kRowTiles == 1 ? 2 : 1;
+inline constexpr int kDecodeBlocks = kRowTiles <= 2 ? 2 : 1;
 
 PARARNN_DEVICE_FN void store_bfloat16(void* to, Int at, float x) {
   static_cast<BFloat16*>(to)[at] = cuda::Converted<BFloat16>::from(x);
@@ -38,82 +38,81 @@ PARARNN_DEVICE_FN float sum_in_warp(float mine) {
   return mine;
 }
 
-/// The product of a block: kGroups groups of kTiles tiles of channels, kRowTiles tiles of rows.
-template <int kGroups, int kTiles, int kRowTiles>
+/// The product of a block: of kGroups groups, kTiles tiles of channels for each of kColumns columns
+/// of warps, of kRowTiles tiles of rows. The warps of a column share the depth.
+template <int kGroups, int kTiles, int kColumns, int kRowTiles>
 struct BlockProduct {
   static constexpr int kWeights = kGroups * kTiles;  // tiles of rows of weights
-  static constexpr int kSums = kWeights * kRowTiles;
-  static constexpr int kChannels = kTiles * kDecodeChannels, kRows = kRowTiles * kDecodeRows;
-  // Pieces of the depth on their way together: some four loads of weights a thread.
-  static constexpr int kStage = kRowTiles >= 4 || kWeights >= 4 ? 1 : 4 / kWeights;
+  static constexpr int kChannels = kColumns * kTiles * kDecodeChannels;
+  static constexpr int kRows = kRowTiles * kDecodeRows;
+  static constexpr int kDepthWarps = kDecodeWarps / kColumns;
+  // Pieces of the depth on their way to shared memory: some eight loads a thread.
+  static constexpr int kStages = kWeights >= 3 ? 2 : 8 / kWeights;
   static constexpr int kTileNumbers = kDecodeRows * kDecodeChannels;
+  // A row's squares are added up by this many neighbouring threads.
+  static constexpr int kSquares = kChannels < kWarp ? kChannels : kWarp;
 
-  struct Piece {
-    uint4 weight[kWeights];
-    uint4 x[kRowTiles][2];
+  // A thread's weights are its own all the way; in the end the warps' sums take their place.
+  union Memory {
+    uint4 weights[kStages][kWeights][kDecodeThreads];
+    float sums[kDecodeWarps][kWeights][kTileNumbers];
   };
-  using Sums = float[kSums][kTileNumbers];
-  static constexpr int kRound = kSums < 4 ? kSums : 4;  // tiles that are added up together
-  using Parts = float[kDecodeWarps][kRound * kTileNumbers];
   using Inverse = float[kRows];
+  struct Inputs {
+    uint4 row_tiles[kRowTiles][2];
+  };
 
   const DecodeProduct& p;
   int head, first_channel, first_row;  // of the block
   int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  int pieces = p.depth / kDecodeDepth;
+  int column = warp % kColumns, pieces = p.depth / kDecodeDepth;
 
-  PARARNN_DEVICE_FN void load_weights(Piece (&stage)[kStage], int piece) const {
-    static_for<kStage>([&](auto s) {
-      const int at = piece + s * kDecodeWarps;
-      if (at >= pieces) return;
+  PARARNN_DEVICE_FN void send_weights(Memory& memory, int stage, int piece) const {
+    if (piece < pieces) {
       static_for<kWeights>([&](auto i) {
         // Beyond the last channel: the last again, whose sums nobody stores.
-        const int wanted = first_channel + i % kTiles * kDecodeChannels + lane / 4;
+        const int wanted =
+            first_channel + (column * kTiles + i % kTiles) * kDecodeChannels + lane / 4;
         const int channel = wanted < p.channels ? wanted : p.channels - 1;
         const Int row = (Int(head) * kGroups + i / kTiles) * p.channels + channel;
-        stage[s].weight[i] = cuda::load_constant(
-            reinterpret_cast<const uint4*>(static_cast<const BFloat16*>(p.weight) + row * p.depth +
-                                           at * kDecodeDepth + lane % 4 * 8));
+        cuda::copy_async(&memory.weights[stage][i][threadIdx.x],
+                         static_cast<const BFloat16*>(p.weight) + row * p.depth +
+                             piece * kDecodeDepth + lane % 4 * 8);
       });
-    });
+    }
+    cuda::commit_copies();
   }
-  PARARNN_DEVICE_FN void load_x(Piece (&stage)[kStage], int piece) const {
-    static_for<kStage>([&](auto s) {
-      const int at = piece + s * kDecodeWarps;
-      if (at >= pieces) return;
-      static_for<kRowTiles>([&](auto t) {
-        static_for<2>([&](auto half) {
-          const int row = first_row + t * kDecodeRows + half * 8 + lane / 4;
-          stage[s].x[t][half] = {};
-          if (row >= p.batch) return;
-          stage[s].x[t][half] = *reinterpret_cast<const uint4*>(
-              static_cast<const BFloat16*>(p.x) + (Int(row) * p.heads + head) * p.depth +
-              at * kDecodeDepth + lane % 4 * 8);
-        });
+
+  PARARNN_DEVICE_FN void load_inputs(Inputs& x, int piece) const {
+    static_for<kRowTiles>([&](auto t) {
+      static_for<2>([&](auto half) {
+        const int row = first_row + t * kDecodeRows + half * 8 + lane / 4;
+        x.row_tiles[t][half] = {};
+        if (row >= p.batch || piece >= pieces) return;
+        x.row_tiles[t][half] = *reinterpret_cast<const uint4*>(
+            static_cast<const BFloat16*>(p.x) + (Int(row) * p.heads + head) * p.depth +
+            piece * kDecodeDepth + lane % 4 * 8);
       });
     });
   }
 
   /// The order of the depth within a piece is the loads': the same for weights and x.
-  PARARNN_DEVICE_FN void multiply(const Piece (&stage)[kStage], int piece,
-                                  float (&sums)[kSums][4]) const {
-    static_for<kStage>([&](auto s) {
-      if (piece + s * kDecodeWarps >= pieces) return;
+  PARARNN_DEVICE_FN void multiply(const Memory& memory, int stage, const Inputs& x,
+                                  float (&sums)[kWeights][kRowTiles][4]) const {
+    static_for<kWeights>([&](auto i) {
+      const uint4 weight = memory.weights[stage][i][threadIdx.x];
+      const unsigned w_first[2] = {weight.x, weight.y}, w_second[2] = {weight.z, weight.w};
       static_for<kRowTiles>([&](auto t) {
-        const uint4 low = stage[s].x[t][0], high = stage[s].x[t][1];
+        const uint4 low = x.row_tiles[t][0], high = x.row_tiles[t][1];
         const unsigned first[4] = {low.x, high.x, low.y, high.y};
         const unsigned second[4] = {low.z, high.z, low.w, high.w};
-        static_for<kWeights>([&](auto i) {
-          const uint4 weight = stage[s].weight[i];
-          const unsigned w_first[2] = {weight.x, weight.y}, w_second[2] = {weight.z, weight.w};
-          cuda::multiply_in_warp(first, w_first, sums[i * kRowTiles + t]);
-          cuda::multiply_in_warp(second, w_second, sums[i * kRowTiles + t]);
-        });
+        cuda::multiply_in_warp(first, w_first, sums[i][t]);
+        cuda::multiply_in_warp(second, w_second, sums[i][t]);
       });
     });
   }
 
-  /// 1 / rms of the rows of the block; waits for what was stored before, not for this.
+  /// 1 / rms of the rows of the block, for threads that meet after it.
   PARARNN_DEVICE_FN void find_inverse(Inverse& inverse) const {
     for (int i = warp; i < kRows; i += kDecodeWarps) {
       const int row = first_row + i;
@@ -132,72 +131,73 @@ struct BlockProduct {
   /// warp's threads come together.
   template <class F>
   PARARNN_DEVICE_FN void run(const F& end) const {
-    Piece now[kStage] = {}, next[kStage] = {};
-    float sums[kSums][4] = {};
-    load_weights(next, warp);
+    PARARNN_SHARED(Memory, memory);
+    PARARNN_SHARED(Inverse, inverse);
+    const int first = warp / kColumns;
+    static_for<kStages>([&](auto s) { send_weights(memory, s, first + s * kDepthWarps); });
     cuda::let_next_kernel_start();
     cuda::wait_for_previous_kernel();
-    load_x(next, warp);
-    PARARNN_SHARED(Inverse, inverse);
+    Inputs x, next;
+    load_inputs(next, first);
     find_inverse(inverse);
-    for (int piece = warp; piece < pieces; piece += kStage * kDecodeWarps) {
-      static_for<kStage>([&](auto s) { now[s] = next[s]; });
-      load_weights(next, piece + kStage * kDecodeWarps);
-      load_x(next, piece + kStage * kDecodeWarps);
-      multiply(now, piece, sums);
+    float sums[kWeights][kRowTiles][4] = {};
+    int stage = 0;
+    for (int piece = first; piece < pieces; piece += kDepthWarps) {
+      x = next;
+      load_inputs(next, piece + kDepthWarps);
+      cuda::wait_for_copies<kStages - 1>();
+      multiply(memory, stage, x, sums);
+      send_weights(memory, stage, piece + kStages * kDepthWarps);
+      stage = stage + 1 < kStages ? stage + 1 : 0;
     }
-    PARARNN_SHARED(Sums, added);
-    PARARNN_SHARED(Parts, parts);
-    static_for<(kSums + kRound - 1) / kRound>([&](auto round) {
-      static_for<kRound>([&](auto r) {
-        constexpr int kSum = decltype(round)::value * kRound + decltype(r)::value;
-        if constexpr (kSum < kSums) {
-          const int at = lane / 4 * kDecodeChannels + lane % 4 * 2 + r * kTileNumbers;
-          static_for<4>([&](auto s) {
-            parts[warp][at + s / 2 * 8 * kDecodeChannels + s % 2] = sums[kSum][s];
+    cuda::wait_for_copies<0>();
+    static_for<kRowTiles>([&](auto t) {
+      __syncthreads();  // the memory has been read
+      static_for<kWeights>([&](auto i) {
+        const int at = lane / 4 * kDecodeChannels + lane % 4 * 2;
+        static_for<4>([&](auto s) {
+          memory.sums[warp][i][at + s / 2 * 8 * kDecodeChannels + s % 2] = sums[i][t][s];
+        });
+      });
+      __syncthreads();
+      for (int i = threadIdx.x; i < kDecodeRows * kChannels; i += kDecodeThreads) {
+        const int channel = i % kChannels, row = first_row + t * kDecodeRows + i / kChannels;
+        const bool there = first_channel + channel < p.channels && row < p.batch;
+        const int tile = channel / kDecodeChannels;
+        const int at = i / kChannels * kDecodeChannels + channel % kDecodeChannels;
+        Vec<float, kGroups> sum{};
+        if (there) {
+          static_for<kGroups>([&](auto g) {
+            for (int w = tile / kTiles; w < kDecodeWarps; w += kColumns) {
+              sum[g] += memory.sums[w][g * kTiles + tile % kTiles][at];
+            }
+            sum[g] *= inverse[row - first_row];
           });
         }
-      });
-      __syncthreads();
-      for (int i = threadIdx.x; i < kRound * kTileNumbers; i += kDecodeThreads) {
-        const int sum_of = round * kRound + i / kTileNumbers;
-        if (sum_of >= kSums) break;
-        float sum = 0;
-        for (int w = 0; w < kDecodeWarps; ++w) sum += parts[w][i];
-        added[sum_of][i % kTileNumbers] = sum;
+        end(row, first_channel + channel, there, sum);
       }
-      __syncthreads();
     });
-    for (int i = threadIdx.x; i < kRows * kChannels; i += kDecodeThreads) {
-      const int channel = i % kChannels, row = i / kChannels;
-      const int at = row % kDecodeRows * kDecodeChannels + channel % kDecodeChannels;
-      const int tile = channel / kDecodeChannels * kRowTiles + row / kDecodeRows;
-      const bool there = first_channel + channel < p.channels && first_row + row < p.batch;
-      Vec<float, kGroups> sum{};
-      static_for<kGroups>([&](auto g) {
-        sum[g] = there ? inverse[row] * added[g * kTiles * kRowTiles + tile][at] : 0.0f;
-      });
-      end(first_row + row, first_channel + channel, there, sum);
-    }
   }
 
-  /// Adds a number of each channel of a row up, and stores the block's part of the row's sum.
-  PARARNN_DEVICE_FN void store_square(const DecodeSquares& squares, int row, float mine) const {
-    for (int distance = kChannels / 2; distance > 0; distance /= 2) {
+  /// Adds a number of each channel of a row up, and stores the sum of kSquares of them.
+  PARARNN_DEVICE_FN void store_square(const DecodeSquares& squares, int row, int channel,
+                                      float mine) const {
+    for (int distance = kSquares / 2; distance > 0; distance /= 2) {
       mine += __shfl_xor_sync(0xffffffffu, mine, distance);
     }
-    if (threadIdx.x % kChannels == 0 && row < p.batch) {
-      squares.to[Int(row) * squares.parts + Int(head) * gridDim.x + blockIdx.x] = mine;
+    if (threadIdx.x % kSquares == 0 && row < p.batch) {
+      const int parts_of_head = squares.parts / p.heads;
+      squares.to[Int(row) * squares.parts + head * parts_of_head + channel / kSquares] = mine;
     }
   }
 };
 
 /// The product of this block. A grid has blocks of channels along x, and along y heads, for each
 /// kRows rows of the batch.
-template <int kGroups, int kTiles, int kRowTiles>
-PARARNN_DEVICE_FN BlockProduct<kGroups, kTiles, kRowTiles> product_of_block(
+template <int kGroups, int kTiles, int kColumns, int kRowTiles>
+PARARNN_DEVICE_FN BlockProduct<kGroups, kTiles, kColumns, kRowTiles> product_of_block(
     const DecodeProduct& p) {
-  using Product = BlockProduct<kGroups, kTiles, kRowTiles>;
+  using Product = BlockProduct<kGroups, kTiles, kColumns, kRowTiles>;
   const int y = static_cast<int>(blockIdx.y);
   return {p, y % p.heads, static_cast<int>(blockIdx.x) * Product::kChannels,
           y / p.heads * Product::kRows};
@@ -226,11 +226,11 @@ __global__ void __launch_bounds__(kDecodeThreads)
   e.squares[row] = sum;
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_convolution(const __grid_constant__ DecodeProblem<DecodeConvolution> problem) {
   const DecodeConvolution& e = problem.end;
-  const auto product = product_of_block<2, kTiles, kRowTiles>(problem.product);
+  const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
   const int width = problem.product.channels;
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
     if (!there) return;
@@ -256,14 +256,14 @@ PARARNN_FN int count_bits(unsigned bits) {
 }
 
 /// kGiven: bits of the cell's inputs that are not projected, which are 1.
-template <class C, unsigned kGiven, int kTiles, int kRowTiles>
+template <class C, unsigned kGiven, int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_cell(const __grid_constant__ DecodeProblem<DecodeCell> problem) {
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
   constexpr int kGroups = U - count_bits(kGiven);
   const DecodeCell& e = problem.end;
   const DecodeProduct& p = problem.product;
-  const auto product = product_of_block<kGroups, kTiles, kRowTiles>(p);
+  const auto product = product_of_block<kGroups, kTiles, kColumns, kRowTiles>(p);
   const int width = p.heads * p.channels, head = product.head;
   product.run([&](int row, int channel_of_head, bool there, const Vec<float, kGroups>& sums) {
     const int channel = head * p.channels + channel_of_head;
@@ -290,15 +290,15 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
       const Int at = Int(row) * width + channel;
       store_bfloat16(e.next, at, y * e.norm_weight[channel] * e.gate[at]);
     }
-    product.store_square(e.squares, row, y * y);
+    product.store_square(e.squares, row, channel_of_head, y * y);
   });
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_residual(const __grid_constant__ DecodeProblem<DecodeResidual> problem) {
   const DecodeResidual& e = problem.end;
-  const auto product = product_of_block<1, kTiles, kRowTiles>(problem.product);
+  const auto product = product_of_block<1, kTiles, kColumns, kRowTiles>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
     float x = 0;
     if (there) {
@@ -307,14 +307,14 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
       e.stream[at] = x;
       store_bfloat16(e.next, at, e.norm_weight[channel] * x);
     }
-    product.store_square(e.squares, row, x * x);
+    product.store_square(e.squares, row, channel, x * x);
   });
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_swiglu(const __grid_constant__ DecodeProblem<DecodeSwiglu> problem) {
-  const auto product = product_of_block<2, kTiles, kRowTiles>(problem.product);
+  const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
     if (!there) return;
     store_bfloat16(problem.end.next, Int(row) * problem.product.channels + channel,
@@ -322,10 +322,10 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
   });
 }
 
-template <int kTiles, int kRowTiles>
+template <int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_logits(const __grid_constant__ DecodeProblem<DecodeLogits> problem) {
-  const auto product = product_of_block<1, kTiles, kRowTiles>(problem.product);
+  const auto product = product_of_block<1, kTiles, kColumns, kRowTiles>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
     if (there) problem.end.logits[Int(row) * problem.product.channels + channel] = sums[0];
   });
