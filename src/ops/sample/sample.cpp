@@ -1,5 +1,7 @@
 #include "ops/sample/sample.hpp"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -66,16 +68,18 @@ void sample(const Tensor& logits, double temperature, double top_p, SampleState&
 void sample_definition(const Tensor& logits, double temperature, double top_p, SampleState& state) {
   const Tensor values = logits.to(torch::kDouble).contiguous();
   const auto vocabulary = static_cast<size_t>(values.size(1));
-  for (int64_t row = 0; row < values.size(0); ++row) {
-    int64_t& position = state.positions.data_ptr<int64_t>()[row];
-    const auto seed = static_cast<uint64_t>(state.seeds.data_ptr<int64_t>()[row]);
-    const int64_t token = draw({values.data_ptr<double>() + row * values.size(1), vocabulary},
-                               temperature, top_p, start_of_draw(seed, uint64_t(position)));
-    state.tokens.data_ptr<int64_t>()[row] = std::max<int64_t>(token, 0);
-    state.drawn.data_ptr<int32_t>()[position % state.drawn.size(0) * values.size(0) + row] =
-        static_cast<int32_t>(token);
-    ++position;
-  }
+  at::parallel_for(0, values.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      int64_t& position = state.positions.data_ptr<int64_t>()[row];
+      const auto seed = static_cast<uint64_t>(state.seeds.data_ptr<int64_t>()[row]);
+      const int64_t token = draw({values.data_ptr<double>() + row * values.size(1), vocabulary},
+                                 temperature, top_p, start_of_draw(seed, uint64_t(position)));
+      state.tokens.data_ptr<int64_t>()[row] = std::max<int64_t>(token, 0);
+      state.drawn.data_ptr<int32_t>()[position % state.drawn.size(0) * values.size(0) + row] =
+          static_cast<int32_t>(token);
+      ++position;
+    }
+  });
 }
 
 void sample_on_cuda(const Tensor& logits, double temperature, double top_p, SampleState& state) {
