@@ -26,6 +26,16 @@ Tensor halves_like(const Tensor& t, torch::IntArrayRef shape) {
   return torch::empty(shape, t.options().dtype(torch::kBFloat16));
 }
 
+/// Whether kernels of a device may start before the one before them has ended.
+bool can_overlap(int device) {
+  constexpr int kLeastMajor = 9;
+  int major = 0;
+  jit::check_cuda(
+      jit::cuda().cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+      "tell the compute capability");
+  return major >= kLeastMajor;
+}
+
 /// Launches a kernel that may start before the one before it has ended. The source is made anew at
 /// each launch, as decoding launches from a graph.
 template <class Problem>
@@ -37,7 +47,7 @@ void launch_decode(const jit::KernelSource& source, const Tensor& on, dim3 grid,
               {.grid = grid,
                .block = dim3(kDecodeThreads),
                .stream = static_cast<cudaStream_t>(gpu.getStream(on.device()).native_handle()),
-               .overlaps = true},
+               .overlaps = can_overlap(on.device().index())},
               problem);
 }
 
