@@ -99,6 +99,43 @@ TEST_F(EndToEnd, LearnsATextThenEvaluatesAndWritesIt) {
   EXPECT_NE(succeed(generate + "2").out, text.out);
 }
 
+TEST_F(EndToEnd, SeveralTextsComeAsLinesOfJson) {
+  write("text", sentences(20'000));
+  succeed(std::string("train --data text --steps 5 --out run") + kSmall);
+  const std::string generate = "generate --model run ";
+  const auto lines_of = [&](const std::string& options, int tokens = 30) {
+    std::map<int64_t, nlohmann::json> rows;
+    std::istringstream lines(
+        succeed(generate + "--tokens " + std::to_string(tokens) + " " + options).out);
+    for (std::string line; std::getline(lines, line);) {
+      const auto row = nlohmann::json::parse(line);
+      EXPECT_TRUE(rows.emplace(row.at("row"), row).second);
+    }
+    return rows;
+  };
+  // At temperature 0 rounding does not choose the tokens; texts that begin alike are alike.
+  write("prompts", "the \nstate of\n");
+  const auto rows = lines_of("--prompts prompts --batch 2 --temperature 0 --seed 4");
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows.at(0).at("text"), rows.at(1).at("text"));
+  EXPECT_EQ(rows.at(3).at("seed"), 7);
+  for (const auto& [row, prompt] : {std::pair{1, "the "}, {2, "state of"}}) {
+    const auto& line = rows.at(row);
+    const std::string alone =
+        succeed(generate + "--tokens 30 --temperature 0 --prompt '" + prompt + "'").out;
+    EXPECT_EQ(line.at("text").get<std::string>() + "\n", alone);
+    EXPECT_EQ(line.at("ended").get<bool>(), line.at("tokens") < 30);
+  }
+  const auto drawn = lines_of("--prompt the --batch 3");
+  ASSERT_EQ(drawn.size(), 3u);
+  EXPECT_NE(drawn.at(0).at("text"), drawn.at(1).at("text"));
+  EXPECT_EQ(lines_of("--prompt the --batch 2", 0).at(1).at("text"), "the");
+  fail("generate --model run --prompts nothing", 1, {"--prompts", "nothing"});
+  write("empty", "");
+  fail("generate --model run --prompts empty", 1, {"--prompts", "no lines"});
+  fail("generate --model run --batch 0", 2, {"--batch", "0"});
+}
+
 TEST_F(EndToEnd, AConfigFileSaysWhatTheCommandLineSays) {
   write("text", sentences(20'000));
   write("small.ini",

@@ -123,4 +123,34 @@ inline void let_others_run() {
   fibers::machine.pause();
 }
 
+inline void let_next_kernel_start() {}
+inline void wait_for_previous_kernel() {}
+
+/// Numbers 2 n, 2 n + 1 of a word of two bfloat16.
+inline float number_of_pair(unsigned word, int i) {
+  return __uint_as_float(i ? word & 0xffff0000u : word << 16);
+}
+inline void multiply_in_warp(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4]) {
+  const int lane = fibers::machine.current->number % kWarp;
+  for (int n = 0; n < 4; ++n) {  // what lane n of each row has
+    unsigned rows[4], columns[2][2];
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = from_thread_of_warp(a[i], [&](int) { return lane / 4 * 4 + n; });
+    }
+    for (int j = 0; j < 2; ++j) {
+      for (int i = 0; i < 2; ++i) {
+        columns[j][i] = from_thread_of_warp(b[i], [&](int) { return (lane % 4 * 2 + j) * 4 + n; });
+      }
+    }
+    for (int s = 0; s < 4; ++s) {
+      for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 2; ++i) {
+          sums[s] +=
+              number_of_pair(rows[half * 2 + s / 2], i) * number_of_pair(columns[s % 2][half], i);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace pararnn::cuda

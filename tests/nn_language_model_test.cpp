@@ -14,9 +14,11 @@
 #include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
+#include "nn/decoder.hpp"
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
 #include "nn/model_files.hpp"
+#include "nn/rnn_decoder.hpp"
 
 using namespace pararnn;
 using namespace pararnn::nn;
@@ -376,21 +378,31 @@ TEST(ModelFiles, WrongOnesAreRefusedByName) {
   expect_holds(error_of([&] { load_language_model(folder.path); }), "no valid JSON");
 }
 
+/// A token drawn from logits (V).
+int64_t draw(Sampler& sampler, const Tensor& logits) {
+  sampler.draw(logits.unsqueeze(0));
+  return sampler.tokens().item<int64_t>();
+}
+int64_t draw_once(const SamplingOptions& options, const Tensor& logits) {
+  Sampler sampler(options);
+  return draw(sampler, logits);
+}
+
 TEST(Sampler, KeepsToItsLimits) {
   torch::manual_seed(10);
   for (int i = 0; i < 20; ++i) {
     const Tensor logits = torch::randn(50) * 3;
     const int64_t best = logits.argmax().item<int64_t>();
-    EXPECT_EQ(Sampler({.temperature = 0})(logits), best);
-    EXPECT_EQ(Sampler({.temperature = 1e-6, .seed = uint64_t(i)})(logits), best);
-    EXPECT_EQ(Sampler({.top_p = 1e-9, .seed = uint64_t(i)})(logits), best);
+    EXPECT_EQ(draw_once({.temperature = 0}, logits), best);
+    EXPECT_EQ(draw_once({.temperature = 1e-6, .seed = uint64_t(i)}, logits), best);
+    EXPECT_EQ(draw_once({.top_p = 1e-9, .seed = uint64_t(i)}, logits), best);
 
     // The tokens that may come with top-p: all whose likelier ones do not reach it by themselves.
     const double top_p = 0.6;
     const Tensor probability = torch::softmax(logits.to(torch::kDouble), 0);
     Sampler sampler({.top_p = top_p, .seed = uint64_t(i)});
-    for (int draw = 0; draw < 200; ++draw) {
-      const int64_t token = sampler(logits);
+    for (int n = 0; n < 200; ++n) {
+      const int64_t token = draw(sampler, logits);
       const double likelier =
           probability.masked_select(probability > probability[token]).sum().item<double>();
       ASSERT_LT(likelier, top_p);
@@ -405,10 +417,31 @@ TEST(Sampler, DrawsByProbability) {
   Sampler sampler({.temperature = temperature, .seed = 3});
   const int draws = 20000;
   Tensor counts = torch::zeros(4);
-  for (int i = 0; i < draws; ++i) counts[sampler(logits)] += 1;
+  for (int i = 0; i < draws; ++i) counts[draw(sampler, logits)] += 1;
   // Five standard deviations of a binomial.
   const Tensor deviation = (probability * (1 - probability) / draws).sqrt();
   EXPECT_TRUE(((counts / draws - probability).abs() < 5 * deviation).all().item<bool>());
+}
+
+TEST(Sampler, ARowDrawsWhatItDrawsAlone) {
+  torch::manual_seed(12);
+  const int64_t rows = 5;
+  Sampler together({.top_p = 0.9, .seed = 7}, rows);
+  std::vector<Sampler> alone;
+  for (int64_t row = 0; row < rows; ++row) {
+    alone.emplace_back(SamplingOptions{.top_p = 0.9, .seed = 7 + uint64_t(row)});
+  }
+  bool differ = false;
+  for (int n = 0; n < 40; ++n) {
+    const Tensor logits = torch::randn({1, 30}).expand({rows, 30});
+    together.draw(logits);
+    const std::vector<int32_t> drawn = together.drawn(n);
+    for (int64_t row = 0; row < rows; ++row) {
+      EXPECT_EQ(draw(alone[size_t(row)], logits[row]), drawn[size_t(row)]);
+      differ = differ || drawn[size_t(row)] != drawn[0];
+    }
+  }
+  EXPECT_TRUE(differ);
 }
 
 TEST(Sampler, RefusesWhatItCannotDo) {
@@ -416,7 +449,44 @@ TEST(Sampler, RefusesWhatItCannotDo) {
   EXPECT_THROW(Sampler({.temperature = NAN}), Error);
   EXPECT_THROW(Sampler({.top_p = 0}), Error);
   EXPECT_THROW(Sampler({.top_p = 1.5}), Error);
-  EXPECT_THROW(Sampler({})(torch::tensor({0.0, std::nan("")})), Error);
+  for (const double wrong : {std::nan(""), double(INFINITY)}) {
+    Sampler sampler({});
+    sampler.draw(torch::tensor({0.0, wrong}).unsqueeze(0));
+    EXPECT_THROW(sampler.drawn(0), Error);
+  }
+}
+
+TEST(Decoder, GoesOnAsTheModelDoes) {
+  torch::NoGradGuard no_grad;
+  for (const char* cell : {"gru", "lstm"}) {
+    for (const bool tied : {false, true}) {
+      SCOPED_TRACE(testing::Message() << cell << (tied ? ", tied" : ""));
+      torch::manual_seed(14);
+      ModelConfig config = small_config(cell);
+      config.width = 64;
+      config.conv_width = tied ? 3 : 4;
+      config.tie_embedding = tied;
+      LanguageModel model(config);
+      for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has
+        weight.copy_(weight.to(torch::kBFloat16));
+      }
+      ASSERT_TRUE(has_rnn_decoder(config));
+      const Tensor tokens = random_tokens(config, 3, 20);
+      const auto [logits, state] = model->forward(tokens.narrow(1, 0, 12), {});
+      const auto modules = make_module_decoder(model, state, logits.select(1, -1));
+      const auto kernels = make_rnn_decoder(model, state, logits.select(1, -1));
+      const Tensor expected = model->forward(tokens);
+      const Tensor* places[] = {&modules->logits(), &kernels->logits()};
+      for (int64_t t = 12; t < 20; ++t) {
+        modules->read(tokens.select(1, t));
+        kernels->read(tokens.select(1, t));
+        EXPECT_LT((modules->logits() - expected.select(1, t)).abs().max().item<double>(), 1e-5);
+        EXPECT_LT((kernels->logits() - expected.select(1, t)).abs().max().item<double>(), 0.05);
+      }
+      EXPECT_EQ(places[0], &modules->logits());
+      EXPECT_EQ(places[1], &kernels->logits());
+    }
+  }
 }
 
 TEST(Generate, TheSeedGivesTheText) {
@@ -441,6 +511,38 @@ TEST(Generate, TheSeedGivesTheText) {
     EXPECT_NEAR(logits[token].item<double>(), logits.max().item<double>(), 1e-5);
     read.push_back(token);
   }
+}
+
+TEST(Generate, ARowOfABatchIsWhatItWouldBeAlone) {
+  torch::manual_seed(13);
+  LanguageModel model = exact_model(small_config());
+  // Of unlike length, and two alike.
+  const std::vector<std::vector<int32_t>> prompts{{1, 2, 3}, {4}, {4}, {5, 6, 7, 8, 9}};
+  const SamplingOptions options{.temperature = 0.9, .top_p = 0.95, .seed = 3};
+  std::vector<std::vector<int32_t>> rows(prompts.size());
+  generate(model, prompts, 50, options, [&](int64_t row, int32_t token) {
+    rows[size_t(row)].push_back(token);
+    return token != 10;  // ends its row alone
+  });
+  for (size_t row = 0; row < prompts.size(); ++row) {
+    std::vector<int32_t> alone;
+    SamplingOptions own = options;
+    own.seed += row;
+    generate(model, prompts[row], 50, own,
+             [&](int32_t token) { return alone.push_back(token), token != 10; });
+    EXPECT_EQ(rows[row], alone) << row;
+    EXPECT_GT(alone.size(), 0u);
+  }
+  EXPECT_NE(rows[1], rows[2]);
+}
+
+TEST(Generate, LogitsThatAreNoNumbersAreSaid) {
+  LanguageModel model(small_config());
+  torch::NoGradGuard no_grad;
+  model->named_parameters()["norm.weight"].fill_(std::nan(""));
+  const std::vector<int32_t> prompt{1};
+  expect_holds(error_of([&] { generate(model, prompt, 5, {}, [](int32_t) { return true; }); }),
+               "not numbers");
 }
 
 TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {

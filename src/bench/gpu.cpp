@@ -84,7 +84,7 @@ BaselineTimes time_baseline(const BaselineKind& kind, const CheckCase& c, int64_
   const Work forward = [&] { baseline.forward(); }, both = [&] { baseline.forward_backward(); };
   both();
   const auto time = [&](const Work& run) {
-    return timer.microseconds(kind.captured ? capture(run) : run);
+    return timer.microseconds(kind.captured ? capture_graph(run) : run);
   };
   BaselineTimes result{};
   result.forward = time(forward);
@@ -173,7 +173,7 @@ json bench_on_gpu(const BenchOptions& options) {
                  {"machine", describe_gpu()},
                  {"dtype", options.dtype},
                  {"copy_gigabytes_per_second", bandwidth},
-                 {"empty_graph_us", timer.microseconds(capture(next_to_nothing))},
+                 {"empty_graph_us", timer.microseconds(capture_graph(next_to_nothing))},
                  {"results", json::array()},
                  {"decode", json::array()},
                  {"baselines", json::array()}};

@@ -44,7 +44,7 @@ Backward run_backward(const CheckCase& c, const BenchProblem& p, const ScanOptio
 /// Lets its plan settle, captures it, and replays it once.
 Work settle_and_capture(const Work& run, const ScanOptions& options) {
   settle(run, options);
-  const Work replay = capture(run);
+  const Work replay = capture_graph(run);
   replay();
   torch::cuda::synchronize();
   return replay;
@@ -219,7 +219,7 @@ json measure_step(const std::string& cell, int64_t batch, int64_t channels,
   const Work run = [&] { std::tie(y, next) = step(u, p.w, p.h0, cell); };
   run();
   torch::cuda::synchronize();
-  const Work replay = capture(run);
+  const Work replay = capture_graph(run);
   replay();
 
   // The first channels against the plain loop.
@@ -250,7 +250,7 @@ json measure_step(const std::string& cell, int64_t batch, int64_t channels,
   copied();
   result["us"] = timer.microseconds(replay);
   result["eager_us"] = timer.microseconds(run, Host::kIncluded);
-  result["copy_us"] = timer.microseconds(capture(copied));
+  result["copy_us"] = timer.microseconds(capture_graph(copied));
   return result;
 }
 

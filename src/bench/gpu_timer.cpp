@@ -1,13 +1,11 @@
 #include "bench/gpu_timer.hpp"
 
 #include <ATen/cuda/CUDAContextLight.h>
-#include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/Event.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/cuda.h>
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 namespace pararnn::bench {
@@ -18,23 +16,6 @@ void settle(const Work& run, const ScanOptions& options) {
     run();
     torch::cuda::synchronize();
   }
-}
-
-Work capture(const Work& run) {
-  const auto graph = std::make_shared<at::cuda::CUDAGraph>();
-  torch::cuda::synchronize();
-  graph->capture_begin();
-  try {
-    run();
-  } catch (...) {
-    try {
-      graph->capture_end();
-    } catch (const std::exception&) {  // that the capture failed is known
-    }
-    throw;
-  }
-  graph->capture_end();
-  return [graph] { graph->replay(); };
 }
 
 GpuTimer::GpuTimer()

@@ -6,15 +6,12 @@
 #include <functional>
 
 #include "kernels/scan_options.hpp"
+#include "ops/cuda_graph.hpp"
 
 namespace pararnn::bench {
 
 using Work = std::function<void()>;
-
-/// Captures what `run` launches on the current stream, which must not be the default one, in a CUDA
-/// graph; the result replays it. What `run` allocates stays as long as the result. Everything that
-/// it needs must have run before.
-Work capture(const Work& run);
+using ops::capture_graph;
 
 /// Runs it, and waits for it, until its kernels are compiled and its plan, if that is automatic,
 /// has learned what it can.

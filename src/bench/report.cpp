@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "bench/first_use.hpp"
+#include "bench/generation.hpp"
 #include "bench/operators.hpp"
 #include "bench/plot.hpp"
 #include "bench/sequences.hpp"
@@ -64,6 +65,12 @@ std::string first_use_table(const json& report) {
   return rows.empty() ? "" : "## First use of a cell\n\n" + first_use_table_header() + rows + "\n";
 }
 
+std::string generation_table(const json& report) {
+  std::string rows;
+  for (const json& r : list(report, "generation")) rows += generation_table_row(r);
+  return rows.empty() ? "" : "## Generation\n\n" + generation_table_header() + rows + "\n";
+}
+
 std::string sequences_table(const json& report) {
   std::string rows;
   for (const json& r : list(report, "sequences")) rows += sequences_table_row(r);
@@ -112,7 +119,7 @@ std::string gpu_tables(const json& report) {
     result += "## Beside others\n\n" + baseline_table_header() + baselines + "\n";
   }
   return result + sequences_table(report) + operators_table(report) + training_table(report) +
-         first_use_table(report);
+         generation_table(report) + first_use_table(report);
 }
 
 constexpr const char* kGpuText =
@@ -155,8 +162,8 @@ json read_reports(const std::vector<std::string>& paths) {
     require(more.at("machine") == result.at("machine"),
             "'{}' and '{}' are of different machines; reports of one machine can be put together",
             paths[0], paths[i]);
-    for (const char* list :
-         {"results", "decode", "baselines", "sequences", "operators", "training", "first_use"}) {
+    for (const char* list : {"results", "decode", "baselines", "sequences", "operators", "training",
+                             "generation", "first_use"}) {
       if (more.contains(list)) merge(result[list], more.at(list));
     }
   }
@@ -186,7 +193,8 @@ std::string markdown_of(const json& report, const std::string& path, const std::
       path);
   result += machine_line(report) + cpu_table_header();
   for (const json& r : report.at("results")) result += cpu_table_row(r);
-  const std::string others = sequences_table(report) + first_use_table(report);
+  const std::string others =
+      sequences_table(report) + generation_table(report) + first_use_table(report);
   return others.empty() ? result : result + "\n" + others;
 }
 

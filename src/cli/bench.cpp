@@ -12,6 +12,7 @@
 #include "base/error.hpp"
 #include "bench/cpu.hpp"
 #include "bench/first_use.hpp"
+#include "bench/generation.hpp"
 #include "bench/gpu.hpp"
 #include "bench/operators.hpp"
 #include "bench/options.hpp"
@@ -39,6 +40,7 @@ struct BenchArguments {
 constexpr const char* kFirstUse = "first-use";
 constexpr const char* kSequences = "sequences";
 constexpr const char* kOperators = "operators";
+constexpr const char* kGenerate = "generate";
 const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096x8"};
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
@@ -70,6 +72,9 @@ Parts for either device, each by itself:
              next time nothing is
   sequences  one row, as one sequence and as many packed ones
   operators  on a GPU: what stands between the products of a language model
+  generate   tokens a second of language models of 134M and 1.3B parameters (on a
+             CPU the first) with random weights, batch 1 and 64, beside a copy's
+             rate: what reading the weights once a step allows is 1
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -91,11 +96,15 @@ nlohmann::json run(BenchArguments arguments) {
   const bool first_use = std::ranges::count(options.parts, kFirstUse) > 0;
   const bool sequences = std::ranges::count(options.parts, kSequences) > 0;
   const bool operators = std::ranges::count(options.parts, kOperators) > 0;
-  require(on_gpu || options.parts.empty() || first_use || sequences,
-          "on the CPU the only parts are {} and {}; the others choose what --device cuda measures",
-          kFirstUse, kSequences);
-  require(!sequences || options.parts.size() == 1, "--part {} is measured by itself", kSequences);
-  require(!operators || options.parts.size() == 1, "--part {} is measured by itself", kOperators);
+  const bool generation = std::ranges::count(options.parts, kGenerate) > 0;
+  require(on_gpu || options.parts.empty() || first_use || sequences || generation,
+          "on the CPU the only parts are {}, {} and {}; the others choose what --device cuda "
+          "measures",
+          kFirstUse, kSequences, kGenerate);
+  for (const char* alone : {kSequences, kOperators, kGenerate}) {
+    require(std::ranges::count(options.parts, alone) == 0 || options.parts.size() == 1,
+            "--part {} is measured by itself", alone);
+  }
   require(!first_use || (options.parts.size() == 1 && options.cells.size() == 1),
           "--part {} measures one cell, and nothing else in the same process", kFirstUse);
   if (arguments.shapes.empty()) {
@@ -130,6 +139,13 @@ nlohmann::json run(BenchArguments arguments) {
             {"dtype", options.dtype},
             {"results", nlohmann::json::array()},
             {"operators", measure_operators(options)}};
+  }
+  if (generation) {
+    return {{"device", arguments.device},
+            {"machine", on_gpu ? describe_gpu() : describe_processor()},
+            {"dtype", options.dtype},
+            {"results", nlohmann::json::array()},
+            {"generation", measure_generation(options, arguments.device)}};
   }
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
@@ -241,11 +257,11 @@ void add_bench_command(CLI::App& program) {
       ->check(CLI::IsMember({"float16", "bfloat16", "float32", "float64"}));
   add_scan_options(*command, options.scan);
   std::vector<std::string> parts = kGpuParts;
-  parts.insert(parts.end(), {kFirstUse, kSequences, kOperators});
+  const std::vector<const char*> others = {kFirstUse, kSequences, kOperators, kGenerate};
+  parts.insert(parts.end(), others.begin(), others.end());
   command
       ->add_option("--part", options.parts,
-                   fmt::format("what to measure on a GPU, or {}, {} or {}", kFirstUse, kSequences,
-                               kOperators))
+                   fmt::format("what to measure on a GPU, or one of {}", fmt::join(others, ", ")))
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(parts));

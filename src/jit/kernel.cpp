@@ -185,16 +185,23 @@ void launch(const Kernel& kernel, const Launch& how, std::span<void* const> argu
       kernel.parameter_bytes.empty() || std::ranges::equal(argument_bytes, kernel.parameter_bytes),
       "the kernel {} takes arguments of {} bytes and was given {}", kernel.name,
       kernel.parameter_bytes, argument_bytes);
-  cudaLaunchAttribute cooperative{};
-  cooperative.id = cudaLaunchAttributeCooperative;
-  cooperative.val.cooperative = 1;
+  std::array<cudaLaunchAttribute, 2> attributes{};
+  unsigned count = 0;
+  if (how.cooperative) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
+  }
+  if (how.overlaps) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = how.grid;
   config.blockDim = how.block;
   config.dynamicSmemBytes = how.shared_bytes;
   config.stream = how.stream;
-  config.attrs = &cooperative;
-  config.numAttrs = how.cooperative ? 1 : 0;
+  config.attrs = attributes.data();
+  config.numAttrs = count;
   const cudaError_t status =
       cuda().cudaLaunchKernelExC(&config, kernel.handle, const_cast<void**>(arguments.data()));
   if (status == cudaSuccess) return;

@@ -43,12 +43,13 @@ std::string current_architecture();
 
 /// A launch: blocks, threads a block, dynamic shared memory a block (as much as the device gives,
 /// without further ado), the stream; a cooperative grid may wait for all its blocks, and must fit
-/// the device at once.
+/// the device at once; one that overlaps may start before the kernel before it has ended, and waits
+/// for it by itself (wait_for_previous_kernel of cuda/primitives.hpp; compute capability 9.0).
 struct Launch {
   dim3 grid, block;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
-  bool cooperative = false;
+  bool cooperative = false, overlaps = false;
 };
 
 /// Launches without waiting. The pointers are to the arguments, whose sizes must be the kernel's.

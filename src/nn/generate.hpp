@@ -1,41 +1,40 @@
-// Text from a model, token by token. The prompt is read in one parallel pass; then each token is
-// drawn from the model's distribution and fed back through its state, at a cost that does not grow
-// with the text.
+// Text from a model, token by token, several rows at once. Each prompt is read in one parallel
+// pass; then tokens are drawn from the model's distribution and fed back through its state, at a
+// cost that does not grow with the text. On a GPU a step, from the tokens read to the tokens drawn,
+// is a CUDA graph, and the host looks at what was drawn a few steps later.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <random>
 #include <span>
+#include <vector>
 
 #include "nn/language_model.hpp"
+#include "nn/sampler.hpp"
 
 namespace pararnn::nn {
 
-/// How a token is drawn.
-struct SamplingOptions {
-  double temperature = 1;  // logits are divided by it; 0: the likeliest token, always
-  double top_p = 1;        // only the likeliest tokens that together have this probability; 1: all
-  uint64_t seed = 0;
+/// How long it took. The first step is apart: it reads the prompts, and the one after it may
+/// compile and capture.
+struct GenerationTimes {
+  double prompt_seconds = 0;  // until the first tokens were there
+  int64_t steps = 0;          // from the second step to the last
+  int64_t tokens = 0;         // drawn in them
+  double seconds = 0;         // of them
 };
 
-/// Draws tokens; the same logits and seed give the same tokens on every machine.
-class Sampler {
- public:
-  /// Throws Error on a temperature below 0 or a top_p outside (0,1].
-  explicit Sampler(const SamplingOptions& options);
+/// Reads the prompts, at least one token each, then draws up to `count` tokens for each and hands
+/// them to on_token(row, token), those of one step in the order of the rows, until it returns false
+/// for that row. Row i of the prompts gets what it would get alone with seed + i, but for rounding.
+/// Prompts need not be of one length; each is read by itself, and once where those beside it are
+/// the same.
+GenerationTimes generate(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts,
+                         int64_t count, const SamplingOptions& options,
+                         const std::function<bool(int64_t, int32_t)>& on_token);
 
-  /// One token from logits (V). Throws Error if one of them is not a number.
-  int64_t operator()(const torch::Tensor& logits);
-
- private:
-  SamplingOptions options_;
-  std::mt19937_64 random_;
-};
-
-/// Reads `prompt`, at least one token, then draws up to `count` tokens and hands each to
-/// `on_token`, until it returns false.
-void generate(LanguageModel& model, std::span<const int32_t> prompt, int64_t count,
-              const SamplingOptions& options, const std::function<bool(int32_t)>& on_token);
+/// The same for one prompt.
+GenerationTimes generate(LanguageModel& model, std::span<const int32_t> prompt, int64_t count,
+                         const SamplingOptions& options,
+                         const std::function<bool(int32_t)>& on_token);
 
 }  // namespace pararnn::nn

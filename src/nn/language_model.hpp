@@ -65,12 +65,14 @@ struct LanguageModelImpl : torch::nn::Module {
   /// now on. Memory of theirs that is held elsewhere (by a detached alias) stays as it was. Not
   /// part of the config: a model trained in one precision may be run in another.
   void to_precision(torch::ScalarType dtype);
+  /// The dtype of the matrices, in which it computes.
+  torch::ScalarType precision() const { return embedding_.scalar_type(); }
 
   /// How the scans along the sequence are run from now on. Not part of the config either.
   void set_scan_options(const ScanOptions& options);
 
  private:
-  /// What logits are made of, (B,T,d) in compute_dtype(), and the state after step T.
+  /// What logits are made of, (B,T,d) in precision(), and the state after step T.
   std::pair<torch::Tensor, LanguageModelState> hidden_states(const torch::Tensor& tokens,
                                                              const LanguageModelState& state,
                                                              const torch::Tensor& reset);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "cells/cell_registry.hpp"
 
@@ -70,8 +71,15 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
   ScanSequences sequences;
   if (reset.defined()) sequences.reset = reset;
-  const auto [y, hT] = scan(with_side_inputs(projection_->forward(convolved)), recurrent_weight_,
-                            h0, cell_, scan_options_, sequences);
+  const Tensor u = with_side_inputs(projection_->forward(convolved));
+  const bool one_step = x.size(1) == 1 && h0 && !reset.defined() && !torch::GradMode::is_enabled();
+  Tensor y, hT;
+  if (one_step) {
+    std::tie(y, hT) = step(u.select(1, 0), recurrent_weight_, *h0, cell_);
+    y = y.unsqueeze(1);
+  } else {
+    std::tie(y, hT) = scan(u, recurrent_weight_, h0, cell_, scan_options_, sequences);
+  }
   return {output_->forward(norm_->forward(y, gate)), {tail, hT}};
 }
 

@@ -231,13 +231,18 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
 }
 
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
-                             int64_t prompt_tokens) {
+                             int64_t prompt_tokens, int64_t rows) {
   const double tokens = double(prompt_tokens);
   const double bytes = bytes_of(precision);
   const double logits = bytes * double(config.vocabulary);
   const double activations = held_by_block(config, bytes);
+  // Those of the prompts, and those that decoding goes on with.
+  const double states =
+      2 * double(config.layers) * double(config.width) *
+      (kSingle * sizes_of(config.cell).state + bytes * double(config.conv_width - 1));
   return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
-           "--prompt"}};
+           "--prompt"},
+          {"rows", double(rows - 1) * (2 * logits + states), "--batch"}};
 }
 
 MemoryNeed scan_memory(const std::string& cell, int64_t batch, int64_t steps, int64_t channels,

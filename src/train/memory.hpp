@@ -48,9 +48,9 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
                              torch::ScalarType precision, int64_t text_tokens,
                              torch::DeviceType device = torch::kCPU);
 
-/// nn::generate after a prompt of so many tokens, beside the model.
+/// nn::generate of so many rows after prompts of at most so many tokens, beside the model.
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
-                             int64_t prompt_tokens);
+                             int64_t prompt_tokens, int64_t rows = 1);
 
 /// A scan's problem and result, forward and backward: u, y and their gradients, `bytes` for each of
 /// their numbers.

@@ -46,13 +46,17 @@ PARARNN_FN unsigned bfloat16_pair(float low, float high) {
   return result;
 }
 
-/// Sends a word to shared memory (compute capability 8.0).
+/// Sends a word to shared memory (compute capability 8.0), one of 16 bytes past the first cache.
 template <class Word>
 PARARNN_DEVICE_FN void copy_async(Word* to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(to))),
-               "l"(from), "n"(sizeof(Word))
-               : "memory");
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  if constexpr (sizeof(Word) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from),
+                 "n"(sizeof(Word))
+                 : "memory");
+  }
 }
 
 /// What was sent since the last commit is one group.
@@ -66,6 +70,32 @@ PARARNN_DEVICE_FN void wait_for_copies() {
 
 /// Between two looks at what another thread is to write.
 PARARNN_DEVICE_FN void let_others_run() {}
+
+/// A warp's product of bfloat16 matrices, sums += a bᵀ, for a of 16 rows and b of 8, of 16 numbers
+/// each. Of rows `lane / 4` and, of a, 8 behind it, a lane has numbers 2 n, 2 n + 1 and 8 behind
+/// them, n = lane % 4; of the sums those of columns 2 n and 2 n + 1 (compute capability 8.0).
+PARARNN_DEVICE_FN void multiply_in_warp(const unsigned (&a)[4], const unsigned (&b)[2],
+                                        float (&sums)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// A kernel that was launched to overlap with the one before: lets the one after it start, and
+/// waits for all that the one before has written (compute capability 9.0; before it kernels do not
+/// overlap).
+PARARNN_DEVICE_FN void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+PARARNN_DEVICE_FN void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 }  // namespace pararnn::cuda
 
