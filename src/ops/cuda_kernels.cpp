@@ -67,7 +67,7 @@ std::string RowPlan::arguments() const { return fmt::format("{}, {}, {}", width,
 
 RowPlan plan_rows(int64_t channels, int access_width) {
   // More numbers in a thread's registers leave room for fewer threads; more threads are no block.
-  constexpr int64_t kFewChannels = 8, kMostChannels = 16, kMostThreads = 1024;
+  constexpr int64_t kFewChannels = 12, kMostChannels = 16, kMostThreads = 1024;
   RowPlan best{};
   int64_t least = INT64_MAX;
   for (int width = access_width; width >= 1 && width >= access_width / 2; width /= 2) {
@@ -75,11 +75,10 @@ RowPlan plan_rows(int64_t channels, int access_width) {
       const int64_t packs = (channels + width * threads - 1) / (width * threads);
       const int64_t held = packs * width;
       if (held > (threads < kMostThreads ? kFewChannels : kMostChannels)) continue;
-      // Idle lanes, and a quarter more for accesses of half the width.
-      const int64_t cost = held * threads * (width < access_width ? 5 : 4);
-      if (cost < least) {
+      const int64_t lanes = held * threads;  // some may be idle
+      if (lanes < least || (lanes == least && threads < best.threads)) {
         best = {width, static_cast<int>(packs), static_cast<int>(threads)};
-        least = cost;
+        least = lanes;
       }
       break;  // more threads hold less each
     }

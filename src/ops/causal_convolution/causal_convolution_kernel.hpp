@@ -10,6 +10,9 @@
 
 namespace pararnn::ops {
 
+/// Steps that the backward pass loads before it stores the first of them: the compiler cannot know
+/// that a store changes nothing that is to be loaded. Forward, registers for more threads are worth
+/// more.
 inline constexpr int kAhead = 4;
 
 /// Calls f(row of the batch, piece, channel) for what this thread has.
@@ -66,21 +69,13 @@ __global__ void __launch_bounds__(kRowBlockThreads)
     });
     Storage* y =
         static_cast<Storage*>(problem.y) + (row * problem.steps + begin) * problem.width + channel;
-    for (Int t = begin; t < end; t += kAhead) {
-      Vec<float, kWidth> coming[kAhead] = {};
-      static_for<kAhead>([&](auto j) {
-        if (t + j < end) {
-          coming[j] = input_at<Storage, kWidth, kTaps>(problem, row, t + j, channel);
-        }
-      });
-      static_for<kAhead>([&](auto j) {
-        x.push(coming[j]);
-        Vec<float, kWidth> sum{};
-        static_for<kTaps>([&](auto k) {
-          static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * x.at[k][i]; });
-        });
-        if (t + j < end) store_channels(sum, y + (t - begin + j) * problem.width);
-      });
+#pragma unroll 4
+    for (Int t = begin; t < end; ++t, y += problem.width) {
+      x.push(input_at<Storage, kWidth, kTaps>(problem, row, t, channel));
+      Vec<float, kWidth> sum{};
+      static_for<kTaps>(
+          [&](auto k) { static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * x.at[k][i]; }); });
+      store_channels(sum, y);
     }
   });
 }
