@@ -15,9 +15,10 @@ using torch::Tensor;
 using Optional = std::optional<Tensor>;
 
 constexpr const char* kFile = "rms_norm/rms_norm_kernel.hpp";
-/// Threads for each multiprocessor: enough to fill it; backward also few enough for their
-/// registers, and that what each block adds up is little.
-constexpr int64_t kThreadsOfForward = 2048, kThreadsOfBackward = 768;
+/// Threads for each multiprocessor: enough to fill it, backward no more than have room for their
+/// registers at once, and few enough that what each block adds up is little.
+constexpr int64_t kThreadsOfForward = 2048;
+int64_t threads_of_backward(const RowPlan& plan) { return plan.width * plan.packs > 8 ? 512 : 768; }
 
 int64_t blocks_for(int64_t rows, const RowPlan& plan, int64_t threads, const Tensor& on) {
   const int64_t resident = std::max<int64_t>(1, threads / plan.block_threads());
@@ -97,7 +98,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const int64_t width = saved[0].size(-1), rows = width ? saved[0].numel() / width : 0;
     const RowPlan plan = plan_rows(
         width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}));
-    const int64_t blocks = blocks_for(rows, plan, kThreadsOfBackward, x);
+    const int64_t blocks = blocks_for(rows, plan, threads_of_backward(plan), x);
     const auto in_float = x.options().dtype(torch::kFloat);
     const Tensor dweight = torch::empty({blocks, width}, in_float);
     const Tensor dscale = residual ? torch::empty({blocks, width}, in_float) : Tensor();
