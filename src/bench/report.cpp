@@ -38,7 +38,7 @@ json read_report(const std::string& path) {
 std::string identity(const json& measurement) {
   std::string result;
   for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
-                          "from_the_cache", "mean_length", "size", "precision"}) {
+                          "from_the_cache", "mean_length", "size", "model", "precision"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;

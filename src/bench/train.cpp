@@ -76,7 +76,6 @@ data::Dataset random_dataset(int64_t tokens, int64_t vocabulary) {
 nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device) {
   const TemporaryFolder folder;
   const int64_t tokens_of_step = bench.train.batch * bench.train.length * bench.train.accumulate;
-  // One batch again and again: a model that learns it shows that its gradients are right.
   const data::Dataset dataset = random_dataset(tokens_of_step + 1, bench.model.vocabulary);
   train::reset_peak_memory(device);
   train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device);

@@ -192,7 +192,11 @@ void add_bench_train_command(CLI::App& bench) {
   train::TrainConfig& config = arguments->bench.train;
   config.batch = 32;
   config.length = 2048;
-  config.steps = std::int64_t{1} << 40;  // a bound there must be
+  // One batch again and again, at a learning rate that stays: the loss must fall.
+  config.overfit = true;
+  config.steps = std::int64_t{1} << 40;
+  config.warmup = 0;
+  config.learning_rate = 1e-4;
   config.precision = "bfloat16";
   CLI::App* command =
       bench.add_subcommand("train", "time steps of training language models on random tokens");
