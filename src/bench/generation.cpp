@@ -9,6 +9,7 @@
 #include "bench/gpu_timer.hpp"
 #include "bench/report.hpp"
 #include "nn/generate.hpp"
+#include "nn/presets.hpp"
 
 namespace pararnn::bench {
 namespace {
@@ -16,11 +17,10 @@ namespace {
 using nlohmann::json;
 
 struct GeneratedModel {
-  const char* name;
-  int64_t width, layers, hidden;
+  const char *name, *preset;
 };
-constexpr GeneratedModel kModels[] = {{"134M", 768, 12, 2048}, {"1.3B", 2048, 24, 5632}};
-constexpr int64_t kVocabulary = 32000, kHeads = 4;
+constexpr GeneratedModel kModels[] = {{"134M", "134m"}, {"1.3B", "1b"}};
+constexpr int64_t kVocabulary = 32000;
 
 }  // namespace
 
@@ -71,13 +71,10 @@ json measure_generation(const BenchOptions& options, const std::string& device) 
   for (const std::string& cell : options.cells) {
     for (const GeneratedModel& size : kModels) {
       if (!on_gpu && &size != kModels) continue;
-      nn::LanguageModel model(nn::ModelConfig{.vocabulary = kVocabulary,
-                                              .width = size.width,
-                                              .layers = size.layers,
-                                              .cell = cell,
-                                              .heads = kHeads,
-                                              .mlp_width = size.hidden,
-                                              .tie_embedding = false});
+      nn::ModelConfig config = nn::preset(size.preset);
+      config.vocabulary = kVocabulary;
+      config.cell = cell;
+      nn::LanguageModel model(config);
       model->to(torch::Device(device));
       model->to_precision(on_gpu ? torch::kBFloat16 : torch::kFloat);
       for (const int64_t batch : {1, 64}) {

@@ -89,6 +89,13 @@ BenchShape parse_shape(const std::string& text) {
   return shape;
 }
 
+/// What every report has, without a measurement.
+nlohmann::json empty_report(bool on_gpu) {
+  return {{"device", on_gpu ? "cuda" : "cpu"},
+          {"machine", on_gpu ? describe_gpu() : describe_processor()},
+          {"results", nlohmann::json::array()}};
+}
+
 nlohmann::json run(BenchArguments arguments) {
   const bool on_gpu = arguments.device == "cuda";
   train::find_device(arguments.device);  // throws Error if it is not there
@@ -115,38 +122,22 @@ nlohmann::json run(BenchArguments arguments) {
   }
   if (options.dtype.empty()) options.dtype = on_gpu ? "bfloat16" : "float32";
   if (options.parts.empty()) options.parts = kGpuParts;
+  const auto report_of = [&](const char* part, const nlohmann::json& measurements) {
+    nlohmann::json report = empty_report(on_gpu);
+    report["dtype"] = options.dtype;
+    report[part] = measurements;
+    return report;
+  };
   if (first_use) {
     const nlohmann::json measurement =
         measure_first_use(options.cells[0], options.dtype, arguments.device, options.scan);
     print(first_use_table_header() + first_use_table_row(measurement));
-    return {{"device", arguments.device},
-            {"machine", on_gpu ? describe_gpu() : describe_processor()},
-            {"dtype", options.dtype},
-            {"results", nlohmann::json::array()},
-            {"first_use", {measurement}}};
+    return report_of("first_use", nlohmann::json::array({measurement}));
   }
   for (const std::string& shape : arguments.shapes) options.shapes.push_back(parse_shape(shape));
-  if (sequences) {
-    return {{"device", arguments.device},
-            {"machine", on_gpu ? describe_gpu() : describe_processor()},
-            {"dtype", options.dtype},
-            {"results", nlohmann::json::array()},
-            {"sequences", measure_sequences(options, arguments.device)}};
-  }
-  if (operators) {
-    return {{"device", arguments.device},
-            {"machine", describe_gpu()},
-            {"dtype", options.dtype},
-            {"results", nlohmann::json::array()},
-            {"operators", measure_operators(options)}};
-  }
-  if (generation) {
-    return {{"device", arguments.device},
-            {"machine", on_gpu ? describe_gpu() : describe_processor()},
-            {"dtype", options.dtype},
-            {"results", nlohmann::json::array()},
-            {"generation", measure_generation(options, arguments.device)}};
-  }
+  if (sequences) return report_of("sequences", measure_sequences(options, arguments.device));
+  if (operators) return report_of("operators", measure_operators(options));
+  if (generation) return report_of("generation", measure_generation(options, arguments.device));
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
@@ -160,10 +151,8 @@ struct TrainingArguments {
 
 nlohmann::json bench_training(const TrainingArguments& arguments) {
   const torch::Device device = train::find_device(arguments.device);
-  nlohmann::json report = {{"device", device.is_cuda() ? "cuda" : "cpu"},
-                           {"machine", device.is_cuda() ? describe_gpu() : describe_processor()},
-                           {"results", nlohmann::json::array()},
-                           {"training", nlohmann::json::array()}};
+  nlohmann::json report = empty_report(device.is_cuda());
+  report["training"] = nlohmann::json::array();
   print(training_table_header());
   for (const std::string& preset : arguments.presets) {
     for (const std::string& cell : arguments.cells) {

@@ -20,6 +20,9 @@
 namespace pararnn::train {
 namespace {
 
+/// Of what LibTorch counts of its allocations on a GPU: all of them.
+constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
 namespace fs = std::filesystem;
 
 constexpr double kSingle = 4, kToken = 8;  // bytes of a float32 number, and of a token in a tensor
@@ -281,7 +284,6 @@ double available_memory(const torch::Device& device) {
   // What LibTorch keeps for tensors to come is free too.
   double kept = 0;
   if (c10::cuda::CUDACachingAllocator::get()->initialized()) {
-    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
     kept = double(stats.reserved_bytes[kAll].current) - double(stats.allocated_bytes[kAll].current);
   }
@@ -290,7 +292,6 @@ double available_memory(const torch::Device& device) {
 
 double peak_memory(const torch::Device& device) {
   if (!device.is_cuda()) return 0;
-  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
   return double(stats.allocated_bytes[kAll].peak);
 }

@@ -32,36 +32,20 @@ struct Rule {
 
 /// The first that applies. Kernels of products are those of cuBLAS (nvjet, cutlass, gemm, …).
 constexpr std::array kRules{
-    Rule{"pararnn::ops::adamw", "optimizer"},
-    Rule{"BlockDiagonalProduct", "products"},
-    Rule{"pararnn::ops::", "fused"},
-    Rule{"pararnn::cuda::", "scan"},
-    Rule{"pararnn::_scan", "scan"},
-    Rule{"ScanFunction", "scan"},
-    Rule{"nccl", "communication"},
-    Rule{"c10d", "communication"},
-    Rule{"gloo", "communication"},
-    Rule{"flash", "attention"},
-    Rule{"fmha", "attention"},
-    Rule{"attention", "attention"},
-    Rule{"sdpa", "attention"},
-    Rule{"adamw", "optimizer"},
-    Rule{"FusedAdam", "optimizer"},
-    Rule{"multi_tensor", "optimizer"},
-    Rule{"_foreach", "optimizer"},
-    Rule{"pararnn::", "fused"},
-    Rule{"nvjet", "products"},
-    Rule{"gemm", "products"},
-    Rule{"gemv", "products"},
-    Rule{"cutlass", "products"},
-    Rule{"cublas", "products"},
-    Rule{"splitK", "products"},
-    Rule{"aten::mm", "products"},
-    Rule{"aten::addmm", "products"},
-    Rule{"aten::bmm", "products"},
-    Rule{"aten::baddbmm", "products"},
-    Rule{"aten::linear", "products"},
-    Rule{"Memcpy", "copies"},
+    Rule{"adamw", "optimizer"},       Rule{"BlockDiagonalProduct", "products"},
+    Rule{"pararnn::ops::", "fused"},  Rule{"pararnn::cuda::", "scan"},
+    Rule{"pararnn::_scan", "scan"},   Rule{"ScanFunction", "scan"},
+    Rule{"nccl", "communication"},    Rule{"c10d", "communication"},
+    Rule{"gloo", "communication"},    Rule{"flash", "attention"},
+    Rule{"fmha", "attention"},        Rule{"attention", "attention"},
+    Rule{"sdpa", "attention"},        Rule{"multi_tensor", "optimizer"},
+    Rule{"_foreach", "optimizer"},    Rule{"pararnn::", "fused"},
+    Rule{"nvjet", "products"},        Rule{"gemm", "products"},
+    Rule{"gemv", "products"},         Rule{"cutlass", "products"},
+    Rule{"cublas", "products"},       Rule{"splitK", "products"},
+    Rule{"aten::mm", "products"},     Rule{"aten::addmm", "products"},
+    Rule{"aten::bmm", "products"},    Rule{"aten::baddbmm", "products"},
+    Rule{"aten::linear", "products"}, Rule{"Memcpy", "copies"},
     Rule{"Memset", "copies"},
 };
 
@@ -87,11 +71,8 @@ std::vector<Interval> device_intervals(const profiler::ProfilerResult& result) {
   std::vector<Interval> intervals;
   for (const profiler::KinetoEvent& event : result.events()) {
     if (event.deviceType() == c10::DeviceType::CPU || event.isHiddenEvent()) continue;
-    const std::string name = event.name();
-    // What the host marked is shown on the device's line too, around its kernels.
-    if (name.starts_with("pararnn.") || name.starts_with("ProfilerStep")) continue;
     const auto begin = static_cast<int64_t>(event.startNs());
-    intervals.push_back({begin, begin + static_cast<int64_t>(event.durationNs()), name});
+    intervals.push_back({begin, begin + static_cast<int64_t>(event.durationNs()), event.name()});
   }
   return intervals;
 }
