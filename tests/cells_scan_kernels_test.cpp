@@ -66,7 +66,11 @@ void in_parallel(size_t count, const F& f) {
 TEST_P(ScanKernels, Compile) {
   const auto& [cell, storage, architecture, starts] = GetParam();
   std::vector<jit::KernelSource> sources;
-  for (const cuda::Kernel& kernel : cuda::every_kernel(storage.ends_with("Float16"), starts)) {
+  const cuda::CellSizes sizes{
+      cell->state, cell->params,
+      storage == "double" ? cuda::Int(sizeof(double)) : cuda::Int(sizeof(float))};
+  for (const cuda::Kernel& kernel :
+       cuda::every_kernel(sizes, storage.ends_with("Float16"), starts)) {
     sources.push_back(cuda_kernel(kernel, *cell, storage));
   }
   std::vector<jit::CompiledKernel> compiled(sources.size());

@@ -129,7 +129,10 @@ TYPED_TEST(EngineCudaSequences, WithWrongOffsetsAreNotNumbers) {
 
 TYPED_TEST(EngineCudaSequences, EveryKernelIsCompiledHere) {
   using Here = Functions<typename TypeParam::C, typename TypeParam::Storage, true>;
-  for (const Kernel& kernel : cuda::every_kernel(sizeof(typename TypeParam::Storage) == 2, true)) {
+  using C = typename TypeParam::C;
+  const cuda::CellSizes cell{C::kState, C::kParams, sizeof(typename TypeParam::T)};
+  const bool pairs = sizeof(typename TypeParam::Storage) == 2;
+  for (const Kernel& kernel : cuda::every_kernel(cell, pairs, true)) {
     EXPECT_TRUE(Here::of(kernel, cuda::ForwardProblem{}) ||
                 Here::of(kernel, cuda::BackwardProblem{}))
         << cuda::kernel_expression(kernel, "C", "Storage");

@@ -8,6 +8,7 @@
 
 // With cuda_on_host.hpp in place of the GPU, which tests/CMakeLists.txt says.
 #include "pararnn/cuda/backward_correct.hpp"
+#include "pararnn/cuda/backward_sections.hpp"
 #include "pararnn/cuda/decode.hpp"
 #include "pararnn/cuda/forward_correct.hpp"
 #include "pararnn/cuda/sequence_starts.hpp"
@@ -71,6 +72,16 @@ struct Functions {
             return &cuda::backward_pass<C, Storage, 1, BackwardPass::kBurnIn, kStarts>;
           case BackwardPass::kMap:
             return &cuda::backward_pass<C, Storage, 1, BackwardPass::kMap, kStarts>;
+        }
+        break;
+      case Kernel::kBackwardSections:
+        switch (kernel.groups) {
+          case 2:
+            return &cuda::backward_sections<C, Storage, 2>;
+          case 4:
+            return &cuda::backward_sections<C, Storage, 4>;
+          case 8:
+            return &cuda::backward_sections<C, Storage, 8>;
         }
         break;
       case Kernel::kBackwardScan:
@@ -215,7 +226,7 @@ Result<T> run_on_fibers(const Problem<T>& p, const Running& how, int multiproces
                                  .dw = r.dw.data(),
                                  .tolerance = kDefaultTolerance<T>};
   const auto backward_memory = workspace_for(backward, sizes);
-  cuda::scan_backward(launcher, backward, plan.way);
+  cuda::scan_backward(launcher, backward, sizes, plan.way);
   r.backward = cuda::read_statistics(launcher, backward, plan);
   r.du = du.values<T>();
   r.in_bounds_of_memory = y.surroundings_untouched() && du.surroundings_untouched();

@@ -221,8 +221,10 @@ TYPED_TEST(EngineCudaHalf, IsTheRoundingOfSingleStorage) {
 }
 
 TYPED_TEST(EngineCudaHalf, EveryKernelIsCompiledHere) {
-  using Here = Functions<typename TypeParam::C, typename TypeParam::Storage, false>;
-  for (const Kernel& kernel : cuda::every_kernel(true, false)) {
+  using C = typename TypeParam::C;
+  using Here = Functions<C, typename TypeParam::Storage, false>;
+  const cuda::CellSizes cell{C::kState, C::kParams, sizeof(typename TypeParam::T)};
+  for (const Kernel& kernel : cuda::every_kernel(cell, true, false)) {
     EXPECT_TRUE(Here::of(kernel, cuda::ForwardProblem{}) ||
                 Here::of(kernel, cuda::BackwardProblem{}))
         << cuda::kernel_expression(kernel, "C", "Storage");
@@ -235,6 +237,22 @@ TEST(EngineCudaStatistics, ASecondComponentIsCorrectedAlike) {
   EXPECT_EQ(s.columns_corrected, 3);
   EXPECT_GT(s.newton_iterations, 1);
   EXPECT_EQ(s.columns_repaired, 0);
+}
+
+// At rest an Elman cell of large weights multiplies each step by them: eight steps are infinity,
+// and infinity times no gradient is not a number.
+TEST(EngineCudaSections, MapsThatOverflowLeaveNoTrace) {
+  auto p = problem_for<On<Elman, float>>({1, 300, 40}, 1, 0, 3);
+  std::ranges::fill(p.w, 1e6f);
+  for (auto* zeros : {&p.u, &p.h0, &p.dy, &p.dhT}) std::ranges::fill(*zeros, 0.0f);
+  for (const int multiprocessors : {1, 2, 5}) {
+    for (const char* way : kWays) {
+      const auto r = run_on_fibers<On<Elman, float>>(p, {way, 32, 16}, multiprocessors);
+      EXPECT_EQ(r.du, p.u);
+      EXPECT_EQ(r.dh0, p.dhT);
+      EXPECT_EQ(r.dw, std::vector<float>(r.dw.size()));
+    }
+  }
 }
 
 TEST(EngineCudaStatistics, ChaoticColumnsAreRepaired) {

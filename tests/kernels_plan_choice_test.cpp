@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
+#include <tuple>
 
 #include "kernels/cuda/plan_choice.hpp"
 
@@ -131,6 +133,30 @@ TEST(PlanChoice, NeverTriesWhatCannotBeFaster) {
     ASSERT_NE(plan.way, Way::kSequential);
     choice.record(machine.milliseconds(plan), machine.forgets(plan) ? 0 : 1);
   }
+}
+
+TEST(PlanChoice, TriesWhatIsClearlySlowerTwiceAndLaterOnce) {
+  Machine machine;
+  machine.request.steps = 2048;
+  machine.request.channels = 4096;
+  machine.memory = 100000;
+  PlanChoice choice(machine.request);
+  const Plan first = choice.best();  // with which the others are compared
+  const auto trials_of_slow_plans = [&](int calls) {
+    std::map<std::tuple<Way, int64_t, int64_t>, int> trials;
+    for (int i = 0; i < calls; ++i) {
+      if (!choice.wants_time()) continue;
+      const Plan plan = choice.next();
+      const bool fast = plan.way == Way::kSequential;
+      if (!fast && plan != first) ++trials[{plan.way, plan.chunk, plan.burn_in}];
+      choice.record(fast ? 1.0 : 3.0, 1);
+    }
+    return trials;
+  };
+  // The first trial may have waited for its kernels.
+  for (const auto& [plan, count] : trials_of_slow_plans(60)) EXPECT_LE(count, 2);
+  EXPECT_EQ(choice.best().way, Way::kSequential);
+  for (const auto& [plan, count] : trials_of_slow_plans(2200)) EXPECT_LE(count, 1);
 }
 
 TEST(PlanChoice, TimesFewCallsOnceItHasChosen) {

@@ -8,9 +8,9 @@
 
 namespace pararnn::cuda {
 
-/// `pairs`: for numbers of two bytes, of which two may come at once. `starts`: of rows within which
-/// states may start anew.
-inline std::vector<Kernel> every_kernel(bool pairs, bool starts) {
+/// Of a cell. `pairs`: for numbers of two bytes, of which two may come at once. `starts`: of rows
+/// within which states may start anew.
+inline std::vector<Kernel> every_kernel(const CellSizes& cell, bool pairs, bool starts) {
   std::vector<Kernel> kernels;
   const auto add = [&](const std::vector<Kernel>& more) {
     for (const Kernel& kernel : more) {
@@ -27,7 +27,10 @@ inline std::vector<Kernel> every_kernel(bool pairs, bool starts) {
         }
       }
     }
-    add(backward_kernels(way, starts));
+    for (const Int warps : {1, 2, 3, 4, 100}) {
+      const Chunking size{1, 1 << 10, warps * kWarp, 1 << 10, 1, 0};
+      add(backward_kernels(way, starts, backward_groups(size, cell, starts, 1)));
+    }
   }
   add({{Kernel::kForwardMismatch}, {Kernel::kBackwardMismatch}});
   return kernels;

@@ -252,22 +252,28 @@ struct Backward {
                  [&](Int t, int& sequence) { mu = adjoint_of_end(t, sequence); });
   }
 
+  /// The maps behind one step more.
+  template <int N>
+  PARARNN_FN static void extend(Map& maps, const Jacobians<N>& jacobians, const Vec<T, V>& dy) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const auto back = [&](const Vec<T, S>& x) {
+        return apply_transposed<C, 0, S>(jacobians[v], x);
+      };
+      maps[v].offset = back(with_direct_part(maps[v].offset, dy[v]));
+      static_for<S>([&](auto c) {
+        Vec<T, S> column{};
+        static_for<S>([&](auto r) { column[r] = maps[v].matrix(r, c); });
+        column = back(column);
+        static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
+      });
+    }
+  }
+
   /// Carries the affine map from the adjoint at the chunk's end.
   PARARNN_FN void map(Map& maps) const {
     const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const auto back = [&](const Vec<T, S>& x) {
-          return apply_transposed<C, 0, S>(jacobians[v], x);
-        };
-        maps[v].offset = back(with_direct_part(maps[v].offset, dy[v]));
-        static_for<S>([&](auto c) {
-          Vec<T, S> column{};
-          static_for<S>([&](auto r) { column[r] = maps[v].matrix(r, c); });
-          column = back(column);
-          static_for<S>([&](auto r) { maps[v].matrix(r, c) = column[r]; });
-        });
-      }
+      extend(maps, jacobians, dy);
     };
     each_step<S>(lane.begin, lane.end, sweep, [&](Int t, int& sequence) {
       const Adjoint mu = adjoint_of_end(t, sequence);
@@ -275,30 +281,40 @@ struct Backward {
     });
   }
 
+  /// One step back: adds to the gradients, and writes those of the inputs. `counts`: the peak may
+  /// be here.
+  PARARNN_FN void step_back(const Jacobians<kAll>& jacobians, const Vec<T, V>& dy, bool counts,
+                            Gradients& g, Storage* du) const {
+    Vec<T, V> inputs[U];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
+      static_for<S>([&](auto s) {
+        const bool larger = g.peak[v] < abs(lambda[s]) && counts;
+        g.peak[v] = larger ? abs(lambda[s]) : g.peak[v];
+      });
+      const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
+      static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
+      g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
+      g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
+    }
+#pragma unroll
+    for (int n = 0; n < U; ++n) {
+      store_pack<Storage, V>(du + n * problem.du.component_stride, Pack<Storage, V>::of(inputs[n]));
+    }
+  }
+
+  PARARNN_FN Storage* du_at(Int t) const {
+    return static_cast<Storage*>(problem.du.data) +
+           view_offset(problem.du, lane.row, t, lane.channel);
+  }
+
   /// Carries the adjoint and writes the inputs' gradients.
   PARARNN_FN void gradients(Gradients& g) const {
-    Storage* du = static_cast<Storage*>(problem.du.data) +
-                  view_offset(problem.du, lane.row, lane.end - 1, lane.channel);
+    Storage* du = du_at(lane.end - 1);
     [[maybe_unused]] bool crossed = false;
     const auto sweep = [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
-      Vec<T, V> inputs[U];
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const Vec<T, S> lambda = with_direct_part(g.mu[v], dy[v]);
-        static_for<S>([&](auto s) {
-          const bool larger = g.peak[v] < abs(lambda[s]) && !(kStarts && crossed);
-          g.peak[v] = larger ? abs(lambda[s]) : g.peak[v];
-        });
-        const Vec<T, U> du_v = apply_transposed<C, S, U>(jacobians[v], lambda);
-        static_for<U>([&](auto n) { inputs[n][v] = du_v[n]; });
-        g.dw[v] = g.dw[v] + apply_transposed<C, S + U, P>(jacobians[v], lambda);
-        g.mu[v] = apply_transposed<C, 0, S>(jacobians[v], lambda);
-      }
-#pragma unroll
-      for (int n = 0; n < U; ++n) {
-        store_pack<Storage, V>(du + n * problem.du.component_stride,
-                               Pack<Storage, V>::of(inputs[n]));
-      }
+      step_back(jacobians, dy, !(kStarts && crossed), g, du);
       du -= problem.du.step_stride;
     };
     // The sequences before have another scale than the adjoint at the chunk's end.

@@ -28,6 +28,7 @@ struct Kernel {
     kForwardCorrect,
     kForwardMismatch,
     kBackwardPass,
+    kBackwardSections,
     kBackwardScan,
     kBackwardCorrect,
     kBackwardMismatch,
@@ -40,26 +41,29 @@ struct Kernel {
   ForwardPass forward = {};    // of kForwardPass
   BackwardPass backward = {};  // of kBackwardPass
   bool starts = false;         // of passes and corrections: states may start anew within a row
+  int groups = 1;              // of kBackwardSections: warps that share the steps of a column
 
   auto operator<=>(const Kernel&) const = default;
 };
 
 /// The header that defines the kernel.
 inline std::string kernel_header(const Kernel& kernel) {
-  constexpr const char* kFiles[] = {"forward_pass",     "decode",           "forward_correct",
-                                    "forward_correct",  "forward_correct",  "backward_pass",
-                                    "backward_correct", "backward_correct", "backward_correct",
-                                    "backward_pass",    "sequence_starts",  "sequence_starts"};
+  constexpr const char* kFiles[] = {"forward_pass",      "decode",           "forward_correct",
+                                    "forward_correct",   "forward_correct",  "backward_pass",
+                                    "backward_sections", "backward_correct", "backward_correct",
+                                    "backward_correct",  "backward_pass",    "sequence_starts",
+                                    "sequence_starts"};
   return "pararnn/cuda/" + std::string(kFiles[kernel.name]) + ".hpp";
 }
 
 /// The kernel in C++: a template of cell, storage and what else it takes.
 inline std::string kernel_expression(const Kernel& kernel, std::string_view cell,
                                      std::string_view storage) {
-  constexpr const char* kNames[] = {"forward_pass",    "decode_step",      "forward_scan",
-                                    "forward_correct", "forward_mismatch", "backward_pass",
-                                    "backward_scan",   "backward_correct", "backward_mismatch",
-                                    "sum_parts",       "forward_starts",   "backward_starts"};
+  constexpr const char* kNames[] = {"forward_pass",      "decode_step",      "forward_scan",
+                                    "forward_correct",   "forward_mismatch", "backward_pass",
+                                    "backward_sections", "backward_scan",    "backward_correct",
+                                    "backward_mismatch", "sum_parts",        "forward_starts",
+                                    "backward_starts"};
   constexpr const char* kForward[] = {"kGiven", "kBurnIn", "kMap"};
   constexpr const char* kBackward[] = {"kGiven", "kBurnIn", "kMap"};
   const std::string space = "pararnn::cuda::";
@@ -71,6 +75,8 @@ inline std::string kernel_expression(const Kernel& kernel, std::string_view cell
             "ForwardPass::" + kForward[static_cast<int>(kernel.forward)];
   } else if (kernel.name == Kernel::kBackwardPass) {
     text += thread + ", " + space + "BackwardPass::" + kBackward[static_cast<int>(kernel.backward)];
+  } else if (kernel.name == Kernel::kBackwardSections) {
+    text += ", " + std::to_string(kernel.groups);
   } else if (kernel.name == Kernel::kDecodeStep) {
     text += thread;
   }
@@ -99,6 +105,8 @@ inline Grid grid_of(const Kernel& kernel, const Chunking& size, Int sequences, i
     case Kernel::kForwardPass:
     case Kernel::kBackwardPass:
       return {.blocks = blocks_for(lanes / kernel.width.thread)};
+    case Kernel::kBackwardSections:
+      return {.blocks = divide_up(columns, kWarp), .threads = kernel.groups * kWarp};
     case Kernel::kForwardScan:
     case Kernel::kBackwardScan:
       return {.blocks = blocks_for(columns * kWarp)};

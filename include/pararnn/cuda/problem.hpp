@@ -26,6 +26,10 @@ inline constexpr int kStartsThreads = 1024;
 /// Threads of a warp, which share a column's scan over chunks.
 inline constexpr int kWarp = 32;
 
+/// Warps on each multiprocessor for which the kernels whose warps share the steps of columns leave
+/// registers: the Jacobians of more states take more of them.
+constexpr int section_warps(int states) { return states == 1 ? 12 : 8; }
+
 /// Of a cooperative grid on each multiprocessor: few, as they wait for each other.
 inline constexpr int kCooperativeBlocks = 4;
 

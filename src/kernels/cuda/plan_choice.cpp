@@ -9,6 +9,8 @@ namespace {
 
 /// The first trial may wait for its kernels to be compiled.
 constexpr int kTrials = 3;
+/// A plan so much slower than the best is not tried again, once its kernels are known to be there.
+constexpr double kHopeless = 1.25;
 /// Plans that take about as long are equally good: the planner's order decides.
 constexpr double kAbout = 1.03;
 /// Plans that the planner finds best with its own burn-in.
@@ -17,10 +19,11 @@ constexpr size_t kOwnPlans = 3;
 /// 1e-6, in about so much of it.
 constexpr double kShorter = 0.75;
 /// Of each other way the cheapest, and the one of the longest chunks that costs up to so much more:
-/// the longer a chunk, the less there is to correct.
+/// the longer a chunk, the less there is to correct. The run in order first: it costs the same
+/// whatever the cell remembers.
 constexpr double kForLongerChunks = 1.5;
 constexpr std::pair<const char*, int> kOthers[] = {
-    {"auto", 256}, {"auto", 1024}, {"newton", 64}, {"newton", 192}, {"sequential", -1}};
+    {"sequential", -1}, {"auto", 256}, {"auto", 1024}, {"newton", 64}, {"newton", 192}};
 /// A share of corrected columns that is none to speak of; one column costs as long as all do, but
 /// need not come again. More than kManyCorrected is a change to be looked at at once.
 constexpr double kFewCorrected = 2e-5, kManyCorrected = 1e-2;
@@ -40,7 +43,7 @@ PlanChoice::PlanChoice(const PlanRequest& request) {
     const auto same = [&](const Candidate& c) { return c.plan == plan; };
     if (std::ranges::any_of(candidates_, same)) return;
     const int64_t steps = (plan.way == Way::kNewton ? 2 : 1) * plan.chunk + plan.burn_in;
-    candidates_.push_back({plan, origin, kLeastStepMilliseconds * double(steps), kUnknown, 0});
+    candidates_.push_back({plan, origin, kLeastStepMilliseconds * double(steps), kUnknown});
   };
   std::vector<Plan> own = candidate_plans(request);
   own.resize(std::min(own.size(), kOwnPlans));
@@ -97,6 +100,10 @@ void PlanChoice::record(double milliseconds, double share_corrected) {
     } else {
       candidate.milliseconds = std::min(candidate.milliseconds, milliseconds);
     }
+    if (candidate.has_run &&
+        candidate.milliseconds > kHopeless * candidates_[fastest()].milliseconds)
+      candidate.trials = kTrials;
+    candidate.has_run = true;
     choose_next();
     return;
   }

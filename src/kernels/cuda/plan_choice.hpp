@@ -42,7 +42,8 @@ class PlanChoice {
     Origin origin;
     double least_milliseconds;  // no machine is known to be faster
     double milliseconds;        // the best of its trials
-    int trials;
+    int trials = 0;
+    bool has_run = false;  // ever
   };
   size_t fastest() const;
   bool worth_a_trial(size_t i) const;

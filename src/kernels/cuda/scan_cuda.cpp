@@ -58,11 +58,15 @@ cuda::Chunking chunking_of(const ScanSizes& sizes, const Plan& plan) {
   return {sizes.batch, sizes.steps, sizes.channels, plan.chunk, plan.chunks, plan.burn_in};
 }
 
+cuda::CellSizes cell_sizes(const ScanSizes& sizes, const Tensor& w) {
+  return {sizes.state, sizes.params, cuda::Int(w.element_size())};
+}
+
 /// The arrays of a pass, in one piece of device memory that the problem is given. None where there
 /// is nothing but counters, which a pass of one chunk does not touch.
 template <class Problem>
 std::optional<Tensor> workspace_for(Problem& problem, const ScanSizes& sizes, const Tensor& w) {
-  const cuda::CellSizes cell{sizes.state, sizes.params, cuda::Int(w.element_size())};
+  const cuda::CellSizes cell = cell_sizes(sizes, w);
   cuda::Workspace counters(nullptr);
   counters.add(sizeof(cuda::Counters));
   const cuda::Int bytes = cuda::place_workspace(problem, cell, nullptr);
@@ -119,9 +123,11 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
   const auto workspace = workspace_for(problem, sizes, w);
   std::vector<cuda::Kernel> later;
   if (keeps) {
+    const int multiprocessors = launcher.multiprocessors();
+    const bool starts = !problem.sequences.none();
     later = cuda::backward_kernels(
-        remembered_plan(backward_request(sizes, launcher.multiprocessors(), options)).way,
-        !problem.sequences.none());
+        remembered_plan(backward_request(sizes, multiprocessors, options)).way, starts,
+        cuda::backward_groups(problem.size, cell_sizes(sizes, w), starts, multiprocessors));
   }
   cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
@@ -161,7 +167,7 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                                 .dw = dw.data_ptr(),
                                 .tolerance = tolerance};
   const auto workspace = workspace_for(problem, sizes, w);
-  cuda::scan_backward(launcher, problem, plan.way);
+  cuda::scan_backward(launcher, problem, cell_sizes(sizes, w), plan.way);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
   record_backward_statistics(statistics_of(problem, plan, device, workspace, launcher));
   return {du, dw, dh0};
