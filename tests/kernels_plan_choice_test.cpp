@@ -80,6 +80,25 @@ TEST(PlanChoice, TakesTheRunInOrderWhereNothingElseIsFaster) {
   EXPECT_EQ(choice.best().way, Way::kSequential);
 }
 
+// There the planner itself would run in order next.
+TEST(PlanChoice, TakesTheRunInOrderAlsoWhereItIsAmongThePlannersPlans) {
+  Machine machine;
+  machine.request = {.batch = 32,
+                     .steps = 2048,
+                     .channels = 768,
+                     .lanes = 64,
+                     .threads = 132,
+                     .step_base = 0.67,
+                     .step_slope = 0.165};
+  ASSERT_NE(candidate_plans(machine.request)[0].way, Way::kSequential);
+  PlanChoice choice(machine.request);
+  for (int i = 0; i < 60; ++i) {
+    if (!choice.wants_time()) continue;
+    choice.record(choice.next().way == Way::kSequential ? 1.0 : 1.5, 0.6);
+  }
+  EXPECT_EQ(choice.best().way, Way::kSequential);
+}
+
 TEST(PlanChoice, NoticesThatTheMemoryChanged) {
   Machine machine;
   PlanChoice choice(machine.request);

@@ -129,7 +129,7 @@ bool PlanChoice::worth_a_trial(size_t i) const {
   if (candidate.trials >= kTrials) return false;
   switch (candidate.origin) {
     case Origin::kPlanner:  // whose burn-in is enough for all of its plans, or for none
-      return forgets_ || i == 0;
+      return forgets_ || i == 0 || candidate.plan.way == Way::kSequential;
     case Origin::kShorter:  // of the fastest plan
       return forgets_ && (fastest() == i - 1 || fastest() == i);
     default:
