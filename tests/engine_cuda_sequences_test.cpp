@@ -122,6 +122,8 @@ TYPED_TEST(EngineCudaSequences, WithWrongOffsetsAreNotNumbers) {
       const auto r = run_on_fibers<Single, true>(p, {way, 32, 16});
       for (const auto y : r.y) ASSERT_TRUE(std::isnan(y));
       for (const auto hT : r.hT) ASSERT_TRUE(std::isnan(hT));
+      for (const auto du : r.du) ASSERT_TRUE(std::isnan(du));
+      for (const auto dw : r.dw) ASSERT_TRUE(std::isnan(dw));
       for (const auto dh0 : r.dh0) ASSERT_TRUE(std::isnan(dh0));
     }
   }

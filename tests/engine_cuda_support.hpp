@@ -11,7 +11,6 @@
 #include "pararnn/cuda/backward_sections.hpp"
 #include "pararnn/cuda/decode.hpp"
 #include "pararnn/cuda/forward_correct.hpp"
-#include "pararnn/cuda/sequence_starts.hpp"
 
 namespace pararnn::test {
 
@@ -55,8 +54,6 @@ struct Functions {
         return &cuda::forward_correct<C, Storage, kStarts>;
       case Kernel::kForwardMismatch:
         return &cuda::forward_mismatch<C, Storage>;
-      case Kernel::kForwardStarts:
-        return &cuda::forward_starts<C, Storage>;
       default:
         break;
     }
@@ -85,15 +82,13 @@ struct Functions {
         }
         break;
       case Kernel::kBackwardScan:
-        return &cuda::backward_scan<C, Storage>;
+        return &cuda::backward_scan<C, Storage, kStarts>;
       case Kernel::kBackwardCorrect:
         return &cuda::backward_correct<C, Storage, kStarts>;
       case Kernel::kBackwardMismatch:
         return &cuda::backward_mismatch<C, Storage>;
       case Kernel::kSumParts:
         return &cuda::sum_parts<C, Storage>;
-      case Kernel::kBackwardStarts:
-        return &cuda::backward_starts<C, Storage>;
       default:
         break;
     }
@@ -115,8 +110,7 @@ struct FiberLauncher {
   void launch(const Kernel& kernel, const Problem& problem) const {
     const auto function = Functions<C, Storage, kStarts>::of(kernel, problem);
     if (!function) throw std::logic_error("no kernel " + cuda::kernel_expression(kernel, "", ""));
-    cuda::Grid grid =
-        cuda::grid_of(kernel, problem.size, problem.sequences.count, C::kParams, count);
+    cuda::Grid grid = cuda::grid_of(kernel, problem.size, C::kParams, count);
     if (grid.cooperative) grid.blocks = std::min<cuda::Int>(grid.blocks, 2 * count);
     fibers::machine.run(grid, [&] { function(problem); });
   }

@@ -26,6 +26,20 @@ TEST(Sequences, AreFoundByTheirSteps) {
   EXPECT_EQ(starts_of_block<4>(s, 8, 0, 4, 4).sequence, 4);
 }
 
+TEST(Sequences, AreFoundAmongAnyNumberOfThem) {
+  std::mt19937 generator(2);
+  for (const std::int64_t steps : {1, 7, 8, 9, 63, 64, 65, 500, 5000}) {
+    for (const double mean : {1.0, 20.0}) {
+      const std::vector<int> offsets = random_offsets(steps, mean, generator);
+      for (std::int64_t t = 0; t < steps; ++t) {
+        const auto behind = std::ranges::upper_bound(offsets, int(t));
+        ASSERT_EQ(sequence_at(offsets.data(), std::int64_t(offsets.size()) - 1, t),
+                  behind - offsets.begin() - 1);
+      }
+    }
+  }
+}
+
 TEST(Sequences, MayHaveAnyOffsetsWithoutHarm) {
   std::mt19937 generator(1);
   for (int i = 0; i < 2000; ++i) {

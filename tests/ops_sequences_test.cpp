@@ -279,6 +279,8 @@ TEST_F(OpsSequencesCuda, WrongOffsetsGiveNotANumber) {
                                {torch::tensor(wrong, torch::kInt), {}});
       EXPECT_TRUE(r.y.isnan().all().item<bool>());
       EXPECT_TRUE(r.hT.isnan().all().item<bool>());
+      EXPECT_TRUE(r.du.isnan().all().item<bool>());
+      EXPECT_TRUE(r.dw.isnan().all().item<bool>());
       EXPECT_TRUE(r.dh0.isnan().all().item<bool>());
     }
   }

@@ -6,8 +6,8 @@
 //   offsets 0 3 3 8:   | 0 0 0 | 2 2 2 2 2 |     sequence 1 is empty: its hT is its h0
 //   reset flags:         . . .   x . . x .       starts at steps 3 and 6 too
 //
-// A kernel takes a block of K steps at a time, and has one word for it that says before which of
-// them the state starts anew: mostly none, and then the block is run as any other.
+// A kernel takes a block of K steps at a time. On a CPU it has one word for it that says before
+// which of them the state starts anew: mostly none, and then the block is run as any other.
 #pragma once
 
 #include "pararnn/core/platform.hpp"
@@ -31,14 +31,21 @@ struct BlockStarts {
 };
 
 /// The sequence to which step t belongs: the last n with offsets[n] <= t, so that it is not empty.
-/// Some sequence of the N, whatever the offsets are.
+/// Some sequence of the N, whatever the offsets are. Each round's numbers are read together.
 PARARNN_FN int sequence_at(const int* offsets, long long count, long long t) {
-  long long low = 0, high = count;  // offsets[low] <= t < offsets[high]
+  constexpr int kParts = 8;
+  int low = 0, high = static_cast<int>(count);  // offsets[low] <= t < offsets[high]
   while (high - low > 1) {
-    const long long middle = (low + high) / 2;
-    (offsets[middle] <= t ? low : high) = middle;
+    const int part = (high - low + kParts - 1) / kParts;
+    int passed = 0;
+    for (int k = 1; k < kParts; ++k) {
+      const int at = low + k * part < high ? low + k * part : high;
+      passed += (at < high) & (offsets[at] <= t);
+    }
+    low += passed * part;
+    high = low + part < high ? low + part : high;
   }
-  return static_cast<int>(low);
+  return low;
 }
 
 /// The sequence that begins at step t, where n ends; mostly n + 1.

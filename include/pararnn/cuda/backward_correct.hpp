@@ -13,7 +13,7 @@
 namespace pararnn::cuda {
 
 /// The adjoints at the chunk ends of one column, from the last chunk to the first, by a warp.
-template <class C, class T>
+template <class C, class T, bool kStarts>
 __device__ void scan_column(const BackwardProblem& problem, const Lane& column) {
   constexpr int S = C::kState;
   const T* matrix = static_cast<const T*>(problem.map_matrix);
@@ -40,7 +40,10 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
     static_for<S>([&](auto r) { end[boundary_offset(problem.size, before, S, r)] = moved[r]; });
     return moved;
   };
-  const Int final = last_state(problem, column.row);
+  const Sequences& sequences = problem.sequences;
+  const Int final = kStarts && sequences.offsets  // the sequence of the row's last step
+                        ? sequence_at(sequences.offsets, sequences.count, problem.size.steps - 1)
+                        : column.row;
   Vec<T, S> mu{};
   static_for<S>([&](auto s) {
     mu[s] = static_cast<const T*>(
@@ -50,12 +53,12 @@ __device__ void scan_column(const BackwardProblem& problem, const Lane& column) 
 }
 
 /// All columns; one warp a column.
-template <class C, class Storage>
+template <class C, class Storage, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock)
     backward_scan(const __grid_constant__ BackwardProblem problem) {
   const Int i = warp_index();
   if (i >= problem.size.batch * problem.size.channels) return;
-  scan_column<C, Arithmetic<Storage>>(problem, column_at(problem.size, i));
+  scan_column<C, Arithmetic<Storage>, kStarts>(problem, column_at(problem.size, i));
 }
 
 /// f(mismatch) for the components of the boundary behind a lane: between the adjoint from which its
@@ -90,7 +93,8 @@ __device__ bool verify(const BackwardProblem& problem, unsigned round) {
 template <class C, class Storage, bool kStarts>
 __device__ __noinline__ void run_again(const BackwardProblem& problem, const Lane& lane) {
   const Backward<C, Storage, 1, kStarts> backward(problem, lane);
-  backward.run(backward.template load_boundary<C::kState>(problem.end));
+  backward.run(backward.template load_boundary<C::kState>(problem.end),
+               backward.place_before(lane.end));
 }
 
 template <class C, class Storage, bool kStarts>
@@ -110,12 +114,17 @@ __device__ void repair_column(const BackwardProblem& problem, const Lane& column
   }
 }
 
-/// Corrects the columns that fail, and repairs; by a cooperative grid.
+/// Corrects the columns that fail, and repairs; by a cooperative grid. Of wrong offsets all fail.
 template <class C, class Storage, bool kStarts>
 __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
   using T = Arithmetic<Storage>;
   const Int columns = problem.size.batch * problem.size.channels;
   Counters* counters = problem.counters;
+  if (kStarts && problem.sequences.offsets && *problem.wrong_offsets) {
+    lose_results<C, Storage>(problem);
+    grid_barrier(counters, barrier);
+    return;
+  }
   const auto each_failing_lane = [&](auto&& run) {
     for (Int i = thread_index(); i < lane_count(problem.size, 1); i += thread_count()) {
       const Lane lane = lane_at(problem.size, 1, i);
@@ -123,11 +132,14 @@ __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
     }
   };
   each_failing_lane([&](const Lane& lane) {
-    if (lane.chunk > 0) Backward<C, Storage, 1, kStarts>(problem, lane).run_map();
+    if (lane.chunk > 0) {
+      const Backward<C, Storage, 1, kStarts> backward(problem, lane);
+      backward.run_map(backward.place_before(lane.end));
+    }
   });
   grid_barrier(counters, barrier);
   for (Int i = warp_index(); i < columns; i += warp_count()) {
-    if (problem.failing[i] == 1) scan_column<C, T>(problem, column_at(problem.size, i));
+    if (problem.failing[i] == 1) scan_column<C, T, kStarts>(problem, column_at(problem.size, i));
   }
   grid_barrier(counters, barrier);
   each_failing_lane([&](const Lane& lane) {
@@ -146,14 +158,27 @@ __device__ void correct_failing(const BackwardProblem& problem, int& barrier) {
   grid_barrier(counters, barrier);
 }
 
+/// The same in a function of its own where states may start anew: the places in a row would leave
+/// too few registers to the verification.
+template <class C, class Storage>
+__device__ __noinline__ void correct_failing_apart(const BackwardProblem& problem, int& barrier) {
+  correct_failing<C, Storage, true>(problem, barrier);
+}
+
 /// Verifies, corrects and repairs, then sums the parameters' gradient; a cooperative grid.
 template <class C, class Storage, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
     backward_correct(const __grid_constant__ BackwardProblem problem) {
   int barrier = 0;
-  const bool fails = verify<C, Arithmetic<Storage>>(problem, 1);
-  if (grid_barrier(problem.counters, barrier, fails))
-    correct_failing<C, Storage, kStarts>(problem, barrier);
+  bool fails = kStarts && verify_offsets(problem);
+  fails = verify<C, Arithmetic<Storage>>(problem, 1) || fails;
+  if (grid_barrier(problem.counters, barrier, fails)) {
+    if constexpr (kStarts) {
+      correct_failing_apart<C, Storage>(problem, barrier);
+    } else {
+      correct_failing<C, Storage, kStarts>(problem, barrier);
+    }
+  }
   sum_parts_by_grid<C, Arithmetic<Storage>>(problem);
 }
 

@@ -11,7 +11,7 @@
 
 #include "pararnn/core/affine.hpp"
 #include "pararnn/core/cell.hpp"
-#include "pararnn/cuda/lanes.hpp"
+#include "pararnn/cuda/starts.hpp"
 #include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
@@ -111,25 +111,38 @@ struct Backward {
     return steps;
   }
 
-  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first, and
-  /// cross(t, sequence), which goes on in the sequence before, where a state started anew before
-  /// step t. begin is a checkpoint.
-  template <int N, class Sweep, class Cross>
-  PARARNN_FN void each_step(Int begin, Int end, Sweep&& sweep, Cross&& cross) const {
+  /// Calls sweep(jacobians, dy) for the steps of [begin, end) from the last to the first. begin is
+  /// a checkpoint. `place` is that of `end`, and then that of `begin`. Behind each sweep comes
+  /// cross(here, other), which, if the state starts anew `here`, before the step, takes `other` for
+  /// the adjoint, and leaves there the one so far; and leave(sequence, other) where one started.
+  template <int N, bool kKeep = false, class Sweep, class Cross>
+  PARARNN_FN void each_step(Int begin, Int end, PlaceBackward& place, Sweep&& sweep,
+                            Cross&& cross) const {
     const Int whole = begin + (end - begin) / K * K;
-    each_section<N, 1>(whole, end, sweep, cross);
-    each_section<N, kept_steps<N>()>(begin, whole, sweep, cross);
+    if constexpr (kStarts) {
+      // A block of several starts step by step.
+      Int first = whole;
+      while (true) {
+        each_section<N, 1, kKeep>(first, end, place, sweep, cross);
+        end = each_section<N, kept_steps<N>(), kKeep>(begin, first, place, sweep, cross);
+        if (end <= begin) break;
+        first = end - K;
+      }
+    } else {
+      each_section<N, 1, kKeep>(whole, end, place, sweep, cross);
+      each_section<N, kept_steps<N>(), kKeep>(begin, whole, place, sweep, cross);
+    }
   }
 
   /// The same for whole sections of kKept steps, each while the inputs of the one before it are on
   /// their way. A section that does not begin at a checkpoint takes the steps from there again, in
-  /// a loop, as they are many instructions to compile and their inputs are near.
-  template <int N, int kKept, class Sweep, class Cross>
-  PARARNN_FN void each_section(Int begin, Int end, Sweep&& sweep, Cross&& cross) const {
-    constexpr Index<0> kNone;
-    constexpr Index<kStarts> kMaybe;
+  /// a loop, as they are many instructions to compile and their inputs are near. Returns where it
+  /// came to: `begin`, or the end of a block of several starts.
+  template <int N, int kKept, bool kKeep, class Sweep, class Cross>
+  PARARNN_FN Int each_section(Int begin, Int end, PlaceBackward& place, Sweep&& sweep,
+                              Cross&& cross) const {
     auto left = static_cast<unsigned>((end - begin) / kKept);
-    if (left == 0) return;
+    if (left == 0) return begin;
     const Storage *u = u_at(end - kKept), *dy = dy_at(end - kKept);
     const auto load_step = [&](int i) {
       return load_inputs(u + i * problem.u.step_stride, dy + i * problem.dy.step_stride);
@@ -140,9 +153,6 @@ struct Backward {
       return load_columns<S, V, T>(checkpoint, [&](int s) { return s * problem.size.channels; });
     };
     Columns<T, S, V> start = load_start();
-    const BlockStarts* starts =
-        kStarts ? problem.starts + starts_offset(problem.size, lane.row, end - kKept) : nullptr;
-    unsigned coming_bits = kStarts ? starts->bits : 0;
     Inputs inputs[kKept];
     if constexpr (kAhead) {
 #pragma unroll
@@ -152,25 +162,27 @@ struct Backward {
     while (left > 0) {
       --left;
       const int offset = static_cast<int>(left % (K / kKept)) * kKept;  // in its block
-      const unsigned bits = coming_bits;
-      // Few blocks have a start, and a branch a step keeps steps from overlapping.
-      const auto take_section = [&]<int kAny>(Index<kAny>) {
+      [[maybe_unused]] LastStart last{};
+      if constexpr (kStarts) {
+        last = last_start(begin + Int(left) * kKept - offset, offset + kKept, place);
+        if (kKept > 1 && offset + kKept == K && last.is_one_of_several) {
+          return begin + Int(left + 1) * kKept;
+        }
+      }
+      const auto take_section = [&] {
         Columns<T, S, V> h = start;
-        [[maybe_unused]] int sequence = kAny ? starts->sequence : 0;
-        [[maybe_unused]] const auto step = [&](int i) {
-          return step_of_starts(problem.size, lane.row, starts - problem.starts) + offset + i;
-        };
-        const auto start_anew_before = [&](int i) {
-          if constexpr (kAny != 0) {
-            if (bits >> (offset + i) & 1) h = state_of_start(step(i), sequence);
+        [[maybe_unused]] Columns<T, S, V> anew{};
+        int i = -offset;
+        if constexpr (kStarts) {
+          if (last.step >= 0) anew = initial_state(place.sequence);
+          if (last.step >= 0 && last.step <= offset) {
+            h = anew;
+            i = last.step - offset;
           }
-        };
+        }
         if constexpr (kKept < K) {
 #pragma unroll 1
-          for (int i = -offset; i < 0; ++i) {
-            take_step(load_step(i), h);
-            start_anew_before(i + 1);
-          }
+          for (; i < 0; ++i) take_step(load_step(i), h);
         }
         if constexpr (!kAhead) {
 #pragma unroll
@@ -180,9 +192,6 @@ struct Backward {
         dy -= kKept * problem.dy.step_stride;
         if (offset == 0) checkpoint -= S * problem.size.channels;
         if (left > 0) start = load_start();
-        if constexpr (kStarts) {
-          if (offset == 0 && left > 0) coming_bits = starts[-1].bits;
-        }
         Jacobians<N> jacobians[kKept];
         Pack<Storage, V> direct[kKept];
 #pragma unroll
@@ -193,46 +202,78 @@ struct Backward {
           if (kAhead && left > 0) inputs[i] = load_step(i);
           jacobians[i] = differentiate_step<N>(now, h);
           direct[i] = now.dy;
-          if (i + 1 < kKept) start_anew_before(i + 1);
+          if (kStarts && i + 1 < kKept) h = last.step == offset + i + 1 ? anew : h;
+        }
+        [[maybe_unused]] Adjoint other{};
+        [[maybe_unused]] const int sequence = place.sequence;
+        [[maybe_unused]] const bool starts = last.step >= offset && last.step < offset + kKept;
+        if constexpr (kStarts) {
+          if (starts) other = go_back<kKeep>(begin + Int(left) * kKept - offset + last.step, place);
         }
 #pragma unroll
         for (int i = kKept - 1; i >= 0; --i) {
           sweep(jacobians[i], direct[i].unpack());
-          if constexpr (kAny != 0) {
-            if (bits >> (offset + i) & 1) cross(step(i), sequence);
-          }
+          if constexpr (kStarts) cross(last.step == offset + i, other);
         }
+        if (kStarts && kKeep && starts && problem.sequences.offsets) store_initial(other, sequence);
       };
-      if (kStarts && bits != 0) {
-        take_section(kMaybe);
-      } else {
-        take_section(kNone);
-      }
-      if (kStarts && offset == 0) --starts;
+      take_section();
     }
+    return begin;
   }
 
-  /// The state from which step t begins, where it starts anew.
-  PARARNN_FN Columns<T, S, V> state_of_start(Int t, int& sequence) const {
+  /// The last step of a block before which the state starts anew, or -1, and whether it is not the
+  /// only one.
+  struct LastStart {
+    int step = -1;
+    bool is_one_of_several = false;
+  };
+  /// Among so many steps of a block that begins at step t.
+  PARARNN_FN LastStart last_start(Int t, int steps, const PlaceBackward& place) const {
+    if (problem.sequences.offsets) {
+      return {place.begin >= t ? static_cast<int>(place.begin - t) : -1, place.before >= t};
+    }
+    const unsigned bits =
+        reset_bits<K>(problem.sequences, problem.size, lane.row, t) & ((1u << steps) - 1);
+    LastStart last{-1, (bits & (bits - 1)) != 0};
+#pragma unroll
+    for (int i = 0; i < K; ++i) {
+      if (bits >> i & 1) last.step = i;
+    }
+    return last;
+  }
+
+  /// The place of steps before t.
+  PARARNN_FN PlaceBackward place_before([[maybe_unused]] Int t) const {
+    const Sequences& sequences = problem.sequences;
+    if (!kStarts || !sequences.offsets) return {};
+    return place_in(sequence_at(sequences.offsets, sequences.count, t - 1));
+  }
+  PARARNN_FN PlaceBackward place_in(int n) const {
+    const int* offsets = problem.sequences.offsets;
+    return {n, offsets[n], n > 0 ? offsets[n - 1] : -1};
+  }
+
+  /// From where the state starts anew.
+  PARARNN_FN Columns<T, S, V> initial_state(int number) const {
+    if (!problem.sequences.offsets || !problem.h0) return {};
+    return load_columns<S, V, T>(problem.h0, [&](int s) { return state_offset(number, s); });
+  }
+
+  /// Goes back over the start of a sequence, or a flag, before step t: the final adjoint of what is
+  /// before. Whose gradients are kept, keeps those of sequences without steps between the two.
+  template <bool kKeep>
+  PARARNN_FN Adjoint go_back(Int t, PlaceBackward& place) const {
     if (!problem.sequences.offsets) return {};
-    sequence = sequence_after(problem.sequences, sequence, t);
-    if (offsets_are_wrong(problem)) return unknown();
-    if (!problem.h0) return {};
-    return load_columns<S, V, T>(problem.h0, [&](int s) { return state_offset(sequence, s); });
-  }
-
-  /// The adjoint behind the step before t, in the sequence before.
-  PARARNN_FN Adjoint adjoint_of_end(Int t, int& sequence) const {
-    if (!problem.sequences.offsets || t == 0) return {};
-    sequence = sequence_before(problem.sequences, sequence, t);
-    return final_adjoint(sequence);
-  }
-
-  /// NaN.
-  PARARNN_FN static Adjoint unknown() {
-    Adjoint mu{};
-    static_for<V>([&](auto v) { static_for<S>([&](auto s) { mu[v][s] = not_a_number<T>(); }); });
-    return mu;
+    int n = place.sequence;
+    while (--n >= 0) {
+      const Adjoint mu = final_adjoint(Int(n));
+      place = place_in(n);
+      if (place.begin < t) return mu;
+      if (kKeep) store_initial(mu, n);
+    }
+    place = {};
+    return {};
   }
 
   PARARNN_FN static Vec<T, S> with_direct_part(Vec<T, S> mu, T dy) {
@@ -240,16 +281,22 @@ struct Backward {
     return mu;
   }
 
+  PARARNN_FN static void exchange(bool here, Adjoint& mu, Adjoint& other) {
+    const Adjoint before = mu;
+    mu = here ? other : mu;
+    other = here ? before : other;
+  }
+
   /// Carries the adjoint alone.
-  PARARNN_FN void adjoint(Int begin, Int end, Adjoint& mu) const {
+  PARARNN_FN void adjoint(Int begin, Int end, PlaceBackward& place, Adjoint& mu) const {
     const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         mu[v] = apply_transposed<C, 0, S>(jacobians[v], with_direct_part(mu[v], dy[v]));
       }
     };
-    each_step<S>(begin, end, sweep,
-                 [&](Int t, int& sequence) { mu = adjoint_of_end(t, sequence); });
+    each_step<S>(begin, end, place, sweep,
+                 [&](bool here, Adjoint& other) { exchange(here, mu, other); });
   }
 
   /// The maps behind one step more.
@@ -271,13 +318,12 @@ struct Backward {
   }
 
   /// Carries the affine map from the adjoint at the chunk's end.
-  PARARNN_FN void map(Map& maps) const {
+  PARARNN_FN void map(PlaceBackward place, Map& maps) const {
     const auto sweep = [&](const Jacobians<S>& jacobians, const Vec<T, V>& dy) {
       extend(maps, jacobians, dy);
     };
-    each_step<S>(lane.begin, lane.end, sweep, [&](Int t, int& sequence) {
-      const Adjoint mu = adjoint_of_end(t, sequence);
-      static_for<V>([&](auto v) { maps[v] = {{}, mu[v]}; });
+    each_step<S>(lane.begin, lane.end, place, sweep, [&](bool here, const Adjoint& other) {
+      static_for<V>([&](auto v) { maps[v] = here ? Affine<T, S>{{}, other[v]} : maps[v]; });
     });
   }
 
@@ -310,7 +356,7 @@ struct Backward {
   }
 
   /// Carries the adjoint and writes the inputs' gradients.
-  PARARNN_FN void gradients(Gradients& g) const {
+  PARARNN_FN void gradients(PlaceBackward place, Gradients& g) const {
     Storage* du = du_at(lane.end - 1);
     [[maybe_unused]] bool crossed = false;
     const auto sweep = [&](const Jacobians<kAll>& jacobians, const Vec<T, V>& dy) {
@@ -318,10 +364,9 @@ struct Backward {
       du -= problem.du.step_stride;
     };
     // The sequences before have another scale than the adjoint at the chunk's end.
-    each_step<kAll>(lane.begin, lane.end, sweep, [&](Int t, int& sequence) {
-      crossed = true;
-      if (problem.sequences.offsets) store_initial(g.mu, sequence);
-      g.mu = adjoint_of_end(t, sequence);
+    each_step<kAll, true>(lane.begin, lane.end, place, sweep, [&](bool here, Adjoint& other) {
+      crossed = crossed | here;
+      exchange(here, g.mu, other);
     });
   }
 
@@ -345,30 +390,35 @@ struct Backward {
   }
 
   /// The adjoint at the chunk's end by a burn-in beyond it, from zero, or from the final adjoint
-  /// where the sequence ends within it.
-  PARARNN_FN Adjoint burn_in() const {
+  /// where the sequence ends within it. `place` becomes that of the chunk's end.
+  PARARNN_FN Adjoint burn_in(PlaceBackward& place) const {
     const Int left = problem.size.steps - lane.end;
     const bool reaches_end = left <= problem.size.burn_in;
     const Int end = lane.end + (reaches_end ? left : problem.size.burn_in);
+    place = place_before(end);
     Adjoint mu{};
-    if (kStarts && offsets_are_wrong(problem)) mu = unknown();
-    if (reaches_end) mu = final_adjoint();
-    adjoint(lane.end, end, mu);
+    if (reaches_end) mu = final_adjoint(place);
+    adjoint(lane.end, end, place, mu);
     return mu;
   }
-  /// Of the row's last step.
-  PARARNN_FN Adjoint final_adjoint() const {
-    return final_adjoint(kStarts ? last_state(problem, lane.row) : lane.row);
+  PARARNN_FN Adjoint final_adjoint([[maybe_unused]] const PlaceBackward& place) const {
+    return final_adjoint(kStarts && problem.sequences.offsets ? place.sequence : lane.row);
   }
   PARARNN_FN Adjoint final_adjoint(Int number) const {
-    if (kStarts && offsets_are_wrong(problem)) return unknown();
     return load_columns<S, V, T>(problem.dhT, [&](int s) { return state_offset(number, s); });
   }
+  /// The adjoints of the initial states of sequences without steps at the end of the row.
+  PARARNN_FN void keep_adjoints_behind(const PlaceBackward& place) const {
+    if (!kStarts || !problem.sequences.offsets) return;
+    for (Int n = place.sequence + 1; n < problem.sequences.count; ++n) {
+      store_initial(final_adjoint(n), n);
+    }
+  }
 
-  /// Runs the chunk from mu and keeps all results.
-  PARARNN_FN void run(const Adjoint& mu) const {
+  /// Runs the chunk from mu and keeps all results. `place` is that of the chunk's end.
+  PARARNN_FN void run(const Adjoint& mu, const PlaceBackward& place) const {
     Gradients g{mu, {}, {}};
-    gradients(g);
+    gradients(place, g);
     store_boundary<S>(g.mu, problem.start);
     store_boundary<P>(g.dw, problem.dw_parts);
     Columns<T, 1, V> peak{};
@@ -378,10 +428,10 @@ struct Backward {
     if (lane.chunk == 0) store_initial(g.mu, lane.row);
   }
 
-  PARARNN_FN void run_map() const {
+  PARARNN_FN void run_map(const PlaceBackward& place) const {
     Map maps{};
     static_for<V>([&](auto v) { maps[v] = identity_map<T, S>(); });
-    map(maps);
+    map(place, maps);
     Columns<T, S * S, V> matrix{};
     Columns<T, S, V> offset{};
     static_for<V>([&](auto v) {
@@ -403,31 +453,53 @@ inline constexpr int kLeastBlocks = sizeof(Storage) == 8 ||
                                         ? 4
                                         : 0;
 
+/// Makes all results NaN, but for the sum of dw_parts; by a grid.
+template <class C, class Storage>
+__device__ void lose_results(const BackwardProblem& problem) {
+  using T = Arithmetic<Storage>;
+  const Chunking& size = problem.size;
+  fill_with_nan<Storage>(problem.du, C::kInputs, size);
+  fill_with_nan<T>(problem.dh0, problem.sequences.count * C::kState * size.channels);
+  fill_with_nan<T>(problem.dw_parts, size.batch * size.chunks * C::kParams * size.channels);
+}
+
 /// All lanes once. The last chunk's end is the final adjoint.
 template <class C, class Storage, int V, BackwardPass kPass, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kLeastBlocks<Storage, kPass>)
     backward_pass(const __grid_constant__ BackwardProblem problem) {
+  if constexpr (kStarts && kPass == BackwardPass::kGiven) {
+    // Of several chunks the correction looks at the offsets.
+    if (problem.size.chunks == 1 && offsets_are_wrong(problem.sequences, problem.size)) {
+      lose_results<C, Storage>(problem);
+      return;
+    }
+  }
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
   using B = Backward<C, Storage, V, kStarts>;
   const B backward(problem, lane);
-  if (kPass != BackwardPass::kGiven) reset_verification<V>(problem, lane);
+  if (kPass != BackwardPass::kGiven) reset_verification<V, kStarts>(problem, lane);
   if constexpr (kPass == BackwardPass::kMap) {
-    backward.run_map();
+    backward.run_map(backward.place_before(lane.end));
     return;
   }
   typename B::Adjoint mu{};
+  PlaceBackward place{};
   if constexpr (kPass == BackwardPass::kBurnIn) {
-    mu = backward.burn_in();
-    backward.template store_boundary<C::kState>(mu, problem.end);
-  } else if (lane.chunk == problem.size.chunks - 1) {
-    mu = backward.final_adjoint();
+    mu = backward.burn_in(place);
     backward.template store_boundary<C::kState>(mu, problem.end);
   } else {
-    mu = backward.template load_boundary<C::kState>(problem.end);
+    place = backward.place_before(lane.end);
+    if (lane.chunk == problem.size.chunks - 1) {
+      mu = backward.final_adjoint(place);
+      backward.template store_boundary<C::kState>(mu, problem.end);
+    } else {
+      mu = backward.template load_boundary<C::kState>(problem.end);
+    }
   }
-  backward.run(mu);
+  if (lane.chunk == problem.size.chunks - 1) backward.keep_adjoints_behind(place);
+  backward.run(mu, place);
 }
 
 /// Parts that a thread loads before it adds the first.

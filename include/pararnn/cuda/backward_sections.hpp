@@ -191,8 +191,8 @@ __global__ void __launch_bounds__(kGroups* kWarp, section_warps(C::kState) / kGr
     Lane rest = row;
     rest.begin = rounds * Sections::kRound;
     const Backward<C, Storage, 1> backward(problem, rest);
-    typename Sections::Gradients g{backward.final_adjoint(), {}, {}};
-    backward.gradients(g);
+    typename Sections::Gradients g{backward.final_adjoint(row.row), {}, {}};
+    backward.gradients({}, g);
     sections.tell_arrived(g.mu);
     dw = g.dw;
   }

@@ -75,7 +75,7 @@ __device__ void run_again(const ForwardProblem& problem, const Lane& lane) {
   const Forward<C, Storage, 1, 1, kStarts> forward(problem, lane);
   auto h = forward.load_boundary(problem.start);
   auto m = forward.identities();
-  forward.template run<false, true, kLinearize>(lane.begin, h, m);
+  forward.template run<false, true, kLinearize>(lane.begin, forward.place_at(lane.begin), h, m);
   forward.store_end(h);
   if constexpr (kLinearize) forward.store_jacobian(m);
 }
@@ -114,8 +114,13 @@ __global__ void __launch_bounds__(kThreadsPerBlock, kCooperativeBlocks)
   Counters* counters = problem.counters;
   int barrier = 0;
   unsigned round = 1;
-  bool failing = grid_barrier(counters, barrier, verify<C, T>(problem, round));
+  bool failing = kStarts && verify_offsets(problem);
+  failing = grid_barrier(counters, barrier, verify<C, T>(problem, round) || failing);
   if (!failing) return;
+  if (kStarts && problem.sequences.offsets && *problem.wrong_offsets) {
+    lose_results<C, Storage>(problem);
+    return;
+  }
 
   for (; round <= kMaxNewtonIterations && failing; ++round) {
     // New starts: Newton's, or one step of fixed-point iteration while there are no Jacobians.

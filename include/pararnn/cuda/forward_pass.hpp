@@ -8,7 +8,7 @@
 
 #include "pararnn/core/cell.hpp"
 #include "pararnn/cuda/input_ring.hpp"
-#include "pararnn/cuda/lanes.hpp"
+#include "pararnn/cuda/starts.hpp"
 #include "pararnn/cuda/verification.hpp"
 
 namespace pararnn::cuda {
@@ -16,9 +16,11 @@ namespace pararnn::cuda {
 /// Steps between two checkpoints, run without a look at anything else.
 inline constexpr int kBlock = kCheckpointInterval;
 
-/// Whether a block is known to have kBlock steps.
+/// How the steps of a block are taken: kBlock at once, as are known to be there; those that are
+/// there, at once if they are kBlock; or one by one.
 inline constexpr Index<1> kWhole;
 inline constexpr Index<0> kPerhapsNotWhole;
+inline constexpr Index<-1> kOneByOne;
 
 /// One cell on tensors of one storage, V columns a thread, W neighbours a load: two for each of two
 /// threads where numbers of two bytes are to come through the ring.
@@ -92,36 +94,29 @@ struct Forward {
 
   /// Steps [first, lane.end) from h. Those before the chunk are a burn-in, which leaves the chunk's
   /// start; those of the chunk may write outputs and checkpoints, and multiply their Jacobians to
-  /// m.
+  /// m. `place` is that of `first`.
   template <bool kBurnIn, bool kWrite, bool kLinearize>
-  PARARNN_FN void run(Int first, State& h, Jacobian& m) const {
+  PARARNN_FN void run(Int first, [[maybe_unused]] PlaceForward place, State& h, Jacobian& m) const {
     Storage* y = static_cast<Storage*>(problem.y.data) +
                  view_offset(problem.y, lane.row, lane.begin, lane.channel);
-    const BlockStarts* next_starts =
-        kStarts ? problem.starts + starts_offset(problem.size, lane.row, first) : nullptr;
-    BlockStarts coming{};
-    if constexpr (kStarts) coming = *next_starts;
     each_block(first, lane.end, [&](Int t, const auto& each_step_of_block) {
-      const BlockStarts starts = coming;
-      if constexpr (kStarts) {
-        if (t + kBlock < lane.end) coming = *++next_starts;
-      }
       const auto each_step = [&](auto whole, const auto& take) {
         if constexpr (kStarts) {
-          if (starts.bits > 1) {
-            int i = 0, sequence = starts.sequence;
-            each_step_of_block(whole, [&](const Inputs& inputs) {
+          // Few blocks have a start, and what they take is little to compile.
+          if (t + kBlock > lane.end || may_start_within(t, place)) {
+            Int now = t;
+            each_step_of_block(kOneByOne, [&](const Inputs& inputs) {
               take(inputs);
-              ++i;
-              if (starts.bits >> i & 1) {
-                start_anew(t + i, kWrite && t >= lane.begin, sequence, h);
-                m = Jacobian{};
-              }
+              if (!starts_before(++now, place)) return;
+              start_anew(now, kWrite && t >= lane.begin, place, h);
+              m = Jacobian{};
             });
-            return;
+          } else {
+            each_step_of_block(kWhole, take);
           }
+        } else {
+          each_step_of_block(whole, take);
         }
-        each_step_of_block(whole, take);
       };
       if constexpr (kBurnIn) {
         if (t < lane.begin) {
@@ -199,7 +194,10 @@ struct Forward {
     for (Int t = begin; t < end; t += kBlock) {
       wait_for_copies<Ring::kDepth / kBlock - 1>();
       take_block(t, [&](auto whole, const auto& take) {
-        if (whole || t + kBlock <= end) {
+        if constexpr (whole == kOneByOne) {
+#pragma unroll 1
+          for (int i = 0; i < kBlock && t + i < end; ++i) take(received(slot + i));
+        } else if (whole || t + kBlock <= end) {
 #pragma unroll
           for (int i = 0; i < kBlock; ++i) take(received(slot + i));
         } else {
@@ -228,7 +226,19 @@ struct Forward {
       // branch around each load.
       if (t + 2 * kBlock <= end) next += block_stride;
       take_block(t, [&](auto whole, const auto& take) {
-        if (whole || t + kBlock <= end) {
+        if constexpr (whole == kOneByOne) {
+          // Again from memory, as registers are not numbered.
+          const Storage* now = static_cast<const Storage*>(problem.u.data) +
+                               view_offset(problem.u, lane.row, t, lane.channel / W * W);
+#pragma unroll 1
+          for (int i = 0; i < kBlock && t + i < end; ++i) {
+            take(load_inputs(now + i * problem.u.step_stride));
+          }
+          if (t + kBlock > end) return;
+          if (t + 2 * kBlock > end) next = now;
+#pragma unroll
+          for (int i = 0; i < kBlock; ++i) coming[i] = load_step(i);
+        } else if (whole || t + kBlock <= end) {
 #pragma unroll
           for (int i = 0; i < kBlock; ++i) {
             const Inputs inputs = coming[i];
@@ -278,41 +288,63 @@ struct Forward {
   }
 
   /// Of the row's first step.
-  PARARNN_FN State initial_state() const {
+  PARARNN_FN State initial_state([[maybe_unused]] const PlaceForward& place = {}) const {
     if constexpr (kStarts) {
-      const BlockStarts first = problem.starts[starts_offset(problem.size, lane.row, 0)];
-      if (problem.sequences.offsets) return initial_state(first.sequence);
-      if (first.bits & 1) return {};
+      if (problem.sequences.offsets) return initial_state(place.sequence);
+      if (starts_before(0, place)) return {};
     }
     return initial_state(lane.row);
   }
   PARARNN_FN State initial_state(Int number) const {
-    if (kStarts && offsets_are_wrong(problem)) return unknown_state();
     if (!problem.h0) return {};
     return load_columns<S, V, T>(problem.h0, [&](int s) { return state_offset(number, s); });
   }
-  /// From which a burn-in begins.
-  PARARNN_FN State forgotten_state() const {
-    if (kStarts && offsets_are_wrong(problem)) return unknown_state();
-    return {};
+
+  /// Where a burn-in begins, from zero.
+  PARARNN_FN Int begin_of_burn_in() const {
+    const Int before = lane.begin;
+    return before - (problem.size.burn_in < before ? problem.size.burn_in : before);
   }
-  /// NaN.
-  PARARNN_FN static State unknown_state() {
-    State h{};
-    static_for<V>([&](auto v) { static_for<S>([&](auto s) { h[v][s] = not_a_number<T>(); }); });
-    return h;
+  /// Of step t.
+  PARARNN_FN PlaceForward place_at([[maybe_unused]] Int t) const {
+    const Sequences& sequences = problem.sequences;
+    if (!kStarts || !sequences.offsets) return {};
+    const int n = sequence_at(sequences.offsets, sequences.count, t);
+    return {n, sequences.offsets[n + 1]};
   }
-  /// The state before step t, behind another sequence, whose state is kept if the chunk `keeps` it,
-  /// or at a flag.
-  PARARNN_FN void start_anew(Int t, bool keeps, int& sequence, State& h) const {
-    if (!problem.sequences.offsets) {
+  /// Whether the state may start anew before one of the steps (t, t + kBlock].
+  PARARNN_FN bool may_start_within(Int t, const PlaceForward& place) const {
+    const Sequences& sequences = problem.sequences;
+    if (sequences.offsets) return place.end <= t + kBlock;
+    return reset_bits<kBlock>(sequences, problem.size, lane.row, t + 1) != 0;
+  }
+  /// Whether it does before step t.
+  PARARNN_FN bool starts_before(Int t, const PlaceForward& place) const {
+    const Sequences& sequences = problem.sequences;
+    if (sequences.offsets) return place.end == t;
+    return t < problem.size.steps && sequences.reset[lane.row * problem.size.steps + t];
+  }
+  /// The state before step t, behind another sequence or at a flag. A chunk `keeps` the final state
+  /// of the sequence that ends, and of those without steps behind it.
+  PARARNN_FN void start_anew(Int t, bool keeps, PlaceForward& place, State& h) const {
+    const Sequences& sequences = problem.sequences;
+    if (!sequences.offsets) {
       h = State{};
       return;
     }
-    if (keeps) store_final(h, sequence);
-    if (t == problem.size.steps) return;
-    sequence = sequence_after(problem.sequences, sequence, t);
-    h = initial_state(sequence);
+    int n = place.sequence;
+    while (true) {
+      if (keeps) store_final(h, n);
+      if (++n >= sequences.count) return;
+      h = initial_state(n);
+      place = {n, sequences.offsets[n + 1]};
+      if (place.end > t) return;
+    }
+  }
+  /// The final states of sequences without steps at the beginning of the row.
+  PARARNN_FN void keep_states_before(const PlaceForward& place) const {
+    if (!kStarts || !problem.sequences.offsets) return;
+    for (int n = 0; n < place.sequence; ++n) store_final(initial_state(n), n);
   }
 
   PARARNN_FN static Jacobian identities() {
@@ -329,29 +361,45 @@ inline constexpr int kPassBlocks = sizeof(Storage) == 8 ? 4
                                    : kStarts            ? 7
                                                         : 8;
 
+/// Makes all results NaN; by a grid.
+template <class C, class Storage>
+__device__ void lose_results(const ForwardProblem& problem) {
+  fill_with_nan<Storage>(problem.y, 1, problem.size);
+  fill_with_nan<Arithmetic<Storage>>(problem.hT,
+                                     problem.sequences.count * C::kState * problem.size.channels);
+}
+
 /// All lanes once.
 template <class C, class Storage, int V, int W, ForwardPass kPass, bool kStarts>
 __global__ void __launch_bounds__(kThreadsPerBlock, kPassBlocks<Storage, kStarts>)
     forward_pass(const __grid_constant__ ForwardProblem problem) {
+  constexpr bool kBurnIn = kPass != ForwardPass::kGiven, kMap = kPass == ForwardPass::kMap;
+  if constexpr (kStarts && !kBurnIn) {
+    // Of several chunks the correction looks at the offsets.
+    if (problem.size.chunks == 1 && offsets_are_wrong(problem.sequences, problem.size)) {
+      lose_results<C, Storage>(problem);
+      return;
+    }
+  }
   const Int index = thread_index();
   if (index >= lane_count(problem.size, V)) return;
   const Lane lane = lane_at(problem.size, V, index);
   using F = Forward<C, Storage, V, W, kStarts>;
   const F forward(problem, lane);
-  constexpr bool kBurnIn = kPass != ForwardPass::kGiven, kMap = kPass == ForwardPass::kMap;
-  if (kBurnIn) reset_verification<V>(problem, lane);
+  if (kBurnIn) reset_verification<V, kStarts>(problem, lane);
   auto m = F::identities();
   typename F::State h{};
   Int first = lane.begin;
+  const PlaceForward place = forward.place_at(kBurnIn ? forward.begin_of_burn_in() : first);
   if (lane.chunk == 0) {
-    h = forward.initial_state();
+    h = forward.initial_state(place);
+    forward.keep_states_before(place);
   } else if constexpr (kBurnIn) {
-    h = forward.forgotten_state();
-    first -= problem.size.burn_in < lane.begin ? problem.size.burn_in : lane.begin;
+    first = forward.begin_of_burn_in();
   } else {
     h = forward.load_boundary(problem.start);
   }
-  forward.template run<kBurnIn, !kMap, kMap>(first, h, m);
+  forward.template run<kBurnIn, !kMap, kMap>(first, place, h, m);
   forward.store_end(h);
   if constexpr (kMap) forward.store_jacobian(m);
 }

@@ -33,14 +33,12 @@ struct Kernel {
     kBackwardCorrect,
     kBackwardMismatch,
     kSumParts,
-    kForwardStarts,
-    kBackwardStarts,
   };
   Name name;
   Width width = {};            // of passes and steps
   ForwardPass forward = {};    // of kForwardPass
   BackwardPass backward = {};  // of kBackwardPass
-  bool starts = false;         // of passes and corrections: states may start anew within a row
+  bool starts = false;         // of what depends on it: states may start anew within a row
   int groups = 1;              // of kBackwardSections: warps that share the steps of a column
 
   auto operator<=>(const Kernel&) const = default;
@@ -51,8 +49,7 @@ inline std::string kernel_header(const Kernel& kernel) {
   constexpr const char* kFiles[] = {"forward_pass",      "decode",           "forward_correct",
                                     "forward_correct",   "forward_correct",  "backward_pass",
                                     "backward_sections", "backward_correct", "backward_correct",
-                                    "backward_correct",  "backward_pass",    "sequence_starts",
-                                    "sequence_starts"};
+                                    "backward_correct",  "backward_pass"};
   return "pararnn/cuda/" + std::string(kFiles[kernel.name]) + ".hpp";
 }
 
@@ -62,8 +59,7 @@ inline std::string kernel_expression(const Kernel& kernel, std::string_view cell
   constexpr const char* kNames[] = {"forward_pass",      "decode_step",      "forward_scan",
                                     "forward_correct",   "forward_mismatch", "backward_pass",
                                     "backward_sections", "backward_scan",    "backward_correct",
-                                    "backward_mismatch", "sum_parts",        "forward_starts",
-                                    "backward_starts"};
+                                    "backward_mismatch", "sum_parts"};
   constexpr const char* kForward[] = {"kGiven", "kBurnIn", "kMap"};
   constexpr const char* kBackward[] = {"kGiven", "kBurnIn", "kMap"};
   const std::string space = "pararnn::cuda::";
@@ -81,7 +77,8 @@ inline std::string kernel_expression(const Kernel& kernel, std::string_view cell
     text += thread;
   }
   if (kernel.name == Kernel::kForwardPass || kernel.name == Kernel::kForwardCorrect ||
-      kernel.name == Kernel::kBackwardPass || kernel.name == Kernel::kBackwardCorrect) {
+      kernel.name == Kernel::kBackwardPass || kernel.name == Kernel::kBackwardScan ||
+      kernel.name == Kernel::kBackwardCorrect) {
     text += kernel.starts ? ", true" : ", false";
   }
   return text + ">";
@@ -95,8 +92,8 @@ struct Grid {
   bool cooperative = false;
 };
 
-/// The grid of a kernel of a cell with so many parameters, on rows or so many sequences.
-inline Grid grid_of(const Kernel& kernel, const Chunking& size, Int sequences, int parameters,
+/// The grid of a kernel of a cell with so many parameters.
+inline Grid grid_of(const Kernel& kernel, const Chunking& size, int parameters,
                     int multiprocessors) {
   const auto divide_up = [](Int a, Int b) { return (a + b - 1) / b; };
   const auto blocks_for = [&](Int threads) { return divide_up(threads, kThreadsPerBlock); };
@@ -122,12 +119,6 @@ inline Grid grid_of(const Kernel& kernel, const Chunking& size, Int sequences, i
     case Kernel::kSumParts:
       return {.blocks =
                   blocks_for(parameters * size.channels * sum_rows(size.batch * size.chunks))};
-    case Kernel::kForwardStarts:
-    case Kernel::kBackwardStarts:
-      return {
-          .blocks = divide_up(std::max<Int>(size.batch * starts_of_row(size), sequences * kWarp),
-                              kStartsThreads),
-          .threads = kStartsThreads};
     case Kernel::kDecodeStep:
       break;
   }

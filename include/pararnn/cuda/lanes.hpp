@@ -64,33 +64,9 @@ PARARNN_FN Int checkpoint_offset(const Chunking& size, const Lane& lane, Int ste
   return (row * components + n) * size.channels + lane.channel;
 }
 
-/// The starts of the block of steps from t on.
-PARARNN_FN Int starts_offset(const Chunking& size, Int row, Int t) {
-  return row * starts_of_row(size) + t / kCheckpointInterval;
-}
-
-/// The first step of the block of starts number `index`.
-PARARNN_FN Int step_of_starts(const Chunking& size, Int row, Int index) {
-  return (index - starts_offset(size, row, 0)) * kCheckpointInterval;
-}
-
 template <class T>
 PARARNN_FN T not_a_number() {
   return T(__uint_as_float(0x7fffffffu));
-}
-
-/// Then all states are NaN.
-template <class Problem>
-PARARNN_FN bool offsets_are_wrong(const Problem& problem) {
-  return problem.sequences.offsets && *problem.wrong_offsets;
-}
-
-/// The number of the final state of a row's last step.
-template <class Problem>
-PARARNN_FN Int last_state(const Problem& problem, Int row) {
-  return problem.sequences.offsets
-             ? problem.starts[(row + 1) * starts_of_row(problem.size) - 1].sequence
-             : row;
 }
 
 /// V columns of N numbers each: values[v][n].

@@ -51,11 +51,6 @@ class Workspace {
   Int size_ = 0;
 };
 
-/// Of the starts of all rows.
-inline Int starts_bytes(const Chunking& size) {
-  return size.batch * starts_of_row(size) * Int(sizeof(BlockStarts));
-}
-
 /// Launches the kernels of a way, in their order. Those that will be needed `later` are prepared
 /// with them.
 template <Launcher L, class Problem>

@@ -20,9 +20,6 @@ inline constexpr int kCheckpointInterval = 8;
 /// multiprocessors.
 inline constexpr int kThreadsPerBlock = 64;
 
-/// Of the one that finds where states start anew: enough for one block to look at all offsets.
-inline constexpr int kStartsThreads = 1024;
-
 /// Threads of a warp, which share a column's scan over chunks.
 inline constexpr int kWarp = 32;
 
@@ -55,11 +52,6 @@ struct Chunking {
   Int chunk, chunks, burn_in;
 };
 
-/// Starts of a row: of each block of steps, and one more, whose sequence is that of the last step.
-constexpr Int starts_of_row(const Chunking& size) {
-  return (size.steps + kCheckpointInterval - 1) / kCheckpointInterval + 1;
-}
-
 /// Most barriers that a cooperative grid comes to: three a correction, and one before.
 inline constexpr int kMostBarriers = 3 * kMaxNewtonIterations + 1;
 
@@ -73,7 +65,7 @@ struct Counters {
 
 /// Boundary arrays are (B,P,S,D), Jacobians (B,P,S,S,D), checkpoints (B,ceil(T/8),S,D), all in the
 /// arithmetic's type. Of N sequences in one row, h0, hT, dh0 and dhT are (N,S,D). The workspace is
-/// from `start` to `wrong_offsets`; `have_jacobians` is the driver's.
+/// from `start` to `counters`; `have_jacobians` is the driver's.
 struct ForwardProblem {
   Chunking size;
   TensorView u, y;
@@ -86,11 +78,11 @@ struct ForwardProblem {
   void* end = nullptr;               // F_p(b_p)
   void* jacobian = nullptr;          // M_p = dF_p/db_p
   unsigned char* failing = nullptr;  // (B,D): the last verification that the column failed
-  BlockStarts* starts = nullptr;     // (B,ceil(T/8)+1), where a state may start anew
+  // Whether the sequences' offsets are, found by the correction; then all results are NaN.
+  unsigned* wrong_offsets = nullptr;
   Counters* counters = nullptr;
-  unsigned* wrong_offsets = nullptr;  // whether those of the sequences are; then all states are NaN
-  double tolerance;                   // of a boundary's mismatch
-  bool have_jacobians = false;        // of some earlier pass, when the correction begins
+  double tolerance;             // of a boundary's mismatch
+  bool have_jacobians = false;  // of some earlier pass, when the correction begins
 };
 
 /// How a pass runs its lanes.
@@ -100,7 +92,7 @@ enum class ForwardPass {
   kMap,     // find `start` by a burn-in; only end and Jacobian, no outputs
 };
 
-/// The workspace is from `end` to `dw_parts`, and from `failing` to `wrong_offsets`.
+/// The workspace is from `end` to `dw_parts`, and from `failing` to `counters`.
 struct BackwardProblem {
   Chunking size;
   TensorView u, dy, du;
@@ -119,9 +111,8 @@ struct BackwardProblem {
   void* dw_parts = nullptr;    // (B,P,P_w,D): the chunk's part of the parameters' gradient
   void* dw;                    // (P_w,D): their sum over rows and chunks
   unsigned char* failing = nullptr;
-  BlockStarts* starts = nullptr;
-  Counters* counters = nullptr;
   unsigned* wrong_offsets = nullptr;
+  Counters* counters = nullptr;
   double tolerance;
 };
 

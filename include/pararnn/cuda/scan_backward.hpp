@@ -41,9 +41,9 @@ inline std::vector<Kernel> backward_kernels(Way way, bool starts, int groups) {
   const auto pass = [&](BackwardPass how) {
     return Kernel{Kernel::kBackwardPass, {}, {}, how, starts};
   };
+  const Kernel scan{Kernel::kBackwardScan, {}, {}, {}, starts};
   const Kernel correct{Kernel::kBackwardCorrect, {}, {}, {}, starts};
   std::vector<Kernel> kernels;
-  if (starts) kernels.push_back({Kernel::kBackwardStarts});
   switch (way) {
     case Way::kSequential:
       kernels.push_back(groups > 1 ? Kernel{.name = Kernel::kBackwardSections, .groups = groups}
@@ -54,9 +54,8 @@ inline std::vector<Kernel> backward_kernels(Way way, bool starts, int groups) {
       kernels.insert(kernels.end(), {pass(BackwardPass::kBurnIn), correct});
       break;
     case Way::kNewton:
-      kernels.insert(
-          kernels.end(),
-          {pass(BackwardPass::kMap), {Kernel::kBackwardScan}, pass(BackwardPass::kGiven), correct});
+      kernels.insert(kernels.end(),
+                     {pass(BackwardPass::kMap), scan, pass(BackwardPass::kGiven), correct});
       break;
   }
   return kernels;
@@ -77,10 +76,9 @@ inline Int place_workspace(BackwardProblem& problem, const CellSizes& cell, void
   problem.map_offset = workspace.add(map * cell.state);
   problem.dw_parts = workspace.add(number * cell.params);
   problem.failing = static_cast<unsigned char*>(workspace.add(columns));
-  if (!problem.sequences.none()) {
-    problem.starts = static_cast<BlockStarts*>(workspace.add(starts_bytes(size)));
-    problem.wrong_offsets = static_cast<unsigned*>(workspace.add(sizeof(unsigned)));
-  }
+  const bool may_be_wrong = size.chunks > 1 && problem.sequences.offsets;
+  problem.wrong_offsets =
+      static_cast<unsigned*>(workspace.add(may_be_wrong ? Int(sizeof(unsigned)) : 0));
   problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
   return workspace.size();
 }

@@ -20,7 +20,6 @@ inline std::vector<Kernel> forward_kernels(Way way, Width width, bool decodes, b
   };
   const Kernel correct{Kernel::kForwardCorrect, {}, {}, {}, starts};
   std::vector<Kernel> kernels;
-  if (starts) kernels.push_back({Kernel::kForwardStarts});
   switch (way) {
     case Way::kSequential:
       kernels.push_back(pass(ForwardPass::kGiven));
@@ -68,10 +67,9 @@ inline Int place_workspace(ForwardProblem& problem, const CellSizes& cell, void*
   problem.end = workspace.add(boundary);
   problem.jacobian = workspace.add(boundary * cell.state);
   problem.failing = static_cast<unsigned char*>(workspace.add(columns));
-  if (!problem.sequences.none()) {
-    problem.starts = static_cast<BlockStarts*>(workspace.add(starts_bytes(size)));
-    problem.wrong_offsets = static_cast<unsigned*>(workspace.add(sizeof(unsigned)));
-  }
+  const bool may_be_wrong = size.chunks > 1 && problem.sequences.offsets;
+  problem.wrong_offsets =
+      static_cast<unsigned*>(workspace.add(may_be_wrong ? Int(sizeof(unsigned)) : 0));
   problem.counters = static_cast<Counters*>(workspace.add(sizeof(Counters)));
   return workspace.size();
 }

@@ -2,7 +2,7 @@
 // boundary between chunks, by a cooperative grid; its barrier; and what is counted.
 #pragma once
 
-#include "pararnn/cuda/lanes.hpp"
+#include "pararnn/cuda/starts.hpp"
 #include "pararnn/mismatch.hpp"
 
 namespace pararnn::cuda {
@@ -63,12 +63,22 @@ __device__ bool mark_failing(const Chunking& size, const void* before, const voi
 }
 
 /// Makes the counters and the marks of the lane's columns zero; by the first pass over the lanes.
-template <int V, class Problem>
+template <int V, bool kStarts, class Problem>
 PARARNN_FN void reset_verification(const Problem& problem, const Lane& lane) {
   if (problem.size.chunks == 1 || lane.chunk > 0) return;
   const Int column = column_index(problem.size, lane);
   for (int v = 0; v < V; ++v) problem.failing[column + v] = 0;
   if (column == 0) *problem.counters = Counters{};
+  if (kStarts && column == 0 && problem.sequences.offsets) *problem.wrong_offsets = 0;
+}
+
+/// Whether the thread finds that the sequences' offsets are wrong, which it marks; by a grid.
+template <class Problem>
+__device__ bool verify_offsets(const Problem& problem) {
+  const bool wrong =
+      finds_wrong_offsets(problem.sequences, problem.size, thread_index(), thread_count());
+  if (wrong) *problem.wrong_offsets = 1;
+  return wrong;
 }
 
 template <class T>

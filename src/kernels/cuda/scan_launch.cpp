@@ -77,8 +77,7 @@ void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
 
 template <class Problem>
 void ScanLauncher::launch_any(const Kernel& kernel, const Problem& problem) const {
-  Grid grid =
-      grid_of(kernel, problem.size, problem.sequences.count, cell_.params, multiprocessors_);
+  Grid grid = grid_of(kernel, problem.size, cell_.params, multiprocessors_);
   if (grid.blocks == 0) return;  // the gradient of no parameters
   Slot& slot = find_slot(device_, kernel, cell_, type_);
   load(slot, kernel, cell_, type_);
