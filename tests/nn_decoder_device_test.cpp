@@ -9,7 +9,7 @@
 #include "base/error.hpp"
 #include "nn/decoder.hpp"
 #include "nn/generate.hpp"
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 #include "ops/cuda_graph.hpp"
 
 namespace pararnn::nn {

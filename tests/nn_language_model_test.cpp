@@ -18,7 +18,7 @@
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
 #include "nn/model_files.hpp"
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 
 using namespace pararnn;
 using namespace pararnn::nn;

@@ -5,7 +5,7 @@
 #include <array>
 
 #include "base/error.hpp"
-#include "nn/rnn_mixer.hpp"
+#include "nn/mixers/rnn_mixer.hpp"
 
 namespace pararnn::nn {
 namespace {

@@ -1,4 +1,4 @@
-#include "nn/rnn_mixer.hpp"
+#include "nn/mixers/rnn_mixer.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 
 #include "cells/cell_registry.hpp"
 #include "ops/decode/decode.hpp"
