@@ -159,7 +159,7 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
       TrainBench bench = arguments.bench;
       bench.name = preset;
       bench.model = nn::preset(preset);
-      bench.model.cell = cell;
+      bench.model.rnn.cell = cell;
       bench.model.vocabulary = arguments.vocabulary;
       nn::validate(bench.model);
       nlohmann::json measurement;
