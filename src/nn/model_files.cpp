@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "cells/cell_registry.hpp"
-#include "nn/atomic_file.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -58,11 +58,11 @@ void save_language_model(const std::filesystem::path& folder, const ModelConfig&
     if (!has_mixer(config, mixer)) return;
     for_each_cell(options, [&](std::string& name) {
       const CellDefinition& cell = find_cell(name);
-      write_file_atomically(folder / kCellFile, cell.text);
+      write_file(folder / kCellFile, cell.text);
       name = cell.name;
     });
   });
-  write_file_atomically(folder / kConfigFile, to_json(named).dump(2) + "\n");
+  write_file(folder / kConfigFile, to_json(named).dump(2) + "\n");
   save_safetensors(folder / kWeightsFile, {.tensors = parameters, .metadata = {{"format", "pt"}}});
 }
 
