@@ -1,6 +1,6 @@
-# pararnn_add_layer(NAME LIBRARIES...): a static library of the .cpp files in the current folder over LIBRARIES.
+# pararnn_add_layer(NAME LIBRARIES...): a static library over LIBRARIES, of the .cpp files in the current folder and those in it.
 function(pararnn_add_layer name)
-  file(GLOB sources CONFIGURE_DEPENDS *.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS *.cpp */*.cpp)
   if(NOT sources)
     add_library(${name} INTERFACE)
     target_link_libraries(${name} INTERFACE ${ARGN})

@@ -224,6 +224,8 @@ TEST_F(EndToEnd, WrongUsageIsOneSentenceAndStatusTwo) {
   fail("train --data text --steps three", 2, {"--steps", "three"});
   fail("train --data text --steps 3 --batch 0", 2, {"--batch", "0"});
   fail("train --data text --steps 3 --cell grue", 2, {"--cell", "grue", "gru"});
+  fail("train --data text --steps 3 --mixer perceptron", 2, {"--mixer", "perceptron", "rnn"});
+  fail("train --data text --steps 3 --mixer rnn*", 2, {"--mixer", "rnn*3"});
   fail("train --data text --steps 3 --device gpu", 2, {"--device", "gpu", "cuda"});
   fail("eval", 2, {"--model"});
   fail("generate --model run --top-p 2", 2, {"--top-p"});
@@ -245,6 +247,7 @@ TEST_F(EndToEnd, WhatCannotWorkIsOneSentenceAndStatusOne) {
   fail("train --data text --steps 3 --schedule wsd --warmup 0.2 --decay 0.9", 1,
        {"--warmup", "--decay"});
   fail("train --data text --steps 3 --width 30 --heads 4", 1, {"heads", "30"});
+  fail("train --data text --steps 3 --layers 5 --mixer rnn*3,rnn", 1, {"layers", "4", "5"});
   fail("train --data text --steps 3 --out text", 1, {"text"});
   fail("train --resume --out missing", 1, {"missing"});
   fail("eval --model missing", 1, {"missing"});

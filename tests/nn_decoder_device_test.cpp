@@ -9,7 +9,7 @@
 #include "base/error.hpp"
 #include "nn/decoder.hpp"
 #include "nn/generate.hpp"
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 #include "ops/cuda_graph.hpp"
 
 namespace pararnn::nn {
@@ -35,9 +35,8 @@ LanguageModel model_on_gpu(torch::ScalarType precision, const char* cell = "gru"
   LanguageModel model(ModelConfig{.vocabulary = 501,
                                   .width = 256,
                                   .layers = 3,
-                                  .cell = cell,
-                                  .heads = 2,
-                                  .tie_embedding = false});
+                                  .tie_embedding = false,
+                                  .rnn = {.cell = cell, .heads = 2}});
   model->to(torch::kCUDA);
   model->to_precision(precision);
   return model;

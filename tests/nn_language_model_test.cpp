@@ -17,8 +17,8 @@
 #include "nn/decoder.hpp"
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 #include "nn/model_files.hpp"
-#include "nn/rnn_decoder.hpp"
 
 using namespace pararnn;
 using namespace pararnn::nn;
@@ -27,7 +27,10 @@ using torch::Tensor;
 namespace {
 
 ModelConfig small_config(std::string_view cell = "gru", int64_t heads = 2) {
-  return {.vocabulary = 11, .width = 16, .layers = 2, .cell = std::string(cell), .heads = heads};
+  return {.vocabulary = 11,
+          .width = 16,
+          .layers = 2,
+          .rnn = {.cell = std::string(cell), .heads = heads}};
 }
 
 /// A model in fp64, where two ways to the same number agree to many digits.
@@ -242,7 +245,7 @@ TEST(LanguageModel, GatesStartWithASpreadOfMemories) {
 TEST(LanguageModel, ClippingBoundsTheRecurrentWeightsAlone) {
   torch::manual_seed(7);
   ModelConfig config = small_config();
-  config.weight_bound = 0.25;
+  config.rnn.weight_bound = 0.25;
   LanguageModel model(config);
   torch::NoGradGuard no_grad;
   for (Tensor& parameter : model->parameters()) parameter.mul_(100);
@@ -262,12 +265,13 @@ TEST(LanguageModel, ClippingBoundsTheRecurrentWeightsAlone) {
 TEST(LanguageModel, DecayIsForMatricesOnly) {
   ModelConfig config = small_config();
   config.tie_embedding = false;
-  for (const auto& item : LanguageModel(config)->named_parameters()) {
+  LanguageModel model(config);
+  for (const auto& item : model->named_parameters()) {
     const std::string& name = item.key();
     const bool is_matrix = name == "embedding" || name == "output" ||
                            name.ends_with("put.weight") || name.ends_with("projection.weight") ||
                            name.ends_with("convolution.weight");
-    EXPECT_EQ(decays(name, item.value()), is_matrix) << name;
+    EXPECT_EQ(model->decays(name, item.value()), is_matrix) << name;
   }
 }
 
@@ -277,52 +281,6 @@ TEST(LanguageModel, WrongTokensAreRefused) {
   expect_holds(error_of([&] { model->forward(torch::tensor({{-1, 1}})); }), "from 0 to 10");
   expect_holds(error_of([&] { model->forward(torch::tensor({1, 2})); }), "(batch, steps)");
   expect_holds(error_of([&] { model->forward(torch::ones({1, 2})); }), "int32 or int64");
-}
-
-TEST(Config, ComesBackFromJson) {
-  std::mt19937_64 random(8);
-  for (int i = 0; i < 50; ++i) {
-    const int64_t heads = 1 + static_cast<int64_t>(random() % 8);
-    const auto cells = built_in_cells();
-    const ModelConfig config{.vocabulary = 1 + static_cast<int64_t>(random() % 70000),
-                             .width = heads * (1 + static_cast<int64_t>(random() % 64)),
-                             .layers = static_cast<int64_t>(random() % 40),
-                             .cell = std::string(cells[random() % cells.size()].name),
-                             .heads = heads,
-                             .conv_width = 1 + static_cast<int64_t>(random() % 8),
-                             .mlp_width = static_cast<int64_t>(random() % 1000),
-                             .tie_embedding = random() % 2 == 0,
-                             .weight_bound = static_cast<double>(random() % 1000) / 700,
-                             .norm_epsilon = static_cast<double>(1 + random() % 1000) * 1e-8};
-    EXPECT_EQ(config_from_json(nlohmann::json::parse(to_json(config).dump())), config);
-  }
-}
-
-TEST(Config, WrongOnesAreRefusedByName) {
-  const nlohmann::json good = to_json(small_config());
-  const auto sentence = [&](const std::string& key, const nlohmann::json& value) {
-    nlohmann::json bad = good;
-    bad[key] = value;
-    return error_of([&] { config_from_json(bad, "config.json"); });
-  };
-  for (const auto& [key, value] : good.items()) {
-    nlohmann::json bad = good;
-    bad.erase(key);
-    expect_holds(error_of([&] { config_from_json(bad, "config.json"); }),
-                 "lacks the key '" + key + "'");
-    expect_holds(sentence(key, nlohmann::json::array()), "'" + key + "' in config.json must be");
-  }
-  expect_holds(sentence("depth", 3), "unknown key 'depth'");
-  expect_holds(sentence("width", 0), "width must be from 1");
-  expect_holds(sentence("width", uint64_t{1} << 63), "too large");
-  expect_holds(sentence("width", 16.5), "whole number");
-  expect_holds(sentence("heads", 3), "heads must divide width");
-  expect_holds(sentence("cell", "perceptron"), "gru");
-  expect_holds(sentence("mixer", "perceptron"), "rnn");
-  expect_holds(sentence("weight_bound", -1), "weight_bound");
-  expect_holds(sentence("norm_epsilon", 0), "norm_epsilon");
-  expect_holds(error_of([&] { config_from_json(nlohmann::json::array(), "config.json"); }),
-               "JSON object");
 }
 
 TEST(ModelFiles, GiveTheModelBack) {
@@ -338,6 +296,22 @@ TEST(ModelFiles, GiveTheModelBack) {
     const Tensor tokens = random_tokens(config, 2, 12);
     EXPECT_TRUE(torch::equal(loaded->forward(tokens), model->forward(tokens)));
   }
+}
+
+TEST(ModelFiles, OfTheOlderFormGiveTheModelBack) {
+  torch::manual_seed(9);
+  const TemporaryFolder folder;
+  const ModelConfig config = small_config("lstm");
+  LanguageModel model(config);
+  save_language_model(folder.path, model);
+  std::ofstream(folder.path / "config.json")
+      << R"({"cell": "lstm", "conv_width": 4, "heads": 2, "layers": 2, "mixer": "rnn",
+             "mlp_width": 0, "norm_epsilon": 1e-05, "tie_embedding": true, "vocabulary": 11,
+             "weight_bound": 0.0, "width": 16})";
+  LanguageModel loaded = load_language_model(folder.path);
+  EXPECT_EQ(loaded->config(), config);
+  const Tensor tokens = random_tokens(config, 2, 12);
+  EXPECT_TRUE(torch::equal(loaded->forward(tokens), model->forward(tokens)));
 }
 
 TEST(ModelFiles, WrongOnesAreRefusedByName) {
@@ -370,7 +344,7 @@ TEST(ModelFiles, WrongOnesAreRefusedByName) {
   std::ofstream(folder.path / "config.json") << config;
   expect_holds(error_of([&] { load_language_model(folder.path); }),
                "config.json beside it tells of another model");
-  config["cell"] = (folder.path / "other.hpp").string();
+  config["mixers"]["rnn"]["cell"] = (folder.path / "other.hpp").string();
   std::ofstream(folder.path / "config.json") << config;
   expect_holds(error_of([&] { load_language_model(folder.path, /*trust_cell=*/true); }),
                "must be a name");
@@ -464,7 +438,7 @@ TEST(Decoder, GoesOnAsTheModelDoes) {
       torch::manual_seed(14);
       ModelConfig config = small_config(cell);
       config.width = 64;
-      config.conv_width = tied ? 3 : 4;
+      config.rnn.conv_width = tied ? 3 : 4;
       config.tie_embedding = tied;
       LanguageModel model(config);
       for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has

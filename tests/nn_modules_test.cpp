@@ -26,7 +26,7 @@ TEST(Gradient, BlockOfEveryCell) {
     for (const int64_t heads : {1, 2}) {
       SCOPED_TRACE(std::string(cell.name) + " heads " + std::to_string(heads));
       const ModelConfig config{
-          .width = 8, .layers = 1, .cell = std::string(cell.name), .heads = heads};
+          .width = 8, .layers = 1, .rnn = {.cell = std::string(cell.name), .heads = heads}};
       auto block = std::make_shared<Block>(config);
       block->to(torch::kDouble);
       const Tensor x = leaf({2, 6, 8});
@@ -41,8 +41,8 @@ TEST(Gradient, ThroughTheState) {
   torch::manual_seed(7);
   for (const CellDefinition& cell : built_in_cells()) {
     SCOPED_TRACE(cell.name);
-    const ModelConfig config{.width = 6, .layers = 1, .cell = std::string(cell.name)};
-    auto mixer = make_mixer(config);
+    const ModelConfig config{.width = 6, .layers = 1, .rnn = {.cell = std::string(cell.name)}};
+    auto mixer = make_mixer(config, 0);
     mixer->to(torch::kDouble);
     const Tensor x = leaf({2, 5, 6});
     // Two pieces joined by the state; then all of it again, through which alone the first piece is

@@ -174,8 +174,7 @@ TEST_F(OnGpu, AModelOfEveryCellEqualsTheCpus) {
         const nn::ModelConfig config{.vocabulary = 50,
                                      .width = 32,
                                      .layers = 2,
-                                     .cell = std::string(cell.name),
-                                     .heads = heads};
+                                     .rnn = {.cell = std::string(cell.name), .heads = heads}};
         const Tensor tokens = torch::randint(config.vocabulary, {2, 300}, torch::kLong);
         const auto results_on = [&](const torch::Device& device, torch::ScalarType compute_dtype) {
           torch::manual_seed(3);
@@ -246,7 +245,7 @@ class TrainsOnGpu : public OnGpu {
                       .clip = 0.5,
                       .z_loss = 0.001,
                       .checkpoint_every = 6};
-  nn::ModelConfig model_{.width = 32, .layers = 2, .heads = 2, .weight_bound = 0.4};
+  nn::ModelConfig model_{.width = 32, .layers = 2, .rnn = {.heads = 2, .weight_bound = 0.4}};
 };
 
 TEST_F(TrainsOnGpu, TheSeedGivesTheSameWeightsAndTheSameSteps) {

@@ -15,15 +15,15 @@ namespace {
 
 nn::ModelConfig random_model(data::Random& random) {
   nn::ModelConfig config;
-  config.heads = 1 + data::random_below(random, 4);
-  config.width = config.heads * (1 + data::random_below(random, 30));
+  config.rnn.heads = 1 + data::random_below(random, 4);
+  config.width = config.rnn.heads * (1 + data::random_below(random, 30));
   config.vocabulary = 1 + data::random_below(random, 1000);
   config.layers = data::random_below(random, 4);
-  config.conv_width = 1 + data::random_below(random, 5);
+  config.rnn.conv_width = 1 + data::random_below(random, 5);
   config.mlp_width = data::random_below(random, 2) * (1 + data::random_below(random, 300));
   config.tie_embedding = data::random_below(random, 2) == 0;
   const auto& cells = built_in_cells();
-  config.cell = cells[static_cast<size_t>(data::random_below(random, std::ssize(cells)))].name;
+  config.rnn.cell = cells[static_cast<size_t>(data::random_below(random, std::ssize(cells)))].name;
   return config;
 }
 
@@ -31,11 +31,24 @@ TEST(Memory, TheParametersCountedAreThoseOfTheModel) {
   data::Random random(1);
   for (int i = 0; i < 40; ++i) {
     const nn::ModelConfig config = random_model(random);
-    double count = 0;
-    for (const torch::Tensor& tensor : nn::LanguageModel(config)->parameters()) {
-      count += static_cast<double>(tensor.numel());
+    SCOPED_TRACE(nn::to_json(config).dump());
+    nn::LanguageModel model(config);
+    double count = 0, tensors = 0;
+    nn::Numbers of_mixers;
+    for (const auto& item : model->named_parameters()) {
+      const auto numbers = static_cast<double>(item.value().numel());
+      count += numbers;
+      if (!item.key().starts_with("block0.mixer.")) continue;
+      const bool decays = model->decays(item.key(), item.value());
+      (decays ? of_mixers.in_precision : of_mixers.in_float32) += numbers;
+      ++tensors;
     }
-    EXPECT_EQ(parameter_count(config), count) << nn::to_json(config).dump();
+    EXPECT_EQ(parameter_count(config), count);
+    if (config.layers == 0) continue;
+    const nn::MixerSizes sizes = nn::sizes_of_mixers(config).at(0).sizes;
+    EXPECT_EQ(sizes.tensors, tensors);
+    EXPECT_EQ(sizes.parameters.in_precision, of_mixers.in_precision);
+    EXPECT_EQ(sizes.parameters.in_float32, of_mixers.in_float32);
   }
 }
 
@@ -67,7 +80,7 @@ TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
         config_.precision = precision;
         config_.batch = batch;
         config_.length = length;
-        nn::ModelConfig model{.width = width, .layers = layers, .cell = cell, .heads = 2};
+        nn::ModelConfig model{.width = width, .layers = layers, .rnn = {.cell = cell, .heads = 2}};
         const double used = PeakOfTensors::of([&] {
           Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
           trainer.train_step();
@@ -110,7 +123,7 @@ TEST(Memory, WhatClearlyCannotFitIsOneSentenceAboutTheLargestCause) {
   refused({.width = 1'000'000'000}, {}, {"optimizer states", "64 GB", "--width"});
   refused({.mlp_width = (int64_t{1} << 31) - 1}, {}, {"--mlp-width"});
   refused({.layers = 1'000'000'000}, {}, {"--layers"});
-  refused({.conv_width = (int64_t{1} << 31) - 1}, {}, {"weights"});
+  refused({.rnn = {.conv_width = (int64_t{1} << 31) - 1}}, {}, {"weights"});
   refused({}, {.data = "text", .batch = 1'000'000'000'000'000}, {"activations", "--batch"});
   // The products of these sizes are beyond 64 bits.
   refused({.width = 1 << 30},

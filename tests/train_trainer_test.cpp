@@ -175,7 +175,7 @@ TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   config_.clip = 0.05;
   config_.z_loss = 0.01;
   config_.checkpoint_every = 5;
-  model_.weight_bound = 0.01;
+  model_.rnn.weight_bound = 0.01;
   for (const std::string precision : {"float32", "bfloat16"}) {
     config_.precision = precision;
     const fs::path run = train(precision);
@@ -204,7 +204,8 @@ TEST_F(TrainerTest, ReducedPrecisionTrainsAsTheFull) {
   for (const auto& [name, weight] : nn::parameters_of(trainer.model())) {
     const torch::Tensor& master = masters.at(name);
     EXPECT_EQ(master.scalar_type(), torch::kFloat);
-    EXPECT_EQ(weight.scalar_type(), nn::decays(name, weight) ? torch::kBFloat16 : torch::kFloat);
+    EXPECT_EQ(weight.scalar_type(),
+              trainer.model()->decays(name, weight) ? torch::kBFloat16 : torch::kFloat);
     EXPECT_TRUE(torch::equal(weight, master.to(weight.scalar_type()))) << name;
   }
 }
@@ -599,8 +600,14 @@ TEST_F(TrainerTest, ResumingWithOtherDataModelOrBatchNamesTheOption) {
   expect_refused("--seed");
   config_.held_out = 0.2;
   expect_refused("--held-out");
-  model_.cell = "lstm";
+  model_.rnn.cell = "lstm";
   expect_refused("--cell");
+  model_.rnn.heads = 2;
+  expect_refused("--heads");
+  model_.mixer = "rnn*1";
+  expect_refused("--mixer");
+  model_.norm_epsilon = 1e-4;
+  expect_refused("norm_epsilon");
   model_.width = 32;
   expect_refused("--width");
   write(folder_ / "other.txt", read(config_.data) + "more");

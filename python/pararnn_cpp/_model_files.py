@@ -15,7 +15,7 @@ from ._cells import Cell, as_cell
 from ._checkpoint import CONFIG
 from ._files import read_json, write_file, write_json
 from ._library import operators
-from ._model_config import ModelConfig
+from ._model_config import MIXERS, ModelConfig, RnnOptions
 from ._safetensors import load_safetensors, save_safetensors
 from ._tokenizers import Tokenizer, save_tokenizer
 
@@ -26,32 +26,57 @@ _CELL = "cell.hpp"
 MODEL_FILES = (CONFIG, _WEIGHTS, _CELL, "tokenizer.json", "tokenizer.model")
 
 
-def _values_of(config: ModelConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+def _values_of(options: ModelConfig | RnnOptions) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(options) if field.name not in MIXERS]
+    return {name: getattr(options, name) for name in names}
+
+
+def _with_mixers(values: dict[str, Any]) -> dict[str, Any]:
+    """A config of the older form, with the options of its mixer, rnn, where they stand now."""
+    if "mixers" in values:
+        return values
+    moved = {"cell", "heads", "conv_width", "weight_bound"} & values.keys()
+    others = {key: value for key, value in values.items() if key not in moved}
+    return others | {"mixers": {"rnn": {key: values[key] for key in moved}}}
+
+
+def _read_options(values: Any, defaults: ModelConfig | RnnOptions, place: str) -> dict[str, Any]:
+    """The values, of which each must be one of the defaults' and of its type."""
+    if not isinstance(values, dict):
+        raise RuntimeError(f"{place} must be a JSON object, not {values!r}")
+    known = _values_of(defaults)
+    for key, value in values.items():
+        if key not in known:
+            raise RuntimeError(f"{place} has the unknown key '{key}'")
+        kind = str if key == "cell" else type(known[key])
+        if type(value) is not kind and (kind, type(value)) != (float, int):
+            raise RuntimeError(f"'{key}' in {place} must be a {kind.__name__}, not {value!r}")
+    return values
 
 
 def read_config(folder: Path, trust_cell: bool) -> ModelConfig:
-    """The config of the model in a folder, with the cell that it carries."""
+    """The config of the model in a folder, with the cell that it carries. What is missing has its
+    default."""
     path = folder / CONFIG
     if not path.is_file():
         raise RuntimeError(f"there is no model in {folder}: it lacks {path.name}")
-    values = read_json(path)
-    known = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
-    for key in values:
-        if key not in known:
-            raise RuntimeError(f"{path} has the unknown key '{key}'")
-    for key, kind in known.items():
-        if key not in values:
-            raise RuntimeError(f"{path} lacks the key '{key}'")
-        if type(values[key]) is not kind and (kind, type(values[key])) != (float, int):
-            raise RuntimeError(f"'{key}' in {path} must be a {kind.__name__}, not {values[key]!r}")
-    name, source = values["cell"], folder / _CELL
+    values = _with_mixers(read_json(path))
+    of_mixers = values.pop("mixers")
+    own = _read_options(values, ModelConfig(), str(path))
+    if not isinstance(of_mixers, dict):
+        raise RuntimeError(f"'mixers' in {path} must be a JSON object, not {of_mixers!r}")
+    for mixer in of_mixers:
+        if mixer not in MIXERS:
+            raise RuntimeError(f"'mixers' in {path} has the unknown key '{mixer}'")
+    place = f"'rnn' of 'mixers' in {path}"
+    options = _read_options(of_mixers.get("rnn", {}), RnnOptions(), place)
+    name, source = options.get("cell", RnnOptions.cell), folder / _CELL
     if "/" in name or "." in name:  # a file would be compiled, whoever wrote it
         raise RuntimeError(f"'cell' in {path} must be a name, not the file '{name}'")
     if source.exists():
-        values["cell"] = Cell.named(operators._stored_cell_key(str(source), name, trust_cell))
+        options["cell"] = Cell.named(operators._stored_cell_key(str(source), name, trust_cell))
     try:
-        return ModelConfig(**values)
+        return ModelConfig(**own, rnn=RnnOptions(**options))
     except ValueError as error:
         raise RuntimeError(f"{path}: {error}") from error
 
@@ -83,8 +108,9 @@ def write_model(
     folder: Path, config: ModelConfig, tokenizer: Tokenizer, tensors: Mapping[str, Tensor]
 ) -> None:
     """Writes a model into a folder, which must exist."""
-    cell = as_cell(config.cell)
-    write_json(folder / CONFIG, _values_of(config) | {"cell": cell.name})
+    cell = as_cell(config.rnn.cell)
+    rnn = _values_of(config.rnn) | {"cell": cell.name}
+    write_json(folder / CONFIG, _values_of(config) | {"mixers": {"rnn": rnn}})
     write_file(folder / _CELL, [cell.source])
     save_tokenizer(folder, tokenizer)
     save_safetensors(folder / _WEIGHTS, tensors)

@@ -22,7 +22,7 @@ from torch.nn import Linear, Module, Parameter, RMSNorm, functional, init
 
 from ._cells import as_cell
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._model_config import ModelConfig
+from ._model_config import ModelConfig, RnnOptions
 from ._model_files import MODEL_FILES, read_config, read_weights, write_model
 from ._scan import scan
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
@@ -31,6 +31,7 @@ __all__ = [
     "ByteTokenizer",
     "LanguageModel",
     "ModelConfig",
+    "RnnOptions",
     "SentencePieceTokenizer",
     "State",
     "Tokenizer",
@@ -111,14 +112,14 @@ class _HeadProjection(Module):
 class _RnnMixer(Module):
     """A cell between two projections, with a gate (ParaRNN, arXiv:2510.21450)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, options: RnnOptions, config: ModelConfig) -> None:
         super().__init__()
-        self.cell = cell = as_cell(config.cell)
-        width, self._bound = config.width, config.weight_bound
+        self.cell = cell = as_cell(options.cell)
+        width, self._bound = config.width, options.weight_bound
         learned = [i for i in range(cell.inputs) if i not in cell.side_inputs]
         self.input = _linear(width, 2 * width)
-        self.convolution = _CausalConvolution(width, config.conv_width)
-        self.projection = _HeadProjection(width, config.heads, len(learned))
+        self.convolution = _CausalConvolution(width, options.conv_width)
+        self.projection = _HeadProjection(width, options.heads, len(learned))
         reach = min(0.5, self._bound or 0.5)
         weight = torch.empty(cell.params, width).uniform_(-reach, reach)
         self.recurrent_weight = Parameter(weight)
@@ -184,7 +185,7 @@ class _Block(Module):
         super().__init__()
         width = config.width
         self.mixer_norm = RMSNorm(width, config.norm_epsilon)
-        self.mixer = _RnnMixer(config)
+        self.mixer = _RnnMixer(config.rnn, config)
         self.mixer_scale = Parameter(torch.ones(width))
         self.mlp_norm = RMSNorm(width, config.norm_epsilon)
         self.mlp = _Mlp(width, config.hidden_width, 1 / math.sqrt(2 * config.layers))
@@ -365,7 +366,7 @@ class LanguageModel(Module):
             logits, state = self.step(torch.tensor([token], device=read.device), state)
 
     def clip_weights(self) -> None:
-        """Brings the recurrent weights back into config.weight_bound. Call after every update."""
+        """Brings the recurrent weights back into their bound. Call after every update."""
         for block in self.blocks:
             assert isinstance(block, _Block)
             block.mixer.clip_weights()

@@ -26,6 +26,7 @@ from pararnn_cpp.lm import (
     ByteTokenizer,
     LanguageModel,
     ModelConfig,
+    RnnOptions,
     SentencePieceTokenizer,
     load_tokenizer,
 )
@@ -41,7 +42,7 @@ MODELS = {
     "--tie-embedding false --weight-bound 0.3",
     "file": f"--cell {GRU_D} --width 12 --layers 1 --heads 2 --conv-width 3",
 }
-SMALL = ModelConfig(vocabulary=11, width=16, layers=2, heads=2)
+SMALL = ModelConfig(vocabulary=11, width=16, layers=2, rnn=RnnOptions(heads=2))
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,7 @@ def test_what_is_saved_is_what_was_loaded(run: Path, tmp_path: Path) -> None:
 
 def test_the_program_reads_what_python_made(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = LanguageModel(ModelConfig(width=16, layers=2, heads=2, cell="lstm"))
+    model = LanguageModel(ModelConfig(width=16, layers=2, rnn=RnnOptions("lstm", heads=2)))
     text = sentences(3_000)
     (tmp_path / "text").write_bytes(text)
     model.save(tmp_path / "model")
@@ -193,7 +194,9 @@ def test_the_program_goes_on_with_what_was_saved_into_a_run(text: Path, tmp_path
 def test_a_cell_from_elsewhere_is_compiled_only_when_told(tmp_path: Path) -> None:
     source = tmp_path / "foreign.hpp"
     source.write_text(GRU_D.read_text().replace("GruD", "Foreign"))
-    LanguageModel(ModelConfig(width=8, layers=1, cell=str(source))).save(tmp_path / "model")
+    LanguageModel(ModelConfig(width=8, layers=1, rnn=RnnOptions(str(source)))).save(
+        tmp_path / "model"
+    )
     program = """
 import sys
 from pararnn_cpp.lm import LanguageModel
@@ -222,7 +225,8 @@ LanguageModel.from_checkpoint(sys.argv[1])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("heads", [1, 4])
 def test_pieces_and_steps_equal_the_whole(cell: str, heads: int) -> None:
-    model = exact_model(dataclasses.replace(SMALL, cell=cell, heads=heads))
+    options = RnnOptions(cell, heads=heads)
+    model = exact_model(dataclasses.replace(SMALL, rnn=options))
     tokens = torch.randint(11, (3, 40))
     with torch.no_grad():
         expected, final = model(tokens)
@@ -306,7 +310,7 @@ def test_copies_are_models() -> None:
 
 
 def test_clipping_bounds_the_recurrent_weights_alone() -> None:
-    model = LanguageModel(dataclasses.replace(SMALL, weight_bound=0.25))
+    model = LanguageModel(dataclasses.replace(SMALL, rnn=RnnOptions(weight_bound=0.25)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 2 * torch.randn_like(parameter)
@@ -320,17 +324,21 @@ def test_clipping_bounds_the_recurrent_weights_alone() -> None:
 
 def test_wrong_arguments_are_refused_by_name() -> None:
     for wrong, said in (
-        ({"width": 30, "heads": 4}, "4 does not divide 30"),
+        ({"width": 30, "rnn": RnnOptions(heads=4)}, "4 does not divide 30"),
         ({"width": 0}, "width must be a whole number from 1"),
         ({"layers": 1.0}, "layers must be a whole number"),
         ({"mixer": "attention"}, "unknown mixer 'attention'"),
-        ({"weight_bound": -1.0}, "weight_bound"),
+        ({"mixer": "rnn*2"}, "multiple of 2, as many as the mixer 'rnn.2' stands for, not 3"),
+        ({"mixer": "rnn*0"}, "names with commas"),
+        ({"mixer": "rnn,"}, "names with commas"),
         ({"norm_epsilon": math.nan}, "norm_epsilon"),
     ):
         with pytest.raises(ValueError, match=said):
             ModelConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="weight_bound"):
+        RnnOptions(weight_bound=-1.0)
     with pytest.raises(RuntimeError, match="there is no cell 'grue'"):
-        ModelConfig(cell="grue")
+        RnnOptions("grue")
     with pytest.raises(ValueError, match="257 tokens, and the model's vocabulary is 11"):
         LanguageModel(SMALL, ByteTokenizer())
 
@@ -525,6 +533,11 @@ def changed_json(change: Callable[[dict[str, object]], object]) -> Callable[[byt
     return changed
 
 
+def changed_rnn(**options: object) -> Callable[[bytes], bytes]:
+    """With other options of the rnn mixer."""
+    return changed_json(lambda config: config["mixers"]["rnn"].update(options))  # type: ignore[index]
+
+
 def changed_header(change: Callable[[dict[str, object]], object]) -> Callable[[bytes], bytes]:
     def changed(contents: bytes) -> bytes:
         length = int.from_bytes(contents[:8], "little")
@@ -539,15 +552,18 @@ WRONG_FILES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("config.json", lambda _: b"[" * 100_000, "no valid JSON"),
     ("config.json", lambda _: b"\xff", "no valid JSON"),
     ("config.json", lambda _: b"[]", "JSON object"),
-    ("config.json", changed_json(lambda c: c.pop("heads")), "lacks the key 'heads'"),
+    ("config.json", changed_json(lambda c: c.update(mixers=[])), "'mixers' in"),
+    ("config.json", changed_json(lambda c: c.update(mixers={"mamba": {}})), "key 'mamba'"),
+    ("config.json", changed_json(lambda c: c.update(heads=2)), "unknown key 'heads'"),
+    ("config.json", changed_rnn(dropout=1), "'mixers' in .*unknown key 'dropout'"),
     ("config.json", changed_json(lambda c: c.update(dropout=1)), "unknown key 'dropout'"),
     ("config.json", changed_json(lambda c: c.update(width="8")), "'width' in"),
     ("config.json", changed_json(lambda c: c.update(tie_embedding=1)), "'tie_embedding' in"),
-    ("config.json", changed_json(lambda c: c.update(weight_bound=True)), "'weight_bound' in"),
-    ("config.json", changed_json(lambda c: c.update(heads=3)), "3 does not divide 8"),
+    ("config.json", changed_rnn(weight_bound=True), "'weight_bound' in"),
+    ("config.json", changed_rnn(heads=3), "3 does not divide 8"),
     ("config.json", changed_json(lambda c: c.update(mixer="mamba")), "unknown mixer 'mamba'"),
-    ("config.json", changed_json(lambda c: c.update(cell="./gru.hpp")), "must be a name"),
-    ("config.json", changed_json(lambda c: c.update(cell="lstm")), "lstm"),
+    ("config.json", changed_rnn(cell="./gru.hpp"), "must be a name"),
+    ("config.json", changed_rnn(cell="lstm"), "lstm"),
     ("config.json", changed_json(lambda c: c.update(width=16)), "(257, 16)"),
     ("config.json", changed_json(lambda c: c.update(layers=2)), "lacks the tensor 'block1"),
     ("config.json", changed_json(lambda c: c.update(layers=0)), "does not have"),
@@ -609,6 +625,40 @@ def test_wrong_contents_are_refused_by_name(
     path.write_bytes(change(path.read_bytes()))
     sentence = refused(saved)
     assert re.search(said, sentence) or said in sentence, sentence
+
+
+def test_a_config_of_the_older_form_is_read(tmp_path: Path) -> None:
+    options = RnnOptions("lstm", heads=2, conv_width=3, weight_bound=0.5)
+    model = LanguageModel(ModelConfig(width=8, layers=2, mlp_width=16, rnn=options))
+    model.save(tmp_path / "model")
+    (tmp_path / "model" / "manifest.json").unlink()
+    older = """{
+      "cell": "lstm",
+      "conv_width": 3,
+      "heads": 2,
+      "layers": 2,
+      "mixer": "rnn",
+      "mlp_width": 16,
+      "norm_epsilon": 1e-05,
+      "tie_embedding": true,
+      "vocabulary": 257,
+      "weight_bound": 0.5,
+      "width": 8
+    }"""
+    (tmp_path / "model" / "config.json").write_text(older)
+    expect_equal(LanguageModel.from_checkpoint(tmp_path / "model"), model)
+    (tmp_path / "text").write_bytes(sentences(600))
+    pararnn("eval", "--model", tmp_path / "model", "--data", tmp_path / "text")
+
+
+def test_a_pattern_of_mixers_is_the_programs(tmp_path: Path) -> None:
+    config = ModelConfig(width=8, layers=4, mixer="rnn,rnn")
+    assert config.layer_mixers == ["rnn"] * 4
+    model = LanguageModel(config)
+    model.save(tmp_path / "model")
+    expect_equal(LanguageModel.from_checkpoint(tmp_path / "model"), model)
+    (tmp_path / "text").write_bytes(sentences(600))
+    pararnn("eval", "--model", tmp_path / "model", "--data", tmp_path / "text")
 
 
 def test_a_model_replaces_a_model_and_nothing_else(saved: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ json measure_generation(nn::LanguageModel& model, int64_t batch, int64_t tokens,
                    [](int64_t, int32_t) { return true; });
   const double step = times.seconds / double(std::max<int64_t>(times.steps, 1));
   const double bytes = weights_of_step(model, model->precision());
-  json result = {{"cell", model->config().cell},
+  json result = {{"cell", model->config().rnn.cell},
                  {"precision", torch::toString(model->precision())},
                  {"batch", batch},
                  {"tokens", times.tokens},
@@ -73,7 +73,7 @@ json measure_generation(const BenchOptions& options, const std::string& device) 
       if (!on_gpu && &size != kModels) continue;
       nn::ModelConfig config = nn::preset(size.preset);
       config.vocabulary = kVocabulary;
-      config.cell = cell;
+      config.rnn.cell = cell;
       nn::LanguageModel model(config);
       model->to(torch::Device(device));
       model->to_precision(on_gpu ? torch::kBFloat16 : torch::kFloat);

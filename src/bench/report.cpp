@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "bench/first_use.hpp"
 #include "bench/generation.hpp"
 #include "bench/operators.hpp"
@@ -144,15 +145,8 @@ void print(const std::string& text) {
   std::fflush(stdout);
 }
 
-void write_text(const std::string& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text;
-  file.close();
-  require(bool(file), "cannot write '{}'", path);
-}
-
 void write_report(const std::string& path, const json& report) {
-  write_text(path, report.dump(2) + "\n");
+  write_file(path, report.dump(2) + "\n");
 }
 
 json read_reports(const std::vector<std::string>& paths) {

@@ -11,7 +11,6 @@ namespace pararnn::bench {
 void print(const std::string& text);
 
 /// Throws Error if the file cannot be written.
-void write_text(const std::string& path, const std::string& text);
 void write_report(const std::string& path, const nlohmann::json& report);
 
 /// Reads reports of one machine and puts them together; of a measurement that several have, the

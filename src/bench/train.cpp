@@ -100,7 +100,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
   const double peak = peak_operations(train::describe(device));
   nlohmann::json measurement = {{"size", bench.name},
-                                {"cell", bench.model.cell},
+                                {"cell", bench.model.rnn.cell},
                                 {"mixer", bench.model.mixer},
                                 {"precision", bench.train.precision},
                                 {"batch", bench.train.batch},

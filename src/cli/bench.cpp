@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "bench/cpu.hpp"
 #include "bench/first_use.hpp"
 #include "bench/generation.hpp"
@@ -159,7 +160,7 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
       TrainBench bench = arguments.bench;
       bench.name = preset;
       bench.model = nn::preset(preset);
-      bench.model.cell = cell;
+      bench.model.rnn.cell = cell;
       bench.model.vocabulary = arguments.vocabulary;
       nn::validate(bench.model);
       nlohmann::json measurement;
@@ -280,7 +281,7 @@ void add_bench_command(CLI::App& program) {
     const std::string &json_file = arguments->options.json_file,
                       &markdown_file = arguments->markdown_file, &plot_file = arguments->plot_file;
     const auto write = [](const char* option, const std::string& file, const std::string& text) {
-      about_option(option, [&] { write_text(file, text); });
+      about_option(option, [&] { write_file(file, text); });
     };
     if (!json_file.empty()) about_option("--json", [&] { write_report(json_file, report); });
     if (!markdown_file.empty())

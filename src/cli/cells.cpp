@@ -7,10 +7,10 @@
 #include <memory>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "cells/cell_registry.hpp"
 #include "cells/cell_skeleton.hpp"
 #include "cli/common_options.hpp"
-#include "data/output_file.hpp"
 #include "train/device.hpp"
 #include "verdict/verdict.hpp"
 #include "verdict/verdict_page.hpp"
@@ -55,7 +55,7 @@ void add_new_command(CLI::App& cells) {
         arguments->out.empty() ? arguments->name + ".hpp" : arguments->out;
     require(!std::filesystem::exists(path), "'{}' exists already: name another file with --out",
             path.string());
-    data::write_file(path, text);
+    write_file(path, text);
     fmt::print("{}: check it with `pararnn cells check {}`\n", path.string(), path.string());
   });
 }
@@ -93,7 +93,7 @@ void add_verdict_command(CLI::App& cells) {
     if (terminal) fmt::print(stderr, "\r\33[K");
     fmt::print("{}", verdict_text(found));
     const auto write = [](const char* option, const std::string& file, const std::string& text) {
-      about_option(option, [&] { data::write_file(file, text); });
+      about_option(option, [&] { write_file(file, text); });
     };
     if (!arguments->json.empty()) write("--json", arguments->json, found.dump(1) + "\n");
     if (!arguments->html.empty()) write("--html", arguments->html, verdict_page(found));

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "cli/common_options.hpp"
 #include "data/baselines.hpp"
 #include "data/dataset.hpp"
-#include "data/output_file.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
@@ -156,7 +156,7 @@ void evaluate_contexts(const EvalArguments& arguments, train::TrainedModel& trai
   // Names of files may be any bytes.
   const std::string json =
       report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  about_option("--json", [&] { data::write_file(arguments.json, json); });
+  about_option("--json", [&] { write_file(arguments.json, json); });
 }
 
 void evaluate(const EvalArguments& arguments) {

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "bench/plot.hpp"
-#include "bench/report.hpp"
 #include "train/checkpoint.hpp"
 #include "train/run_log.hpp"
 
@@ -114,7 +114,7 @@ void plot(const PlotArguments& arguments) {
       plot.series.push_back(std::move(curve));
     }
   }
-  bench::write_text(arguments.out, bench::plot_svg(plot));
+  write_file(arguments.out, bench::plot_svg(plot));
   fmt::print("{}: {} curves of {} run{}\n", arguments.out, plot.series.size(),
              arguments.runs.size(), arguments.runs.size() == 1 ? "" : "s");
 }

@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,10 +14,9 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "cells/cell_registry.hpp"
 #include "cli/common_options.hpp"
 #include "data/dataset.hpp"
-#include "nn/mixer.hpp"
+#include "nn/config.hpp"
 #include "nn/model_files.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
@@ -49,6 +49,29 @@ nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
   }
   return stored;
 }
+nn::ModelConfig merge_given(const CLI::App& command, nn::ModelConfig stored,
+                            const nn::ModelConfig& given) {
+  std::map<std::string_view, nlohmann::json> values;
+  nn::for_each_used_option(given, [&](std::string_view, const auto& value, const nn::Option& o) {
+    if (!o.flag.empty() && command.count(std::string(o.flag)) > 0) values[o.flag] = value;
+  });
+  nn::for_each_used_option(stored, [&](std::string_view, auto& value, const nn::Option& o) {
+    if (values.contains(o.flag)) values[o.flag].get_to(value);
+  });
+  return stored;
+}
+
+/// Throws Error if an option was given of a mixer that the model does not have.
+void require_used(const CLI::App& command, const nn::ModelConfig& model) {
+  nn::for_each_mixer(model, [&](std::string_view mixer, const auto& options) {
+    if (nn::has_mixer(model, mixer)) return;
+    nn::for_each_option(options, [&](std::string_view, const auto&, const nn::Option& option) {
+      require(command.count(std::string(option.flag)) == 0,
+              "{} is an option of the mixer {}, and --mixer {} has no layer of it", option.flag,
+              mixer, model.mixer);
+    });
+  });
+}
 
 /// The checkpoint that --resume means, or an empty path if the run has none yet.
 fs::path checkpoint_to_resume(const TrainArguments& arguments) {
@@ -77,10 +100,10 @@ int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : trainer.model()->parameters())
     parameters += parameter.numel();
-  train::Progress(stdout).say(fmt::format(
-      "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}",
-      dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
-      arguments.model.width, arguments.out, train::describe(device)));
+  train::Progress(stdout).say(
+      fmt::format("data: {}\nmodel: {} parameters, {} with {} channels\nrun: {}\ndevice: {}",
+                  dataset.description, parameters, nn::describe_layers(arguments.model),
+                  arguments.model.width, arguments.out, train::describe(device)));
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   if (arguments.profile) trainer.profile();
   return trainer.run();
@@ -99,8 +122,7 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
     const nn::ModelConfig stored_model = nn::load_model_config(checkpoint, arguments.trust_cell);
     arguments.train = train::train_config_from_json(merge_given(
         command, to_json(train::load_run_state(checkpoint).options), to_json(arguments.train)));
-    arguments.model =
-        nn::config_from_json(merge_given(command, to_json(stored_model), to_json(arguments.model)));
+    arguments.model = merge_given(command, stored_model, arguments.model);
   } else if (resume) {
     train::Progress(stdout).say(
         fmt::format("{} has no checkpoint yet: starting from step 0", arguments.out));
@@ -115,6 +137,7 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   arguments.model.vocabulary = dataset.tokenizer->vocabulary_size();
   train::require_valid(arguments.train);
   nn::validate(arguments.model);
+  require_used(command, arguments.model);
   if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
   train::run_within_memory(
@@ -123,30 +146,50 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
+/// Takes what parse_layer_pattern takes.
+CLI::Validator layer_pattern_validator() {
+  return CLI::Validator(
+      [](const std::string& pattern) -> std::string {
+        try {
+          nn::require_mixers(pattern);
+        } catch (const Error& error) {
+          return error.what();
+        }
+        return "";
+      },
+      "");
+}
+
+/// An option for each of `options` that has a flag.
+template <class Options>
+void add_options(CLI::App& command, Options& options, const std::string& group) {
+  nn::for_each_option(options, [&](std::string_view key, auto& value, const nn::Option& option) {
+    if (option.flag.empty()) return;
+    using Value = std::remove_reference_t<decltype(value)>;
+    const std::string flag(option.flag), meaning(option.meaning);
+    if constexpr (std::is_same_v<Value, std::string>) {
+      if (option.is_cell) {
+        add_cell_option(command, value, meaning)->group(group);
+        return;
+      }
+    }
+    CLI::Option* added =
+        command.add_option(flag, value, meaning)->capture_default_str()->group(group);
+    if constexpr (std::is_same_v<Value, int64_t>) {
+      added->check(is_number(static_cast<int64_t>(option.least), nn::kLargestSize));
+    } else if constexpr (std::is_same_v<Value, double>) {
+      added->check(is_number(option.least));
+    } else if (key == "mixer") {
+      added->check(layer_pattern_validator());
+    }
+  });
+}
+
 void add_model_options(CLI::App& command, nn::ModelConfig& model) {
-  const auto size = is_number(int64_t{1}, int64_t{1} << 30);
-  const auto add = [&](const char* name, auto& value, const char* meaning) {
-    return command.add_option(name, value, meaning)->capture_default_str()->group("Model");
-  };
-  add("--width", model.width, "channels of the residual stream")->check(size);
-  add("--layers", model.layers, "blocks, each a sequence mixer and an MLP")->check(size);
-  add("--mixer", model.mixer, "what carries information along the sequence")
-      ->check(CLI::IsMember(nn::mixer_names()));
-  add_cell_option(command, model.cell,
-                  "the recurrent cell: a name (pararnn cells lists them) or a file, ./cell.hpp or "
-                  "./cells.hpp:Struct")
-      ->group("Model");
-  add("--heads", model.heads, "blocks of the cell's block-diagonal input projection; 1: dense")
-      ->check(size);
-  add("--conv-width", model.conv_width, "steps that the causal convolution before the cell sees")
-      ->check(size);
-  add("--mlp-width", model.mlp_width,
-      "hidden channels of the MLP; 0: 8/3 of --width, rounded up to a multiple of 32")
-      ->check(is_number(int64_t{0}, int64_t{1} << 30));
-  add("--tie-embedding", model.tie_embedding,
-      "true: the embedding also makes the logits; false: a matrix of their own does");
-  add("--weight-bound", model.weight_bound, "bound on the size of the recurrent weights; 0: none")
-      ->check(is_number(0.0));
+  add_options(command, model, "Model");
+  nn::for_each_mixer(model, [&](std::string_view mixer, auto& options) {
+    add_options(command, options, fmt::format("Layers of {}", mixer));
+  });
 }
 
 void add_training_options(CLI::App& command, train::TrainConfig& config) {

@@ -61,4 +61,9 @@ std::shared_ptr<const MappedFile> MappedFiles::operator[](size_t number) const {
   return slot.file;
 }
 
+std::string read_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  return std::string(file.read(0, file.size()));
+}
+
 }  // namespace pararnn::data

@@ -36,6 +36,9 @@ class MappedFile {
   const char* bytes_ = nullptr;
 };
 
+/// The whole content of a small file. Error as MappedFile's.
+std::string read_file(const std::filesystem::path& path);
+
 /// Many files by number, mapped when they are wanted. May be used by several threads.
 class MappedFiles {
  public:

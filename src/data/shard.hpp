@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "data/output_file.hpp"
+#include "base/output_file.hpp"
 #include "data/token_source.hpp"
 
 namespace pararnn::data {
@@ -40,7 +40,7 @@ class ShardWriter {
   /// Tokens that stand for `text_bytes` bytes of text.
   void append(std::span<const int32_t> tokens, int64_t text_bytes);
   int64_t tokens() const { return static_cast<int64_t>(header_.tokens); }
-  /// A shard that is not closed is unreadable.
+  /// A shard that is not closed is not there.
   void close();
 
  private:

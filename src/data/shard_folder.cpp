@@ -9,10 +9,10 @@
 #include <thread>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "data/corpus.hpp"
 #include "data/folder_lock.hpp"
 #include "data/mapped_file.hpp"
-#include "data/output_file.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 #include "data/shard.hpp"
 #include "data/token_source.hpp"

@@ -4,7 +4,8 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
-#include "data/output_file.hpp"
+#include "base/output_file.hpp"
+#include "data/mapped_file.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 
 namespace pararnn::data {

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "base/output_file.hpp"
 #include "jit/digest.hpp"
 #include "jit/system.hpp"
 
@@ -27,24 +28,6 @@ constexpr std::string_view kMagic = "pararnn kernel 1\n";
 // What stands before the content of an entry.
 std::string entry_head(const std::string& key, std::string_view content) {
   return fmt::format("{}{}\n", kMagic, Digest().add(key).add(content).text());
-}
-
-// Writes all and brings it to the disk; 0 or the reason.
-int write_file(const fs::path& path, std::string_view content) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return errno;
-  int reason = 0;
-  while (!content.empty() && !reason) {
-    const ssize_t written = ::write(file, content.data(), content.size());
-    if (written >= 0) {
-      content.remove_prefix(static_cast<size_t>(written));
-    } else if (errno != EINTR) {
-      reason = errno;
-    }
-  }
-  if (!reason && ::fsync(file) != 0) reason = errno;
-  if (::close(file) != 0 && !reason) reason = errno;
-  return reason;
 }
 
 // Makes the folder, for its owner alone: it holds code that will be run. 0 or the reason.
@@ -92,21 +75,25 @@ std::optional<std::string> DiskCache::load(const std::string& key) const {
 void DiskCache::store(const std::string& key, std::string_view content) const {
   if (folder_.empty()) return;
   static std::atomic<int> counter = 0;
-  const fs::path aside =
-      folder_ / fmt::format("{}.unfinished.{}.{}", key, ::getpid(), counter.fetch_add(1));
-  int reason = make_folder(folder_);
-  if (!reason) {
-    reason = write_file(aside, entry_head(key, content).append(content));
-    if (!reason && ::rename(aside.c_str(), (folder_ / key).c_str()) != 0) reason = errno;
-    if (reason) ::unlink(aside.c_str());
+  std::string failure;
+  if (const int reason = make_folder(folder_)) {
+    failure = std::strerror(reason);
+  } else {
+    try {
+      write_file(folder_ / key, entry_head(key, content).append(content),
+                 {.mode = 0600,
+                  .suffix = fmt::format(".unfinished.{}.{}", ::getpid(), counter.fetch_add(1))});
+    } catch (const Error& error) {
+      failure = error.what();
+    }
   }
-  if (!reason) return;
+  if (failure.empty()) return;
   static std::once_flag once;
   std::call_once(once, [&] {
     fmt::print(stderr,
                "pararnn: compiled kernels are not kept: cannot write in '{}' ({}); "
                "PARARNN_CACHE_DIR may name another folder\n",
-               folder_.string(), std::strerror(reason));
+               folder_.string(), failure);
   });
 }
 

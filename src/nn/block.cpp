@@ -7,11 +7,11 @@ namespace pararnn::nn {
 
 using torch::Tensor;
 
-Block::Block(const ModelConfig& config) {
+Block::Block(const ModelConfig& config, int64_t layer) {
   const double gain = 1 / std::sqrt(2.0 * static_cast<double>(config.layers));
   mixer_norm_ =
       register_module("mixer_norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
-  mixer_ = register_module("mixer", make_mixer(config));
+  mixer_ = register_module("mixer", make_mixer(config, layer));
   mixer_scale_ = register_parameter("mixer_scale", torch::ones(config.width));
   mlp_norm_ =
       register_module("mlp_norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
@@ -28,6 +28,12 @@ std::pair<ResidualStream, MixerState> Block::forward(ResidualStream stream, cons
   std::tie(x, normed) = mlp_norm_->forward({x, mixer_scale_, mixed});
   mixed = Tensor();
   return {{x, mlp_scale_, mlp_->forward(normed)}, next_state};
+}
+
+bool Block::decays(std::string_view name, const Tensor& parameter) const {
+  constexpr std::string_view mixer = "mixer.";
+  return name.starts_with(mixer) ? mixer_->decays(name.substr(mixer.size()), parameter)
+                                 : parameter.dim() >= 2;
 }
 
 }  // namespace pararnn::nn

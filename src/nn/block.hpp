@@ -3,6 +3,7 @@
 // added to; s₁ and s₂ are learnable residual scales, one a channel.
 #pragma once
 
+#include "nn/config.hpp"
 #include "nn/mixer.hpp"
 #include "nn/mlp.hpp"
 #include "nn/residual_stream.hpp"
@@ -11,13 +12,15 @@
 namespace pararnn::nn {
 
 struct Block : torch::nn::Module {
-  explicit Block(const ModelConfig& config);
+  /// The layer of that number, from 0.
+  explicit Block(const ModelConfig& config, int64_t layer = 0);
 
   /// The residual stream (B,T,d). Returns the stream after the block and the mixer's state.
   /// `reset`: as a mixer takes it.
   std::pair<ResidualStream, MixerState> forward(ResidualStream stream, const MixerState& state,
                                                 const torch::Tensor& reset);
   void clip_weights() { mixer_->clip_weights(); }
+  bool decays(std::string_view name, const torch::Tensor& parameter) const;
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
 
  private:

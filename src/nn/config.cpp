@@ -3,106 +3,132 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.hpp"
-#include "cells/cell_registry.hpp"
-#include "nn/mixer.hpp"
 
 namespace pararnn::nn {
 namespace {
 
-/// Calls visit(key, member) for every member: the one list of what is stored.
-template <class Config, class Visit>
-void for_each_member(Config& config, Visit visit) {
-  visit("vocabulary", config.vocabulary);
-  visit("width", config.width);
-  visit("layers", config.layers);
-  visit("mixer", config.mixer);
-  visit("cell", config.cell);
-  visit("heads", config.heads);
-  visit("conv_width", config.conv_width);
-  visit("mlp_width", config.mlp_width);
-  visit("tie_embedding", config.tie_embedding);
-  visit("weight_bound", config.weight_bound);
-  visit("norm_epsilon", config.norm_epsilon);
-}
-
-void read(const nlohmann::json& value, int64_t& member, const std::string& name) {
-  require(value.is_number_integer(), "{} must be a whole number, not {}", name, value.dump());
-  // A number above 2^63 would wrap around.
-  require(!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX, "{} is too large: {}",
-          name, value.dump());
-  member = value.get<int64_t>();
-}
-
-void read(const nlohmann::json& value, double& member, const std::string& name) {
-  require(value.is_number(), "{} must be a number, not {}", name, value.dump());
-  member = value.get<double>();
-}
-
-void read(const nlohmann::json& value, bool& member, const std::string& name) {
-  require(value.is_boolean(), "{} must be true or false, not {}", name, value.dump());
-  member = value.get<bool>();
-}
-
-void read(const nlohmann::json& value, std::string& member, const std::string& name) {
-  require(value.is_string(), "{} must be a string, not {}", name, value.dump());
-  member = value.get<std::string>();
+/// A config of the older form, with the options of its mixer, rnn, where they stand now.
+nlohmann::json with_mixers(nlohmann::json json) {
+  if (json.contains("mixers")) return json;
+  nlohmann::json rnn = nlohmann::json::object();
+  for (const char* key : {"cell", "heads", "conv_width", "weight_bound"}) {
+    if (!json.contains(key)) continue;
+    rnn[key] = json[key];
+    json.erase(key);
+  }
+  if (!rnn.empty()) json["mixers"]["rnn"] = rnn;
+  return json;
 }
 
 }  // namespace
 
+std::vector<std::string> mixer_names() {
+  std::vector<std::string> names;
+  const ModelConfig config;
+  for_each_mixer(config, [&](const char* name, const auto&) { names.emplace_back(name); });
+  return names;
+}
+
+void require_mixers(const std::string& pattern) {
+  const std::vector<std::string> names = mixer_names();
+  for (const LayerRun& run : parse_layer_pattern(pattern)) {
+    require(std::ranges::find(names, run.mixer) != names.end(), "unknown mixer '{}': there are {}",
+            run.mixer, fmt::join(names, ", "));
+  }
+}
+
+std::vector<LayerRun> mixers_of(const ModelConfig& config) {
+  const std::vector<LayerRun> runs = parse_layer_pattern(config.mixer);
+  const int64_t repeats = config.layers / length_of(runs);
+  std::vector<LayerRun> mixers;
+  for (const LayerRun& run : runs) {
+    auto known = std::ranges::find(mixers, run.mixer, &LayerRun::mixer);
+    if (known == mixers.end()) known = mixers.insert(known, {run.mixer, 0});
+    known->layers += repeats * run.layers;
+  }
+  return mixers;
+}
+
+bool has_mixer(const ModelConfig& config, std::string_view mixer) {
+  const std::vector<LayerRun> runs = parse_layer_pattern(config.mixer);
+  return std::ranges::find(runs, mixer, &LayerRun::mixer) != runs.end();
+}
+
+std::string mixer_of_layer(const ModelConfig& config, int64_t layer) {
+  const std::vector<LayerRun> runs = parse_layer_pattern(config.mixer);
+  layer %= length_of(runs);
+  auto run = runs.begin();
+  while (layer >= run->layers) layer -= (run++)->layers;
+  return run->mixer;
+}
+
 void validate(const ModelConfig& config) {
-  constexpr int64_t kLargest = int64_t{1} << 31;
-  const auto size = [](const char* name, int64_t value, int64_t least) {
-    require(value >= least && value < kLargest, "{} must be from {} to 2^31 - 1, not {}", name,
-            least, value);
-  };
-  size("vocabulary", config.vocabulary, 1);
-  size("width", config.width, 1);
-  size("layers", config.layers, 0);
-  size("heads", config.heads, 1);
-  size("conv_width", config.conv_width, 1);
-  size("mlp_width", config.mlp_width, 0);
-  require(config.width % config.heads == 0, "heads must divide width: {} does not divide {}",
-          config.heads, config.width);
-  require(config.weight_bound >= 0 && std::isfinite(config.weight_bound),
-          "weight_bound must be 0 (none) or a positive number, not {}", config.weight_bound);
-  require(config.norm_epsilon > 0 && std::isfinite(config.norm_epsilon),
-          "norm_epsilon must be a positive number, not {}", config.norm_epsilon);
-  const auto mixers = mixer_names();
-  require(std::find(mixers.begin(), mixers.end(), config.mixer) != mixers.end(),
-          "unknown mixer '{}': there are {}", config.mixer, fmt::join(mixers, ", "));
-  find_cell(config.cell);  // throws with the names there are
+  check_options(config);
+  require_mixers(config.mixer);
+  const int64_t length = length_of(parse_layer_pattern(config.mixer));
+  require(config.layers % length == 0,
+          "layers must be a multiple of {}, as many as the mixer '{}' stands for, not {}", length,
+          config.mixer, config.layers);
+  for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
+    if (!has_mixer(config, mixer)) return;
+    check_options(options);
+    validate(options, config);
+  });
+}
+
+std::string describe_layers(const ModelConfig& config) {
+  std::string text;
+  for (const LayerRun& run : mixers_of(config)) {
+    for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
+      if (run.mixer != mixer) return;
+      text +=
+          fmt::format("{}{} layers of {}", text.empty() ? "" : ", ", run.layers, describe(options));
+    });
+  }
+  return text;
 }
 
 nlohmann::json to_json(const ModelConfig& config) {
-  nlohmann::json json;
-  for_each_member(config, [&](const char* key, const auto& member) { json[key] = member; });
+  nlohmann::json json = options_to_json(config);
+  for_each_mixer(config, [&](const char* mixer, const auto& options) {
+    if (has_mixer(config, mixer)) json["mixers"][mixer] = options_to_json(options);
+  });
   return json;
 }
 
-ModelConfig config_from_json(const nlohmann::json& json, const std::string& source) {
+ModelConfig config_from_json(
+    const nlohmann::json& json, const std::string& source,
+    const std::function<std::string(const std::string&)>& spelling_of_cell) {
   require(json.is_object(), "{} must be a JSON object that describes a model", source);
-  ModelConfig config;
-  size_t known = 0;
-  for_each_member(config, [&](const char* key, auto& member) {
-    require(json.contains(key), "{} lacks the key '{}'", source, key);
-    read(json[key], member, fmt::format("'{}' in {}", key, source));
-    ++known;
-  });
-  if (json.size() != known) {
-    const nlohmann::json expected = to_json(config);
-    for (const auto& [key, value] : json.items()) {
-      require(expected.contains(key), "{} has the unknown key '{}'", source, key);
+  const auto about_source = [&](const auto& action) {
+    try {
+      action();
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", source, error.what()));
     }
-  }
-  try {
-    validate(config);
-  } catch (const Error& error) {
-    throw Error(fmt::format("{}: {}", source, error.what()));
-  }
+  };
+  nlohmann::json own = with_mixers(json);
+  nlohmann::json mixers = own.value("mixers", nlohmann::json::object());
+  own.erase("mixers");
+  ModelConfig config;
+  read_options(own, config, source);
+  about_source([&] { require_mixers(config.mixer); });
+  const std::string place = fmt::format("'mixers' in {}", source);
+  require(mixers.is_object(), "{} must be a JSON object, not {}", place, mixers.dump());
+  for_each_mixer(config, [&](const char* mixer, auto& options) {
+    if (!has_mixer(config, mixer)) return;
+    if (mixers.contains(mixer)) {
+      read_options(mixers[mixer], options, fmt::format("'{}' of {}", mixer, place));
+      mixers.erase(mixer);
+    }
+    if (!spelling_of_cell) return;
+    for_each_cell(options, [&](std::string& cell) { cell = spelling_of_cell(cell); });
+  });
+  require(mixers.empty(), "{} has the unknown key '{}'", place,
+          mixers.empty() ? "" : mixers.begin().key());
+  about_source([&] { validate(config); });
   return config;
 }
 

@@ -1,6 +1,6 @@
 #include "nn/decoder.hpp"
 
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 
 namespace pararnn::nn {
 namespace {

@@ -20,7 +20,7 @@ LanguageModelImpl::LanguageModelImpl(const ModelConfig& config) : config_(config
   output_ = config.tie_embedding ? embedding_ : register_parameter("output", vocabulary_matrix());
   for (int64_t i = 0; i < config.layers; ++i) {
     blocks_.push_back(
-        register_module("block" + std::to_string(i), std::make_shared<Block>(config)));
+        register_module("block" + std::to_string(i), std::make_shared<Block>(config, i)));
   }
   norm_ = register_module("norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
 }
@@ -88,8 +88,12 @@ void LanguageModelImpl::to_precision(torch::ScalarType dtype) {
   }
 }
 
-bool decays(std::string_view name, const Tensor& parameter) {
-  return parameter.dim() >= 2 && !name.ends_with("recurrent_weight") && !name.ends_with("bias");
+bool LanguageModelImpl::decays(std::string_view name, const Tensor& parameter) const {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const std::string block = "block" + std::to_string(i) + ".";
+    if (name.starts_with(block)) return blocks_[i]->decays(name.substr(block.size()), parameter);
+  }
+  return parameter.dim() >= 2;
 }
 
 }  // namespace pararnn::nn

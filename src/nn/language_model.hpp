@@ -58,8 +58,13 @@ struct LanguageModelImpl : torch::nn::Module {
   /// with the text. No gradient.
   torch::Tensor step(const torch::Tensor& tokens, LanguageModelState& state);
 
-  /// Brings the recurrent weights back into the config's weight_bound. Call after every update.
+  /// Brings the recurrent weights back into the bounds that the config sets. Call after every
+  /// update.
   void clip_weights();
+
+  /// Whether weight decay applies to a parameter: to the matrices of projections, convolutions and
+  /// embedding, but not to norms, biases, residual scales and recurrent weights.
+  bool decays(std::string_view name, const torch::Tensor& parameter) const;
 
   /// Rounds the matrices, which are the parameters that decay, to `dtype`, and computes in it from
   /// now on. Memory of theirs that is held elsewhere (by a detached alias) stays as it was. Not
@@ -84,9 +89,5 @@ struct LanguageModelImpl : torch::nn::Module {
   std::shared_ptr<RmsNorm> norm_;
 };
 TORCH_MODULE(LanguageModel);
-
-/// Whether weight decay applies to a parameter of a model: to the matrices of projections,
-/// convolutions and embedding, but not to norms, biases, residual scales and recurrent weights.
-bool decays(std::string_view name, const torch::Tensor& parameter);
 
 }  // namespace pararnn::nn

@@ -1,42 +1,28 @@
 #include "nn/mixer.hpp"
 
-#include <fmt/ranges.h>
-
-#include <array>
-
 #include "base/error.hpp"
-#include "nn/rnn_mixer.hpp"
+#include "nn/config.hpp"
 
 namespace pararnn::nn {
-namespace {
 
-struct Entry {
-  const char* name;
-  std::shared_ptr<Mixer> (*make)(const ModelConfig&);
-};
-
-template <class AMixer>
-std::shared_ptr<Mixer> make(const ModelConfig& config) {
-  return std::make_shared<AMixer>(config);
+std::shared_ptr<Mixer> make_mixer(const ModelConfig& config, int64_t layer) {
+  std::shared_ptr<Mixer> made;
+  const std::string wanted = mixer_of_layer(config, layer);
+  for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
+    if (mixer == wanted) made = make_mixer(options, config);
+  });
+  require(made != nullptr, "unknown mixer '{}'", wanted);
+  return made;
 }
 
-/// A new mixer is added here.
-constexpr std::array kMixers{Entry{"rnn", make<RnnMixer>}};
-
-}  // namespace
-
-std::vector<std::string> mixer_names() {
-  std::vector<std::string> names;
-  for (const Entry& entry : kMixers) names.push_back(entry.name);
-  return names;
-}
-
-std::shared_ptr<Mixer> make_mixer(const ModelConfig& config) {
-  for (const Entry& entry : kMixers) {
-    if (config.mixer == entry.name) return entry.make(config);
+std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config) {
+  std::vector<MixerLayers> sizes;
+  for (const LayerRun& run : mixers_of(config)) {
+    for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
+      if (mixer == run.mixer) sizes.push_back({sizes_of(options, config), double(run.layers)});
+    });
   }
-  throw Error(fmt::format("unknown mixer '{}': there are {}", config.mixer,
-                          fmt::join(mixer_names(), ", ")));
+  return sizes;
 }
 
 }  // namespace pararnn::nn

@@ -1,21 +1,31 @@
 // A sequence mixer: the part of a block that carries information along the sequence. It takes and
 // returns (B,T,d); everything it needs from earlier steps is its state, so that a text can be read
-// in pieces, or one token at a time, and gives what it gives in one. Mixers are made by name, so a
-// block knows none of them.
+// in pieces, or one token at a time, and gives what it gives in one.
+//
+// A mixer is a pair of files in nn/mixers/, with a struct of its options and, for these,
+//
+//   for_each_option(options, visit)  the list of them, as nn/option.hpp says
+//   validate(options, config)        throws Error where they do not go together
+//   describe(options)                what is said of its layers: "12 layers of ..."
+//   sizes_of(options, config)        what a layer takes, as MixerSizes
+//   make_mixer(options, config)      a layer, freshly initialised
+//
+// The list of all mixers is in nn/config.hpp; nothing else knows one of them by name.
 #pragma once
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
 #include <memory>
-#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "nn/config.hpp"
 #include "ops/scan/scan.hpp"
 
 namespace pararnn::nn {
+
+struct ModelConfig;
 
 /// What a mixer remembers of the steps so far: tensors with the batch as their first dimension,
 /// whose meaning is the mixer's own. Empty: nothing was read yet.
@@ -32,14 +42,38 @@ struct Mixer : torch::nn::Module {
   /// Brings the weights back into the bounds that the config sets. Call after every update.
   virtual void clip_weights() {}
 
+  /// Whether weight decay applies to a parameter of this mixer, which also says that it is rounded
+  /// to the precision that the model computes in.
+  virtual bool decays(std::string_view, const torch::Tensor& parameter) const {
+    return parameter.dim() >= 2;
+  }
+
   /// How its scans are run from now on, where it has any.
   virtual void set_scan_options(const ScanOptions&) {}
 };
 
-/// The names a config may give.
-std::vector<std::string> mixer_names();
+/// A count of numbers, of which some are in float32 in any precision.
+struct Numbers {
+  double in_precision = 0, in_float32 = 0;
+};
 
-/// The mixer that `config` names, freshly initialised.
-std::shared_ptr<Mixer> make_mixer(const ModelConfig& config);
+/// What a layer of a mixer takes, reckoned from its options.
+struct MixerSizes {
+  double tensors = 0;  // its parameters
+  Numbers parameters;  // in them: those that decay, and the others
+  Numbers kept;        // of each token, for the backward pass, beside the residual stream
+  Numbers held;        // of each token at once, where no backward pass follows, beside it
+  Numbers state;       // of each row
+};
+
+/// The mixer of a layer, from 0, freshly initialised.
+std::shared_ptr<Mixer> make_mixer(const ModelConfig& config, int64_t layer);
+
+/// The mixers of a model's layers.
+struct MixerLayers {
+  MixerSizes sizes;  // of a layer
+  double layers;     // how many
+};
+std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config);
 
 }  // namespace pararnn::nn

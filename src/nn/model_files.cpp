@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "cells/cell_registry.hpp"
-#include "nn/atomic_file.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -52,11 +52,17 @@ void save_language_model(const std::filesystem::path& folder, const LanguageMode
 
 void save_language_model(const std::filesystem::path& folder, const ModelConfig& config,
                          const std::map<std::string, torch::Tensor>& parameters) {
-  const CellDefinition& cell = find_cell(config.cell);
-  nlohmann::json json = to_json(config);
-  json["cell"] = cell.name;
-  write_file_atomically(folder / kCellFile, cell.text);
-  write_file_atomically(folder / kConfigFile, json.dump(2) + "\n");
+  // In its files a cell has its own name: the source beside it says which is meant.
+  ModelConfig named = config;
+  for_each_mixer(named, [&](std::string_view mixer, auto& options) {
+    if (!has_mixer(config, mixer)) return;
+    for_each_cell(options, [&](std::string& name) {
+      const CellDefinition& cell = find_cell(name);
+      write_file(folder / kCellFile, cell.text);
+      name = cell.name;
+    });
+  });
+  write_file(folder / kConfigFile, to_json(named).dump(2) + "\n");
   save_safetensors(folder / kWeightsFile, {.tensors = parameters, .metadata = {{"format", "pt"}}});
 }
 
@@ -65,18 +71,17 @@ ModelConfig load_model_config(const std::filesystem::path& folder, bool trust_ce
   std::ifstream file(config_path, std::ios::binary);
   require(file.is_open(), "there is no model in '{}': cannot read '{}'", folder.string(),
           config_path);
-  auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
   require(!json.is_discarded(), "'{}' is no valid JSON", config_path);
   const std::filesystem::path source = folder / kCellFile;
-  if (json.is_object() && json.contains("cell") && json["cell"].is_string()) {
-    const auto name = json["cell"].get<std::string>();
+  return config_from_json(json, "'" + config_path + "'", [&](const std::string& name) {
     // A file would be compiled, whoever wrote it.
     require(name.find_first_of("/.") == name.npos,
             "'cell' in '{}' must be a name, not the file '{}'", config_path, name);
-    if (std::filesystem::exists(source))
-      json["cell"] = spelling_of(find_stored_cell(source.string(), name, trust_cell));
-  }
-  return config_from_json(json, "'" + config_path + "'");
+    return std::filesystem::exists(source)
+               ? spelling_of(find_stored_cell(source.string(), name, trust_cell))
+               : name;
+  });
 }
 
 LanguageModel load_language_model(const std::filesystem::path& folder, bool trust_cell) {

@@ -32,10 +32,9 @@ ModelConfig preset(const std::string& name) {
     if (name != preset.name) continue;
     return {.width = preset.width,
             .layers = preset.layers,
-            .heads = preset.heads,
             .mlp_width = (8 * preset.width / 3 + kMultiple - 1) / kMultiple * kMultiple,
             .tie_embedding = false,
-            .weight_bound = 0.5};
+            .rnn = {.heads = preset.heads, .weight_bound = 0.5}};
   }
   throw Error(
       fmt::format("there is no preset '{}': there are {}", name, fmt::join(preset_names(), ", ")));

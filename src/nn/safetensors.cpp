@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "nn/atomic_file.hpp"
+#include "base/output_file.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -182,7 +182,11 @@ void save_safetensors(const std::filesystem::path& path, const Safetensors& cont
   const uint64_t header_bytes = text.size();
   pieces[0] = std::as_bytes(std::span(&header_bytes, 1));
   pieces[1] = std::as_bytes(std::span(text));
-  write_file_atomically(path, pieces);
+  OutputFile file(path);
+  for (const auto& piece : pieces) {
+    file.write({reinterpret_cast<const char*>(piece.data()), piece.size()});
+  }
+  file.close();
 }
 
 Safetensors load_safetensors(const std::filesystem::path& path) {

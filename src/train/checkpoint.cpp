@@ -6,8 +6,8 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "base/output_file.hpp"
 #include "data/mapped_file.hpp"
-#include "data/output_file.hpp"
 
 namespace pararnn::train {
 namespace {
@@ -53,7 +53,7 @@ void point_latest_at(const fs::path& checkpoint, std::vector<std::string>& warni
     fs::rename(aside(latest), latest);
   });
   or_warn(warnings, "the names in " + run.string() + " may not outlast a power cut",
-          [&] { data::force_to_disk(run); });
+          [&] { force_to_disk(run); });
 }
 
 std::string checksum_of_file(const fs::path& path) {
@@ -65,7 +65,7 @@ std::string checksum_of_file(const fs::path& path) {
 void delete_checkpoint(const fs::path& checkpoint) {
   fs::remove_all(aside(checkpoint));
   fs::rename(checkpoint, aside(checkpoint));
-  data::force_to_disk(checkpoint.parent_path());
+  force_to_disk(checkpoint.parent_path());
   fs::remove_all(aside(checkpoint));
 }
 
@@ -87,12 +87,12 @@ void write_manifest(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     files[entry.path().filename().string()] = {{"bytes", entry.file_size()},
                                                {"checksum", checksum_of_file(entry.path())}};
-    data::force_to_disk(entry.path());
+    force_to_disk(entry.path());
   }
   const nlohmann::json manifest = {
       {"format", kFormat}, {"files", files}, {"checksum", checksum_of(files.dump())}};
-  data::write_file(folder / kManifest, manifest.dump(2) + "\n");
-  data::force_to_disk(folder);
+  write_file(folder / kManifest, manifest.dump(2) + "\n");
+  force_to_disk(folder);
 }
 
 /// What is wrong with the checkpoint, as "file is ...", or nothing.
@@ -133,7 +133,7 @@ WrittenCheckpoint write_checkpoint(const fs::path& run, int64_t step, const Kept
     fs::create_directories(folder);
     write_files(folder);
     write_manifest(folder);
-    data::rename_folder(folder, checkpoint);
+    rename_folder(folder, checkpoint);
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(folder, ignored);
@@ -205,9 +205,9 @@ std::vector<std::string> set_newer_checkpoints_aside(const fs::path& checkpoint)
     fs::path abandoned = other;
     abandoned += ".abandoned";
     fs::remove_all(abandoned);
-    data::rename_folder(other, abandoned);
+    rename_folder(other, abandoned);
   }
-  data::force_to_disk(checkpoint.parent_path());
+  force_to_disk(checkpoint.parent_path());
   return warnings;
 }
 

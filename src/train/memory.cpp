@@ -14,8 +14,8 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "nn/mixer.hpp"
 #include "ops/cross_entropy/cross_entropy.hpp"
-#include "pararnn/plan.hpp"
 
 namespace pararnn::train {
 namespace {
@@ -28,25 +28,31 @@ namespace fs = std::filesystem;
 constexpr double kSingle = 4, kToken = 8;  // bytes of a float32 number, and of a token in a tensor
 // What a tensor takes beside its numbers, at the least: thin models of many layers have many.
 constexpr double kTensor = 256;
-constexpr double kTensorsOfBlock = 13, kTensorsOfModel = 2;
+constexpr double kTensorsOfBlock = 6, kTensorsOfModel = 2;  // beside the mixer
 
 constexpr const char* kModelMend = "--width, --layers or --mlp-width";
 constexpr const char* kBatchMend = "--batch or --length";
 
 double bytes_of(torch::ScalarType type) { return static_cast<double>(c10::elementSize(type)); }
 
-/// The cell's sizes, as numbers that may be multiplied.
-struct CellSizes {
-  double inputs, learned_inputs, state, params;
-};
-CellSizes sizes_of(const std::string& name) {
-  const CellDefinition& cell = find_cell(name);
-  return {double(cell.inputs), double(cell.inputs) - double(cell.side_inputs.size()),
-          double(cell.state), double(cell.params)};
+double bytes_of(const nn::Numbers& numbers, double bytes) {
+  return bytes * numbers.in_precision + kSingle * numbers.in_float32;
+}
+
+/// The sum over a model's layers of what `of_layer` says of one with such a mixer.
+template <class OfLayer>
+double sum_of_layers(const nn::ModelConfig& config, OfLayer of_layer) {
+  double sum = 0;
+  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config)) {
+    sum += mixer.layers * of_layer(mixer.sizes);
+  }
+  return sum;
 }
 
 double tensor_count(const nn::ModelConfig& config) {
-  return kTensorsOfModel + kTensorsOfBlock * double(config.layers);
+  return kTensorsOfModel + sum_of_layers(config, [](const nn::MixerSizes& mixer) {
+           return kTensorsOfBlock + mixer.tensors;
+         });
 }
 
 /// Bytes of a number for each parameter.
@@ -54,12 +60,13 @@ double bytes_for_parameters(const nn::ModelConfig& config, double bytes_of_numbe
   return bytes_of_number * parameter_count(config) + kTensor * tensor_count(config);
 }
 
-/// Numbers in the parameters that stay in float32 whatever the precision: biases, recurrent
-/// weights, norms and residual scales.
+/// Numbers in the parameters that stay in float32 whatever the precision: those of mixers, norms
+/// and residual scales.
 double small_parameter_count(const nn::ModelConfig& config) {
-  const CellSizes cell = sizes_of(config.cell);
   const double d = double(config.width);
-  return double(config.layers) * (cell.learned_inputs + cell.params + 5) * d + d;
+  return d + sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
+           return mixer.parameters.in_float32 + 4 * d;
+         });
 }
 
 /// Bytes of the parameters as a model computes with them, in a precision of `bytes`.
@@ -68,21 +75,23 @@ double bytes_for_weights(const nn::ModelConfig& config, double bytes) {
 }
 
 /// What a layer keeps of each token for the backward pass: the residual stream before both
-/// branches, and all else that a derivative is made from; of the scan, some states in float32.
-double kept_by_block(const nn::ModelConfig& config, double bytes) {
-  const CellSizes cell = sizes_of(config.cell);
+/// branches, and all else that a derivative is made from.
+double kept_by_block(const nn::ModelConfig& config, const nn::MixerSizes& mixer, double bytes) {
   const double d = double(config.width), m = double(config.hidden_width());
-  const double mixer = (7 + cell.inputs) * d, mlp = 2 * d + 3 * m;
-  return kSingle * cell.state / double(kChunkUnit) * d + bytes * (2 * d + mixer + mlp);
+  const double mlp = 2 * d + 3 * m;
+  return bytes_of(mixer.kept, bytes) + bytes * (2 * d + mlp);
 }
 
-/// What a layer holds of each token at once where no backward pass follows: in the scan, or where
-/// the MLP ends.
+/// What a layer holds of each token at once where no backward pass follows: in the mixer, or where
+/// the MLP ends. Of all layers the most.
 double held_by_block(const nn::ModelConfig& config, double bytes) {
   const double d = double(config.width), m = double(config.hidden_width());
-  const double scan = bytes * (6 + sizes_of(config.cell).inputs) * d;
-  const double mlp = bytes * (3 * d + 3 * m);
-  return config.layers > 0 ? std::max(scan, mlp) : bytes * d;
+  double most = bytes * d;
+  if (config.layers > 0) most = std::max(most, bytes * (3 * d + 3 * m));
+  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config)) {
+    if (mixer.layers > 0) most = std::max(most, bytes * d + bytes_of(mixer.sizes.held, bytes));
+  }
+  return most;
 }
 
 /// The logits that the loss of so many tokens holds at once.
@@ -176,14 +185,13 @@ double total_bytes(const MemoryNeed& need) {
 }
 
 double parameter_count(const nn::ModelConfig& config) {
-  const CellSizes cell = sizes_of(config.cell);
   const double d = double(config.width), m = double(config.hidden_width());
-  const double channels = d / double(config.heads);
-  const double mixer = 2 * d * d + double(config.conv_width) * d +
-                       cell.learned_inputs * d * (channels + 1) + cell.params * d + d + d * d;
-  const double block = mixer + 3 * d * m + 4 * d;  // the MLP; two norms and two residual scales
   const double matrices = config.tie_embedding ? 1 : 2;
-  return matrices * double(config.vocabulary) * d + double(config.layers) * block + d;
+  return matrices * double(config.vocabulary) * d + d +
+         sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
+           // The MLP; two norms and two residual scales.
+           return mixer.parameters.in_precision + mixer.parameters.in_float32 + 3 * d * m + 4 * d;
+         });
 }
 
 MemoryNeed model_memory(const nn::ModelConfig& config, const std::string& mend) {
@@ -202,8 +210,10 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
           ? 0
           : kSingle * (parameter_count(config) - small_parameter_count(config));
   const double d = double(config.width);
+  const double kept = sum_of_layers(
+      config, [&](const nn::MixerSizes& mixer) { return kept_by_block(config, mixer, bytes); });
   const double activations =  // the last hidden states, and their gradient
-      tokens * (double(config.layers) * kept_by_block(config, bytes) + 3 * bytes * d);
+      tokens * (kept + 3 * bytes * d);
   const double logits = logits_held(config, tokens, precision, device);
   // The gradient of the matrix that makes the logits comes with the loss. The others come as the
   // backward pass gives the activations back, but for those of batches before.
@@ -240,9 +250,9 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
   const double logits = bytes * double(config.vocabulary);
   const double activations = held_by_block(config, bytes);
   // Those of the prompts, and those that decoding goes on with.
-  const double states =
-      2 * double(config.layers) * double(config.width) *
-      (kSingle * sizes_of(config.cell).state + bytes * double(config.conv_width - 1));
+  const double states = 2 * sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
+                          return bytes_of(mixer.state, bytes);
+                        });
   return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
            "--prompt"},
           {"rows", double(rows - 1) * (2 * logits + states), "--batch"}};
@@ -250,7 +260,7 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
 
 MemoryNeed scan_memory(const std::string& cell, int64_t batch, int64_t steps, int64_t channels,
                        double bytes) {
-  const CellSizes sizes = sizes_of(cell);
+  const CellDefinition& sizes = find_cell(cell);
   const double rows = double(batch) * double(channels), numbers = rows * double(steps);
   return {{"sequences and gradients", 2 * bytes * numbers * (sizes.inputs + 1),
            "batch, number of steps or number of channels"},

@@ -35,7 +35,7 @@ double total_bytes(const MemoryNeed& need);
 double parameter_count(const nn::ModelConfig& config);
 
 /// A step of training, on the device that it runs on: weights and their masters, gradients,
-/// optimizer, activations, logits, data. `config` must be valid; its cell is looked up.
+/// optimizer, activations, logits, data. `config` must be valid; cells are looked up.
 MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
                            torch::DeviceType device = torch::kCPU);
 

@@ -3,7 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
-#include "data/output_file.hpp"
+#include "base/output_file.hpp"
+#include "data/mapped_file.hpp"
 
 namespace pararnn::train {
 namespace {
@@ -39,7 +40,7 @@ void save_run_state(const std::filesystem::path& checkpoint, const RunState& sta
                       {"content", state.content},
                       {"stability", to_json(state.stability)}};
   for_each_member(state, [&](const char* key, const auto& member) { json[key] = member; });
-  data::write_file(checkpoint / kFile, json.dump(2) + "\n");
+  write_file(checkpoint / kFile, json.dump(2) + "\n");
 }
 
 RunState load_run_state(const std::filesystem::path& checkpoint) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
@@ -45,25 +46,34 @@ std::vector<Parameter> round_to_precision(nn::LanguageModel& model, torch::Scala
   model->to_precision(precision);
   std::vector<Parameter> parameters;
   for (const auto& [name, tensor] : model->named_parameters().pairs())
-    parameters.push_back({name, tensor, nn::decays(name, tensor), masters.at(name)});
+    parameters.push_back({name, tensor, model->decays(name, tensor), masters.at(name)});
   return parameters;
 }
 
-void require_same_model(const nn::ModelConfig& stored, nn::ModelConfig wanted, bool replace_cell) {
-  const CellDefinition &old = find_cell(stored.cell), &cell = find_cell(wanted.cell);
-  require(
-      replace_cell || old.name != cell.name || old.digest == cell.digest,
-      "--cell: the source of {} is not the one that the run to resume was trained with ({} now, "
-      "{} then): leave the option out to go on with that, or give --replace-cell",
-      cell.name, cell.digest, old.digest);
-  if (replace_cell) wanted.cell = stored.cell;
-  const nlohmann::json before = nn::to_json(stored), after = nn::to_json(wanted);
-  for (const auto& [key, value] : after.items()) {
-    require(value == before.at(key),
-            "{} is {}, but the run to resume was started with {}: leave the option out, or start a "
-            "new run",
-            option_name(key), value.dump(), before.at(key).dump());
-  }
+void require_same_model(const nn::ModelConfig& stored, const nn::ModelConfig& wanted,
+                        bool replace_cell) {
+  std::map<std::string, nlohmann::json> before;
+  nn::for_each_used_option(stored,
+                           [&](std::string_view key, const auto& value, const nn::Option& option) {
+                             before[nn::name_of(key, option)] = value;
+                           });
+  nn::for_each_used_option(
+      wanted, [&](std::string_view key, const auto& value, const nn::Option& option) {
+        const std::string name = nn::name_of(key, option);
+        const nlohmann::json &now = value, &then = before[name];
+        if (option.is_cell) {
+          const CellDefinition& old = find_cell(then.get<std::string>());
+          const CellDefinition& cell = find_cell(now.get<std::string>());
+          require(replace_cell || old.name != cell.name || old.digest == cell.digest,
+                  "{}: the source of {} is not the one that the run to resume was trained with ({} "
+                  "now, {} then): leave the option out to go on with that, or give --replace-cell",
+                  name, cell.name, cell.digest, old.digest);
+        }
+        require(now == then || (option.is_cell && replace_cell),
+                "{} is {}, but the run to resume was started with {}: leave the option out, or "
+                "start a new run",
+                name, now.dump(), then.dump());
+      });
 }
 
 Schedule schedule_of(const TrainConfig& config) {

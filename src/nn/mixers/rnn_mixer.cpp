@@ -1,10 +1,12 @@
-#include "nn/rnn_mixer.hpp"
+#include "nn/mixers/rnn_mixer.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <tuple>
 
 #include "cells/cell_registry.hpp"
+#include "nn/config.hpp"
+#include "pararnn/plan.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -24,8 +26,9 @@ Tensor memory_biases(torch::IntArrayRef shape) {
 
 }  // namespace
 
-RnnMixer::RnnMixer(const ModelConfig& config) : weight_bound_(config.weight_bound) {
-  const CellDefinition& cell = find_cell(config.cell);
+RnnMixer::RnnMixer(const RnnOptions& options, const ModelConfig& config)
+    : weight_bound_(options.weight_bound) {
+  const CellDefinition& cell = find_cell(options.cell);
   cell_ = cell.key();
   for (int input = 0; input < cell.inputs; ++input) {
     const bool given = std::ranges::find(cell.side_inputs, input) != cell.side_inputs.end();
@@ -33,10 +36,10 @@ RnnMixer::RnnMixer(const ModelConfig& config) : weight_bound_(config.weight_boun
   }
   const int64_t width = config.width;
   input_ = register_module("input", std::make_shared<Linear>(width, 2 * width));
-  convolution_ =
-      register_module("convolution", std::make_shared<CausalConvolution>(width, config.conv_width));
+  convolution_ = register_module("convolution",
+                                 std::make_shared<CausalConvolution>(width, options.conv_width));
   projection_ = register_module(
-      "projection", std::make_shared<HeadProjection>(width, config.heads, learned_inputs_));
+      "projection", std::make_shared<HeadProjection>(width, options.heads, learned_inputs_));
   const double reach = weight_bound_ > 0 ? std::min(0.5, weight_bound_) : 0.5;
   recurrent_weight_ = register_parameter(
       "recurrent_weight", torch::empty({cell.params, width}).uniform_(-reach, reach));
@@ -87,6 +90,36 @@ void RnnMixer::clip_weights() {
   if (weight_bound_ == 0) return;
   torch::NoGradGuard no_grad;
   recurrent_weight_.clamp_(-weight_bound_, weight_bound_);
+}
+
+bool RnnMixer::decays(std::string_view name, const Tensor& parameter) const {
+  return name != "recurrent_weight" && name != "projection.bias" && parameter.dim() >= 2;
+}
+
+void validate(const RnnOptions& options, const ModelConfig& config) {
+  require(config.width % options.heads == 0, "heads must divide width: {} does not divide {}",
+          options.heads, config.width);
+  find_cell(options.cell);  // throws with the names there are
+}
+
+std::string describe(const RnnOptions& options) { return find_cell(options.cell).name; }
+
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config) {
+  const CellDefinition& cell = find_cell(options.cell);
+  const double d = double(config.width), channels = d / double(options.heads);
+  const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
+  const double taps = double(options.conv_width);
+  return {.tensors = 7,
+          .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
+                         .in_float32 = d * (learned + cell.params + 1)},
+          // Of the scan, some states.
+          .kept = {.in_precision = (7 + inputs) * d, .in_float32 = cell.state * d / kChunkUnit},
+          .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
+          .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
+}
+
+std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config) {
+  return std::make_shared<RnnMixer>(options, config);
 }
 
 }  // namespace pararnn::nn

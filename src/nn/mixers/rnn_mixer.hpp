@@ -16,15 +16,46 @@
 #include "nn/head_projection.hpp"
 #include "nn/linear.hpp"
 #include "nn/mixer.hpp"
+#include "nn/option.hpp"
 #include "nn/rms_norm.hpp"
 
 namespace pararnn::nn {
 
+struct RnnOptions {
+  std::string cell = "gru";  // as find_cell takes it
+  int64_t heads = 1;         // blocks of the block-diagonal projection to u; 1: dense
+  int64_t conv_width = 4;    // taps of the causal convolution
+  double weight_bound = 0;   // on the size of the recurrent weights; 0: none
+
+  bool operator==(const RnnOptions&) const = default;
+};
+
+template <MaybeConst<RnnOptions> Options, class Visit>
+void for_each_option(Options& options, Visit&& visit) {
+  visit("cell", options.cell,
+        Option{.flag = "--cell",
+               .meaning = "the recurrent cell: a name (pararnn cells lists them) or a file, "
+                          "./cell.hpp or ./cells.hpp:Struct",
+               .is_cell = true});
+  visit("heads", options.heads,
+        Option{"--heads", "blocks of the cell's block-diagonal input projection; 1: dense", 1});
+  visit("conv_width", options.conv_width,
+        Option{"--conv-width", "steps that the causal convolution before the cell sees", 1});
+  visit("weight_bound", options.weight_bound,
+        Option{"--weight-bound", "bound on the size of the recurrent weights; 0: none"});
+}
+
+void validate(const RnnOptions& options, const ModelConfig& config);
+std::string describe(const RnnOptions& options);
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config);
+std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
+
 struct RnnMixer : Mixer {
-  explicit RnnMixer(const ModelConfig& config);
+  RnnMixer(const RnnOptions& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
                                                const torch::Tensor& reset) override;
   void clip_weights() override;
+  bool decays(std::string_view name, const torch::Tensor& parameter) const override;
   void set_scan_options(const ScanOptions& options) override { scan_options_ = options; }
 
  private:

@@ -1,4 +1,4 @@
-#include "nn/rnn_decoder.hpp"
+#include "nn/mixers/rnn_decoder.hpp"
 
 #include "cells/cell_registry.hpp"
 #include "ops/decode/decode.hpp"
@@ -55,7 +55,7 @@ struct DecodedBlock {
 class RnnDecoder : public Decoder {
  public:
   RnnDecoder(LanguageModel& model, const LanguageModelState& state, const Tensor& logits)
-      : cell_(find_cell(model->config().cell)), epsilon_(model->config().norm_epsilon) {
+      : cell_(find_cell(model->config().rnn.cell)), epsilon_(model->config().norm_epsilon) {
     const Parameters parameters(model);
     embedding_ = parameters.matrix("embedding");
     output_ = model->config().tie_embedding ? embedding_ : parameters.matrix("output");
@@ -100,8 +100,9 @@ class RnnDecoder : public Decoder {
 
 bool has_rnn_decoder(const ModelConfig& config) {
   constexpr int64_t kDepth = 32;
-  return config.mixer == "rnn" && config.width / config.heads % kDepth == 0 &&
-         config.hidden_width() % kDepth == 0;
+  const std::vector<LayerRun> mixers = mixers_of(config);
+  return mixers.size() == 1 && mixers[0].mixer == "rnn" &&
+         config.width / config.rnn.heads % kDepth == 0 && config.hidden_width() % kDepth == 0;
 }
 
 std::unique_ptr<Decoder> make_rnn_decoder(LanguageModel& model, const LanguageModelState& state,

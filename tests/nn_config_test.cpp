@@ -1,0 +1,202 @@
+// What defines a model: patterns of layers, and the config's JSON, in the form of today and in that
+// of before mixers had options of their own.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/error.hpp"
+#include "cells/cell_registry.hpp"
+#include "nn/config.hpp"
+#include "nn/language_model.hpp"
+#include "nn/layer_pattern.hpp"
+#include "nn/presets.hpp"
+
+using namespace pararnn;
+using namespace pararnn::nn;
+
+namespace {
+
+/// The sentence of the Error that f throws.
+template <class F>
+std::string refusal(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no Error was thrown";
+  return "";
+}
+
+void expect_refusal(const std::string& sentence, const std::string& part) {
+  EXPECT_NE(sentence.find(part), std::string::npos)
+      << "'" << sentence << "' should hold '" << part << "'";
+}
+
+TEST(LayerPattern, IsNamesEachSoManyTimes) {
+  const auto expect_runs = [](const std::string& pattern, const std::vector<LayerRun>& runs) {
+    EXPECT_EQ(parse_layer_pattern(pattern), runs) << pattern;
+  };
+  expect_runs("rnn", {{"rnn", 1}});
+  expect_runs("rnn*3,attention", {{"rnn", 3}, {"attention", 1}});
+  expect_runs("a,a*2,b*2147483647", {{"a", 1}, {"a", 2}, {"b", kLargestSize}});
+  EXPECT_EQ(length_of(parse_layer_pattern("a,b*2,a*3")), 6);
+  for (const char* wrong : {"", ",", "a,", ",a", "a,,b", "a*", "a*0", "a*-1", "a*x", "a*2x", "*2",
+                            "a**2", "a*2*2", "a*2147483648", "a*99999999999999999999"}) {
+    expect_refusal(refusal([&] { parse_layer_pattern(wrong); }), "rnn*3");
+  }
+}
+
+TEST(LayerPattern, IsRepeatedUntilThereAreEnoughLayers) {
+  ModelConfig config{.layers = 12, .mixer = "a,b*2,a"};
+  std::map<std::string, int64_t> counted;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string mixer = mixer_of_layer(config, layer);
+    EXPECT_EQ(mixer, std::string(1, "abba"[layer % 4])) << layer;
+    ++counted[mixer];
+  }
+  EXPECT_EQ(mixers_of(config),
+            (std::vector<LayerRun>{{"a", counted.at("a")}, {"b", counted.at("b")}}));
+  EXPECT_TRUE(has_mixer(config, "b"));
+  EXPECT_FALSE(has_mixer(config, "rnn"));
+}
+
+TEST(LayerPattern, MakesAModelsLayers) {
+  const auto names_of = [](const ModelConfig& config) {
+    return LanguageModel(config)->named_parameters().keys();
+  };
+  ModelConfig config{.width = 8, .layers = 4};
+  const auto expected = names_of(config);
+  for (const char* same : {"rnn*4", "rnn,rnn", "rnn*3,rnn"}) {
+    config.mixer = same;
+    EXPECT_EQ(names_of(config), expected) << same;
+  }
+  for (const char* wrong : {"rnn*3", "rnn*8", "rnn*3,rnn*2"}) {
+    config.mixer = wrong;
+    expect_refusal(refusal([&] { validate(config); }), "layers must be a multiple of");
+  }
+  config.mixer = "rnn,perceptron";
+  expect_refusal(refusal([&] { validate(config); }), "unknown mixer 'perceptron': there are rnn");
+}
+
+TEST(Config, ComesBackFromJson) {
+  std::mt19937_64 random(8);
+  for (int i = 0; i < 50; ++i) {
+    const int64_t heads = 1 + static_cast<int64_t>(random() % 8);
+    const auto cells = built_in_cells();
+    const ModelConfig config{.vocabulary = 1 + static_cast<int64_t>(random() % 70000),
+                             .width = heads * (1 + static_cast<int64_t>(random() % 64)),
+                             .layers = 2 * static_cast<int64_t>(random() % 20),
+                             .mixer = random() % 2 ? "rnn" : "rnn*2",
+                             .mlp_width = static_cast<int64_t>(random() % 1000),
+                             .tie_embedding = random() % 2 == 0,
+                             .norm_epsilon = static_cast<double>(1 + random() % 1000) * 1e-8,
+                             .rnn = {.cell = std::string(cells[random() % cells.size()].name),
+                                     .heads = heads,
+                                     .conv_width = 1 + static_cast<int64_t>(random() % 8),
+                                     .weight_bound = static_cast<double>(random() % 1000) / 700}};
+    EXPECT_EQ(config_from_json(nlohmann::json::parse(to_json(config).dump())), config);
+  }
+}
+
+TEST(Config, HasTheOptionsOfAMixerUnderItsName) {
+  const nlohmann::json expected = {
+      {"vocabulary", 257},
+      {"width", 768},
+      {"layers", 12},
+      {"mixer", "rnn"},
+      {"mixers",
+       {{"rnn", {{"cell", "gru"}, {"heads", 4}, {"conv_width", 4}, {"weight_bound", 0.5}}}}},
+      {"mlp_width", 2048},
+      {"tie_embedding", false},
+      {"norm_epsilon", 1e-5}};
+  EXPECT_EQ(to_json(preset("134m")), expected);
+}
+
+TEST(Config, OfTheOlderFormIsRead) {
+  const ModelConfig expected{
+      .vocabulary = 300,
+      .width = 12,
+      .layers = 2,
+      .mlp_width = 24,
+      .tie_embedding = false,
+      .norm_epsilon = 1e-6,
+      .rnn = {.cell = "lstm", .heads = 4, .conv_width = 2, .weight_bound = 0.5}};
+  const char* text = R"({
+    "cell": "lstm",
+    "conv_width": 2,
+    "heads": 4,
+    "layers": 2,
+    "mixer": "rnn",
+    "mlp_width": 24,
+    "norm_epsilon": 1e-06,
+    "tie_embedding": false,
+    "vocabulary": 300,
+    "weight_bound": 0.5,
+    "width": 12
+  })";
+  EXPECT_EQ(config_from_json(nlohmann::json::parse(text)), expected);
+}
+
+TEST(Config, WhatIsMissingHasItsDefault) {
+  EXPECT_EQ(config_from_json(nlohmann::json::object()), ModelConfig());
+  const ModelConfig config{
+      .vocabulary = 300,
+      .width = 12,
+      .layers = 2,
+      .mixer = "rnn*2",
+      .mlp_width = 24,
+      .tie_embedding = false,
+      .norm_epsilon = 1e-6,
+      .rnn = {.cell = "lstm", .heads = 4, .conv_width = 2, .weight_bound = 0.5}};
+  const nlohmann::json whole = to_json(config), defaults = to_json(ModelConfig());
+  for (const std::string place : {"", "/mixers/rnn"}) {
+    const nlohmann::json::json_pointer pointer(place);
+    for (const auto& [key, value] : whole[pointer].items()) {
+      nlohmann::json part = whole, expected = whole;
+      part[pointer].erase(key);
+      expected[pointer][key] = defaults[pointer][key];
+      if (key == "layers") {  // two or four, but not three
+        EXPECT_THROW(config_from_json(part), Error);
+        continue;
+      }
+      EXPECT_EQ(to_json(config_from_json(part)), expected) << key;
+    }
+  }
+}
+
+TEST(Config, WrongOnesAreRefusedByName) {
+  const nlohmann::json good =
+      to_json(ModelConfig{.width = 16, .layers = 2, .rnn = {.cell = "lstm", .heads = 2}});
+  const auto sentence_of = [](const nlohmann::json& bad) {
+    return refusal([&] { config_from_json(bad, "config.json"); });
+  };
+  const auto sentence = [&](const std::string& path, const nlohmann::json& value) {
+    nlohmann::json bad = good;
+    bad[nlohmann::json::json_pointer(path)] = value;
+    return sentence_of(bad);
+  };
+  for (const std::string place : {"", "/mixers", "/mixers/rnn"}) {
+    for (const auto& [key, value] : good[nlohmann::json::json_pointer(place)].items()) {
+      expect_refusal(sentence(place + "/" + key, nlohmann::json::array()), "'" + key + "'");
+    }
+  }
+  expect_refusal(sentence("/depth", 3), "config.json has the unknown key 'depth'");
+  expect_refusal(sentence("/heads", 3), "config.json has the unknown key 'heads'");
+  expect_refusal(sentence("/mixers/rnn/depth", 3),
+                 "'rnn' of 'mixers' in config.json has the unknown key 'depth'");
+  expect_refusal(sentence("/mixers/perceptron", {{"depth", 3}}),
+                 "'mixers' in config.json has the unknown key 'perceptron'");
+  expect_refusal(sentence("/width", 0), "width must be from 1");
+  expect_refusal(sentence("/width", uint64_t{1} << 63), "too large");
+  expect_refusal(sentence("/width", 16.5), "whole number");
+  expect_refusal(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
+  expect_refusal(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
+  expect_refusal(sentence("/norm_epsilon", 0), "norm_epsilon");
+  expect_refusal(sentence("/mixers/rnn/heads", 3), "heads must divide width");
+  expect_refusal(sentence("/mixers/rnn/cell", "perceptron"), "gru");
+  expect_refusal(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
+  expect_refusal(sentence_of(nlohmann::json::array()), "JSON object");
+}
+
+}  // namespace
