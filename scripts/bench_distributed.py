@@ -57,6 +57,14 @@ class Training:
         log = self.folder / "log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
+    def checkpoints(self, done: str) -> list[Entry]:
+        """Those that it wrote (`checkpoint`) or read (`restored`), without their paths."""
+        return [
+            {key: value for key, value in entry.items() if key != done}
+            for entry in self.entries()
+            if done in entry
+        ]
+
     def steps(self) -> list[Entry]:
         return [entry for entry in self.entries() if "loss" in entry]
 
@@ -136,7 +144,7 @@ def checkpoints(options: argparse.Namespace, more: list[str]) -> Entry:
         "difference": found,
         "difference_by_rounding": rounding,
         "right": found <= max(3 * rounding, 1e-6),
-        "saved": [entry for part in parts for entry in part.entries() if "checkpoint" in entry],
+        "saved": [entry for part in parts for entry in part.checkpoints("checkpoint")],
     }
 
 
@@ -215,12 +223,23 @@ def large(options: argparse.Namespace, more: list[str]) -> Entry:
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 out = f"--out={folder}"
                 first = train(ranks, *common, *mixer, out, "--stop-after=3", *more)
+                (saved,) = first.checkpoints("checkpoint")
+                print_row(saved)
+                start = time.monotonic()
                 second = Training(ranks, [*common, *mixer, out, *more])
+                second.wait_for_step(4)
+                seconds_to_next_step = time.monotonic() - start
                 second.wait_for_step(6)
                 second.process.terminate()  # the disk need not hold a second checkpoint
                 second.process.wait()
-            saved = next(entry for entry in first.entries() if "checkpoint" in entry)
-            row = {"model": name, "losses": losses(first, second), "saved": saved}
+            row = {
+                "model": name,
+                "parameters": first.entries()[0]["parameters"],
+                "losses": losses(first, second),
+                "saved": saved,
+                "restored": second.checkpoints("restored")[0],
+                "seconds_until_the_next_step": seconds_to_next_step,
+            }
         rows.append({"ranks": ranks, **row})
         print_row(rows[-1])
     return {"rows_of_a_rank": options.rows, "rows": rows}

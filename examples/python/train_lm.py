@@ -267,11 +267,6 @@ def train(options: argparse.Namespace, config: ModelConfig, world: World) -> Non
         require_same_run(options.out, settings)
     model = make_model(config, options, world)
     optimizer = make_optimizer(model, options.weight_decay)
-    start = 0
-    if options.out is not None and (found := checkpoints(options.out)):
-        start, path = max(found.items())
-        restore(path, model, optimizer, world)
-        world.say(f"going on from {path}")
     parameters = sum(p.numel() for p in model.parameters())
     tokens = options.batch * options.length
     report = Report(options.json, parameters, tokens, options.steps, options.peak, world)
@@ -280,6 +275,13 @@ def train(options: argparse.Namespace, config: ModelConfig, world: World) -> Non
         f"{config.mixer} of {parameters:,} parameters on {world.size} x {world.device.type}, "
         f"products in {options.precision}"
     )
+    start = 0
+    if options.out is not None and (found := checkpoints(options.out)):
+        start, path = max(found.items())
+        begin = time.monotonic()
+        restore(path, model, optimizer, world)
+        report.restored(start, path, time.monotonic() - begin)
+    report.restart_clock()
     with tracer(options, world) as trace:
         for step in range(start + 1, options.stop_after + 1):
             rate = learning_rate(step, options)

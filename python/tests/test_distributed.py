@@ -344,6 +344,12 @@ def test_resumed_equals_never_stopped(
         )
     entries = [e for e in entries if "loss" in e or e["step"] in (10, 20)]
     assert_close(values(entries), one_process)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    saved = {entry["checkpoint"]: entry for entry in log if "checkpoint" in entry}
+    restored = {entry["restored"]: entry for entry in log if "restored" in entry}
+    assert [entry["step"] for entry in restored.values()] == [7, 14]
+    assert restored.keys() < saved.keys()
+    assert all(entry["seconds"] > 0 for entry in restored.values())
     folders = sorted(path.name for path in tmp_path.glob("step-*"))
     assert folders == ["step-00000014", "step-00000020"]
 

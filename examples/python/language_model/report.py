@@ -123,6 +123,10 @@ class Report:
         self.write(step=step, checkpoint=str(path), bytes=size, seconds=seconds)
         self.world.say(f"step {step}/{self.steps}: {path}, {size / 1e9:.3f} GB in {seconds:.1f} s")
 
+    def restored(self, step: int, path: Path, seconds: float) -> None:
+        self.write(step=step, restored=str(path), seconds=seconds)
+        self.world.say(f"going on from {path}, read in {seconds:.1f} s")
+
     def scan(self, direction: str, statistics: ScanStatistics) -> None:
         """What the last scan did to be exact."""
         self.write(scan=direction, **asdict(statistics))
