@@ -71,6 +71,10 @@ struct LanguageModelImpl : torch::nn::Module {
   /// How the scans along the sequence are run from now on. Not part of the config either.
   void set_scan_options(const ScanOptions& options);
 
+  /// What the backward pass computes again, from now on; at first nothing. Nor is this. Results
+  /// are the same, on a CPU bit for bit.
+  void set_recompute(const RecomputePlan& plan);
+
  private:
   /// What logits are made of, (B,T,d) in precision(), and the state after step T.
   std::pair<torch::Tensor, LanguageModelState> hidden_states(const torch::Tensor& tokens,
