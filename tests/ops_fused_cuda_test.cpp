@@ -22,6 +22,7 @@
 #include "ops/adamw/adamw_kernel.hpp"
 #include "ops/causal_convolution/causal_convolution_kernel.hpp"
 #include "ops/cross_entropy/cross_entropy_kernel.hpp"
+#include "ops/residual/residual_kernel.hpp"
 #include "ops/rms_norm/rms_norm_kernel.hpp"
 #include "ops/sample/sample_kernel.hpp"
 #include "ops/swiglu/swiglu_kernel.hpp"
@@ -160,6 +161,41 @@ TEST(FusedOnFibers, RmsNorm) {
   expect_norm<BFloat16, BFloat16, BFloat16, 8, 3, 32, false, true>(13, 768);
   expect_norm<float, float, float, 1, 3, 32, true, false>(6, 71);
   expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, true>(6, 34);
+}
+
+template <class X, class Y, class P, int kWidth, int kPacks, int kThreads>
+void expect_residual(int64_t rows, int width) {
+  SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads
+                                  << " threads");
+  constexpr int kBlocks = 3, kBlock = RowShare<kWidth, kPacks, kThreads>::kBlock;
+  const Tensor x = half_of_wider({rows, width}, kDtype<X>);
+  const Tensor branch = half_of_wider({rows, width}, kDtype<Y>);
+  const Tensor scale = torch::randn(width).to(kDtype<P>);
+  const Tensor sum = unwritten({rows, width}, kDtype<X>);
+  run(&residual_forward<X, Y, P, kWidth, kPacks, kThreads>, kBlocks, kBlock,
+      ResidualForward{rows, width, x.stride(0), branch.stride(0), x.data_ptr(), scale.data_ptr(),
+                      branch.data_ptr(), sum.data_ptr()});
+  const Tensor xs = leaf(x), scales = leaf(scale), branches = leaf(branch);
+  const Tensor expected = add_scaled_definition(xs, scales, branches);
+  expect_close(sum, expected.detach(), "sum");
+  const Tensor dsum = half_of_wider({rows, width}, kDtype<X>);
+  const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
+  const Tensor dscale = unwritten({kBlocks, width}, torch::kFloat);
+  run(&residual_backward<X, Y, P, kWidth, kPacks, kThreads>, kBlocks, kBlock,
+      ResidualBackward{rows, width, branch.stride(0), dsum.stride(0), scale.data_ptr(),
+                       branch.data_ptr(), dsum.data_ptr(), dbranch.data_ptr(),
+                       dscale.data_ptr<float>()});
+  const auto right = gradients(expected, {scales, branches}, dsum);
+  expect_close(dscale.sum(0), right[0], "dscale");
+  expect_close(dbranch, right[1], "dbranch");
+}
+
+TEST(FusedOnFibers, Residual) {
+  torch::manual_seed(5);
+  expect_residual<float, float, float, 4, 2, 32>(11, 200);
+  expect_residual<float, BFloat16, float, 4, 2, 64>(7, 400);
+  expect_residual<BFloat16, BFloat16, float, 8, 1, 96>(7, 768);
+  expect_residual<cuda::Float16, cuda::Float16, float, 2, 1, 32>(6, 34);
 }
 
 template <class Storage, int kWidth>

@@ -67,13 +67,37 @@ double bytes_for_weights(const nn::ModelConfig& config, double bytes) {
   return bytes_for_parameters(config, bytes) + (kSingle - bytes) * small_parameter_count(config);
 }
 
-/// What a layer keeps of each token for the backward pass: the residual stream before both
-/// branches, and all else that a derivative is made from; of the scan, some states in float32.
-double kept_by_block(const nn::ModelConfig& config, double bytes) {
+/// Bytes of each token in the training of a block, as its plan has it.
+struct BlockMemory {
+  double kept;      // for the backward pass
+  double backward;  // beside what blocks before it keep: all of it at the peak of its backward pass
+};
+
+/// What a block keeps whose activations are all kept (nn/block.cpp, in its order): the stream and
+/// the branch that is added to it, their norm, both halves of the input projection, the
+/// convolution, u, states in float32, y, the gated norm; the stream, the mixer's branch, their
+/// norm; the MLP's hidden channels, two before SwiGLU and one behind. The peak of its backward pass
+/// is where the gradient of those two stands beside them or, with a small MLP, that of u beside u.
+/// A part that is computed again stands whole beside what is kept, with the gradients of its
+/// results.
+BlockMemory memory_of_block(const nn::ModelConfig& config, nn::Recompute recompute, double bytes,
+                            torch::DeviceType device) {
   const CellSizes cell = sizes_of(config.cell);
-  const double d = double(config.width), m = double(config.hidden_width());
-  const double mixer = (7 + cell.inputs) * d, mlp = 2 * d + 3 * m;
-  return kSingle * cell.state / double(kChunkUnit) * d + bytes * (2 * d + mixer + mlp);
+  const double d = bytes * double(config.width), m = bytes * double(config.hidden_width());
+  const double inputs = cell.inputs * d;
+  const double states = kSingle * cell.state * double(config.width) /
+                        double(checkpoint_interval_on(torch::Device(device)));
+  const double mixer = 9 * d + inputs + states, mlp = 3 * d + 3 * m;
+  const double in_mlp = 2 * m, in_mixer = 3 * d + inputs;
+  const double whole = std::max(mixer + mlp - d + in_mlp, mixer - 2 * d + in_mixer);
+  switch (recompute) {
+    case nn::Recompute::kNothing:
+      return {mixer + mlp - d, whole};
+    case nn::Recompute::kMixer:
+      return {d + mlp, std::max(d + mlp + in_mlp, d + mixer + in_mixer)};
+    default:
+      return {d, d + whole};
+  }
 }
 
 /// What a layer holds of each token at once where no backward pass follows: in the scan, or where
