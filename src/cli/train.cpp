@@ -81,6 +81,10 @@ int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
       "data: {}\nmodel: {} parameters, {} layers of {} with {} channels\nrun: {}\ndevice: {}",
       dataset.description, parameters, arguments.model.layers, find_cell(arguments.model.cell).name,
       arguments.model.width, arguments.out, train::describe(device)));
+  const nn::RecomputePlan& recompute = trainer.model()->recompute();
+  if (recompute != nn::RecomputePlan{}) {
+    train::Progress(stdout).say("recompute: " + train::describe(recompute, arguments.model.layers));
+  }
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   if (arguments.profile) trainer.profile();
   return trainer.run();
@@ -118,7 +122,7 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
   train::run_within_memory(
-      train::training_memory(arguments.model, arguments.train, device.type()), device,
+      train::training_memory(arguments.model, arguments.train, device), device,
       [&] { signal = train_on(dataset, arguments, lock, checkpoint, device); });
   return signal == 0 ? 0 : 128 + signal;
 }
@@ -167,6 +171,8 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
       const std::vector<std::string> names(std::begin(train::kScheduleNames),
                                            std::end(train::kScheduleNames));
       add(name, value, field)->check(CLI::IsMember(names));
+    } else if (name == "recompute") {
+      add_recompute_option(command, value);
     } else if (name == "plan") {
       add_plan_option(command, value);
     } else {

@@ -81,6 +81,7 @@ void LanguageModelImpl::set_scan_options(const ScanOptions& options) {
 }
 
 void LanguageModelImpl::set_recompute(const RecomputePlan& plan) {
+  recompute_ = plan;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i]->set_recompute(plan.of_block(static_cast<int64_t>(i)));
   }
