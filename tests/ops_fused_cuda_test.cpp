@@ -1,11 +1,13 @@
 // The GPU's kernels of the parts of a model, on the host (cuda_on_host.hpp): each equals its
 // definition, forward and backward.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
 #include <functional>
+#include <new>
 #include <vector>
 
 #include "gradient_test_support.hpp"
@@ -22,6 +24,7 @@
 #include "ops/adamw/adamw_kernel.hpp"
 #include "ops/causal_convolution/causal_convolution_kernel.hpp"
 #include "ops/cross_entropy/cross_entropy_kernel.hpp"
+#include "ops/residual/residual_kernel.hpp"
 #include "ops/rms_norm/rms_norm_kernel.hpp"
 #include "ops/sample/sample_kernel.hpp"
 #include "ops/swiglu/swiglu_kernel.hpp"
@@ -64,17 +67,36 @@ std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& of, co
 
 Tensor leaf(const Tensor& t) { return t.detach().to(torch::kDouble).requires_grad_(); }
 
+/// Random numbers, given a shape and a dtype.
+using Draw = Tensor (*)(torch::IntArrayRef, torch::TensorOptions);
+
+/// Numbers of which rows are so far apart that 32 bits do not count what lies between: addresses
+/// without memory behind most of them.
+Tensor far_apart(torch::IntArrayRef shape, torch::TensorOptions options) {
+  constexpr int64_t kRow = (int64_t{1} << 31) + 64;
+  std::vector<int64_t> strides(shape.size(), 1);
+  int64_t rows = 1;
+  for (size_t i = shape.size() - 1; i-- > 0; rows *= shape[i]) strides[i] = rows * kRow;
+  const size_t bytes = static_cast<size_t>(rows * kRow) * options.dtype().itemsize();
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  const auto unmap = [bytes](void* from) { munmap(from, bytes); };
+  return torch::from_blob(memory, shape, strides, unmap, options)
+      .copy_(torch::randn(shape, options));
+}
+
 template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
           bool kGated>
-void expect_norm(int64_t rows, int width) {
+void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
   SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads << " threads"
                                   << (kResidual ? ", residual" : "") << (kGated ? ", gated" : ""));
   using Share = RowShare<kWidth, kPacks, kThreads>;
   constexpr int kBlocks = 3;
   const double epsilon = 1e-5;
-  const Tensor x = half_of_wider({rows, width}, kDtype<X>);
-  const Tensor branch = half_of_wider({rows, width}, kDtype<Y>);
-  const Tensor gate = half_of_wider({rows, width}, kDtype<Y>);
+  const Tensor x = draw({rows, width}, kDtype<X>);
+  const Tensor branch = draw({rows, width}, kDtype<Y>);
+  const Tensor gate = draw({rows, width}, kDtype<Y>);
   const Tensor weight = torch::randn(width).to(kDtype<P>),
                scale = torch::randn(width).to(kDtype<P>);
   const Tensor sum = unwritten({rows, width}, kDtype<X>), y = unwritten({rows, width}, kDtype<Y>);
@@ -101,8 +123,8 @@ void expect_norm(int64_t rows, int width) {
   if (kResidual) expect_close(sum, summed.detach(), "sum");
   expect_close(y, expected.detach(), "y");
 
-  const Tensor dy = half_of_wider({rows, width}, kDtype<Y>);
-  const Tensor dsum = half_of_wider({rows, width}, kDtype<X>);
+  const Tensor dy = draw({rows, width}, kDtype<Y>);
+  const Tensor dsum = draw({rows, width}, kDtype<X>);
   const Tensor dx = unwritten({rows, width}, kDtype<X>),
                dgate = unwritten({rows, width}, kDtype<Y>);
   const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
@@ -162,15 +184,50 @@ TEST(FusedOnFibers, RmsNorm) {
   expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, true>(6, 34);
 }
 
+template <class X, class Y, class P, int kWidth, int kPacks, int kThreads>
+void expect_residual(int64_t rows, int width, Draw draw = half_of_wider) {
+  SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads
+                                  << " threads");
+  constexpr int kBlocks = 3, kBlock = RowShare<kWidth, kPacks, kThreads>::kBlock;
+  const Tensor x = draw({rows, width}, kDtype<X>);
+  const Tensor branch = draw({rows, width}, kDtype<Y>);
+  const Tensor scale = torch::randn(width).to(kDtype<P>);
+  const Tensor sum = unwritten({rows, width}, kDtype<X>);
+  run(&residual_forward<X, Y, P, kWidth, kPacks, kThreads>, kBlocks, kBlock,
+      ResidualForward{rows, width, x.stride(0), branch.stride(0), x.data_ptr(), scale.data_ptr(),
+                      branch.data_ptr(), sum.data_ptr()});
+  const Tensor xs = leaf(x), scales = leaf(scale), branches = leaf(branch);
+  const Tensor expected = add_scaled_definition(xs, scales, branches);
+  expect_close(sum, expected.detach(), "sum");
+  const Tensor dsum = draw({rows, width}, kDtype<X>);
+  const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
+  const Tensor dscale = unwritten({kBlocks, width}, torch::kFloat);
+  run(&residual_backward<X, Y, P, kWidth, kPacks, kThreads>, kBlocks, kBlock,
+      ResidualBackward{rows, width, branch.stride(0), dsum.stride(0), scale.data_ptr(),
+                       branch.data_ptr(), dsum.data_ptr(), dbranch.data_ptr(),
+                       dscale.data_ptr<float>()});
+  const auto right = gradients(expected, {scales, branches}, dsum);
+  expect_close(dscale.sum(0), right[0], "dscale");
+  expect_close(dbranch, right[1], "dbranch");
+}
+
+TEST(FusedOnFibers, Residual) {
+  torch::manual_seed(5);
+  expect_residual<float, float, float, 4, 2, 32>(11, 200);
+  expect_residual<float, BFloat16, float, 4, 2, 64>(7, 400);
+  expect_residual<BFloat16, BFloat16, float, 8, 1, 96>(7, 768);
+  expect_residual<cuda::Float16, cuda::Float16, float, 2, 1, 32>(6, 34);
+}
+
 template <class Storage, int kWidth>
-void expect_swiglu(int64_t rows, int width) {
-  const Tensor x = half_of_wider({rows, 2 * width}, kDtype<Storage>);
+void expect_swiglu(int64_t rows, int width, Draw draw = half_of_wider) {
+  const Tensor x = draw({rows, 2 * width}, kDtype<Storage>);
   const Tensor y = unwritten({rows, width}, kDtype<Storage>);
   run(&swiglu_forward<Storage, kWidth>, 3, kRowBlockThreads,
       SwigluForward{rows, width, x.stride(0), x.data_ptr(), y.data_ptr()});
   const Tensor xs = leaf(x), expected = swiglu_definition(xs);
   expect_close(y, expected.detach(), "y");
-  const Tensor dy = half_of_wider({rows, width}, kDtype<Storage>);
+  const Tensor dy = draw({rows, width}, kDtype<Storage>);
   const Tensor dx = unwritten({rows, 2 * width}, kDtype<Storage>);
   run(&swiglu_backward<Storage, kWidth>, 3, kRowBlockThreads,
       SwigluBackward{rows, width, x.stride(0), dy.stride(0), x.data_ptr(), dy.data_ptr(),
@@ -186,10 +243,10 @@ TEST(FusedOnFibers, Swiglu) {
 }
 
 template <class Storage, class P, int kWidth, int kTaps>
-void expect_convolution(int64_t batch, int64_t steps, int width) {
+void expect_convolution(int64_t batch, int64_t steps, int width, Draw draw = half_of_wider) {
   SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps "
                                   << kTaps);
-  const Tensor x = half_of_wider({batch, steps, width}, kDtype<Storage>);
+  const Tensor x = draw({batch, steps, width}, kDtype<Storage>);
   const Tensor taps = torch::randn({kTaps, width}).to(kDtype<P>);
   const Tensor before = torch::randn({batch, kTaps - 1, width}).to(kDtype<Storage>);
   const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
@@ -199,7 +256,7 @@ void expect_convolution(int64_t batch, int64_t steps, int width) {
   const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before);
   const Tensor expected = causal_convolution_definition(xs, weights, earlier);
   expect_close(y, expected.detach(), "y");
-  const Tensor dy = half_of_wider({batch, steps, width}, kDtype<Storage>);
+  const Tensor dy = draw({batch, steps, width}, kDtype<Storage>);
   const Tensor dx = unwritten({batch, steps, width}, kDtype<Storage>);
   const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
   const Tensor dtaps = unwritten({batch * pieces_of(steps), kTaps, width}, torch::kFloat);
@@ -220,6 +277,15 @@ TEST(FusedOnFibers, Convolution) {
   expect_convolution<BFloat16, float, 8, 3>(2, 65, 40);
   expect_convolution<float, float, 1, 1>(1, 64, 5);
   expect_convolution<float, BFloat16, 2, 7>(2, 5, 6);
+}
+
+TEST(FusedOnFibers, RowsFartherApartThan32BitsCount) {
+  torch::manual_seed(6);
+  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, true, false>(3, 100, far_apart);
+  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, false, true>(3, 100, far_apart);
+  expect_residual<BFloat16, BFloat16, float, 4, 1, 32>(3, 100, far_apart);
+  expect_swiglu<BFloat16, 4>(3, 100, far_apart);
+  expect_convolution<BFloat16, float, 4, 4>(2, 3, 100, far_apart);
 }
 
 /// Rows of random logits as the kernel takes them, with `space` behind each.

@@ -101,6 +101,21 @@ TEST_F(FusedOnGpu, RmsNorm) {
   }
 }
 
+TEST_F(FusedOnGpu, Residual) {
+  for (const auto& [stream, branch] : kStreamAndBranch) {
+    for (const int64_t width : {1, 7, 200, 768, 2048, 16384}) {
+      for (const bool half : {false, true}) {
+        SCOPED_TRACE(testing::Message() << stream << " " << branch << " " << width);
+        expect_same_as(
+            [](const Tensors& t) { return Tensors{add_scaled_definition(t[0], t[1], t[2])}; },
+            [](const Tensors& t) { return Tensors{add_scaled(t[0], t[1], t[2])}; },
+            {numbers({3, 37, width}, stream, half), numbers({width}, torch::kFloat),
+             numbers({3, 37, width}, branch, half)});
+      }
+    }
+  }
+}
+
 TEST_F(FusedOnGpu, Swiglu) {
   for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
     for (const int64_t width : {1, 33, 2048, 10922}) {

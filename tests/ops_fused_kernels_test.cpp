@@ -42,6 +42,9 @@ TEST(FusedKernels, DoNotSpill) {
   const std::string half(storage_name(torch::kBFloat16)), single(storage_name(torch::kFloat));
   for (const char* pass : {"forward", "backward"}) {
     for (const std::string& stream : {half, single}) {
+      expect_no_spills("residual/residual_kernel.hpp",
+                       fmt::format("residual_{}<{}, {}, {}, {}>", pass, stream, half, single,
+                                   plan_rows(768, 8).arguments()));
       for (const char* parts : {"true, false", "false, true"}) {
         expect_no_spills("rms_norm/rms_norm_kernel.hpp",
                          fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, stream,

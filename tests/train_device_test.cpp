@@ -20,6 +20,7 @@
 #include "ops/rms_norm/rms_norm.hpp"
 #include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
+#include "train/memory.hpp"
 #include "train/trained_model.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
@@ -349,6 +350,38 @@ TEST_F(TrainsOnGpu, AStepIsQueuedWithoutWaiting) {
     const RefuseToWait refuse;
     EXPECT_ANY_THROW(torch::ones({}, kGpu).cpu());
     EXPECT_NO_THROW(EXPECT_TRUE(std::isfinite(trainer.train_step().loss)));
+  }
+}
+
+TEST_F(TrainsOnGpu, WhatIsComputedAgainTakesLessMemoryAndWaitsForNothing) {
+  config_.precision = "bfloat16";
+  config_.plan = "planner";
+  config_.batch = 8;
+  config_.length = 512;
+  model_ = {.width = 128, .layers = 6, .rnn = {.heads = 2}};
+  double before = 0, loss = 0;
+  for (const std::string recompute : {"none", "mixer", "block"}) {
+    SCOPED_TRACE(recompute);
+    config_.recompute = recompute;
+    reset_peak_memory(kGpu);
+    Trainer trainer = make(kGpu);
+    trainer.train_step();  // loads the kernels
+    StepReport report;
+    {
+      const RefuseToWait refuse;
+      EXPECT_NO_THROW(report = trainer.train_step());
+    }
+    const double used = peak_memory(kGpu);
+    const double reckoned = total_bytes(training_memory(
+        trainer.model()->config(), config_, torch::kCUDA, trainer.model()->recompute()));
+    fmt::print("{}: {:.1f} MB, reckoned {:.1f}\n", recompute, used / 1e6, reckoned / 1e6);
+    EXPECT_LT(reckoned, 1.01 * used);
+    if (before > 0) {
+      EXPECT_LT(used, 0.8 * before);
+      EXPECT_NEAR(report.loss, loss, 1e-2 * loss);
+    }
+    before = used;
+    loss = report.loss;
   }
 }
 

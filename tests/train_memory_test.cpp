@@ -6,6 +6,7 @@
 
 #include "cells/cell_registry.hpp"
 #include "nn/language_model.hpp"
+#include "nn/presets.hpp"
 #include "tensor_memory.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
@@ -94,6 +95,91 @@ TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
   }
 }
 
+TEST_F(MemoryOfRuns, AStepThatComputesAgainTakesAboutWhatIsEstimated) {
+  config_.accumulate = 2;
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    for (const auto& [width, mlp_width, layers, batch, length] :
+         {std::array<int64_t, 5>{128, 0, 6, 4, 512}, {128, 16, 3, 4, 512}}) {
+      config_.precision = precision;
+      config_.batch = batch;
+      config_.length = length;
+      const nn::ModelConfig model{.width = width, .layers = layers, .mlp_width = mlp_width};
+      std::vector<double> peaks;
+      for (const std::string recompute : {"none", "mixer", "block"}) {
+        config_.recompute = recompute;
+        const double used = PeakOfTensors::of([&] {
+          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
+          trainer.train_step();
+        });
+        const MemoryNeed need =
+            training_memory(model, config_, torch::kCPU,
+                            choose_recompute(model, config_, torch::kCPU, /*available=*/0));
+        expect_about(need, used,
+                     fmt::format("{} {} {} {} {}: {}", precision, width, mlp_width, layers,
+                                 recompute, total_bytes(need) / used));
+        peaks.push_back(used);
+      }
+      EXPECT_LT(peaks[1], peaks[0]);
+      EXPECT_LT(peaks[2], peaks[1]);
+    }
+  }
+}
+
+TEST(Memory, AutoComputesAgainAsLittleAsFits) {
+  const nn::ModelConfig model{.width = 256, .layers = 7};
+  const auto chosen = [&](const char* recompute, double available) {
+    return choose_recompute(model, {.data = {}, .recompute = recompute}, torch::kCPU, available);
+  };
+  const auto need = [&](const nn::RecomputePlan& plan) {
+    return total_bytes(training_memory(model, {}, torch::kCPU, plan));
+  };
+  EXPECT_EQ(chosen("none", 0), nn::RecomputePlan());
+  EXPECT_EQ(chosen("mixer", 1e15), (nn::RecomputePlan{.mixers = 7}));
+  EXPECT_EQ(chosen("block", 1e15), (nn::RecomputePlan{.blocks = 7}));
+  EXPECT_EQ(chosen("auto", 1e15), nn::RecomputePlan());
+  EXPECT_EQ(chosen("auto", 0), (nn::RecomputePlan{.blocks = 7}));
+  // From much memory to little: each plan fits, gives more than the one before, and comes in turn.
+  nn::RecomputePlan last;
+  for (double available = 1.2 * need({}); available > 1.2 * need({.blocks = 7});
+       available *= 0.97) {
+    const nn::RecomputePlan plan = chosen("auto", available);
+    EXPECT_LE(need(plan), 0.9 * available);
+    EXPECT_GE(2 * plan.blocks + plan.mixers, 2 * last.blocks + last.mixers);
+    if (plan.blocks > 0) {
+      EXPECT_EQ(plan.blocks + plan.mixers, 7);
+      EXPECT_GT(need({.mixers = 7}), 0.9 * available);
+    }
+    if (plan != last) {
+      EXPECT_GT(need(last), 0.9 * available);
+    }
+    last = plan;
+  }
+  EXPECT_GT(last.blocks, 0);
+  // As many layers as an option takes.
+  const nn::ModelConfig deep{.width = 8, .layers = int64_t{1} << 30};
+  EXPECT_EQ(choose_recompute(deep, {}, torch::kCPU, 0).blocks, deep.layers);
+}
+
+TEST(Memory, PlansAreToldInWords) {
+  EXPECT_EQ(describe(nn::RecomputePlan{}, 12), "none");
+  EXPECT_EQ(describe({.mixers = 5}, 12), "the mixers of 5 of 12 blocks");
+  EXPECT_EQ(describe({.blocks = 3, .mixers = 9}, 12), "3 of 12 blocks, the mixers of 9 more");
+}
+
+// The peaks of `pararnn bench train`, in GiB, on one H100 (docs/benchmarks.md).
+TEST(Memory, OnAGpuIsWhatWasMeasured) {
+  for (const auto& [cell, measured] : {std::pair{"gru", 28.2}, {"lstm_cifg", 28.5}}) {
+    nn::ModelConfig model = nn::preset("134m");
+    model.rnn.cell = cell;
+    model.vocabulary = 32000;
+    const TrainConfig config{.data = {}, .batch = 32, .length = 2048, .precision = "bfloat16"};
+    const double share =
+        total_bytes(training_memory(model, config, torch::kCUDA)) / (measured * double(1 << 30));
+    EXPECT_LT(share, 1.002) << cell;
+    EXPECT_GT(share, 0.98) << cell;
+  }
+}
+
 TEST_F(MemoryOfRuns, AnEvaluationTakesAboutWhatIsEstimated) {
   const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
   for (const auto precision : {torch::kFloat32, torch::kBFloat16}) {
@@ -125,6 +211,13 @@ TEST(Memory, WhatClearlyCannotFitIsOneSentenceAboutTheLargestCause) {
   refused({.layers = 1'000'000'000}, {}, {"--layers"});
   refused({.rnn = {.conv_width = (int64_t{1} << 31) - 1}}, {}, {"weights"});
   refused({}, {.data = "text", .batch = 1'000'000'000'000'000}, {"activations", "--batch"});
+  // What can be computed again is a mend, unless all is.
+  refused({.layers = 8}, {.data = {}, .batch = 10'000'000},
+          {"activations", "--batch", "--recompute block"});
+  const MemoryNeed least =
+      training_memory({.layers = 8}, {.data = {}, .batch = 10'000'000}, torch::kCPU, {.blocks = 8});
+  EXPECT_EQ(data::error_of([&] { require_memory(least, "cpu", kHave); }).find("--recompute"),
+            std::string::npos);
   // The products of these sizes are beyond 64 bits.
   refused({.width = 1 << 30},
           {.data = "text", .batch = int64_t{1} << 49, .length = int64_t{1} << 49}, {"--batch"});

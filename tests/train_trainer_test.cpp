@@ -401,6 +401,43 @@ TEST_F(TrainerTest, DocumentsAreReadAsIfAlone) {
   EXPECT_NEAR(step.loss, nats / 100, 1e-5);
 }
 
+TEST_F(TrainerTest, WhatIsComputedAgainChangesNoBit) {
+  model_.layers = 3;
+  config_.accumulate = 2;
+  config_.documents = true;
+  config_.steps = 4;
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    config_.precision = precision;
+    config_.recompute = "none";
+    const Files expected = learned(train(precision + " none"));
+    for (const std::string recompute : {"mixer", "block", "auto"}) {
+      config_.recompute = recompute;
+      const fs::path run = train(precision + " " + recompute);
+      EXPECT_EQ(learned(run), expected) << precision << " " << recompute;
+      const std::string told = events(run, "start").at(0).at("recompute");
+      EXPECT_EQ(told, recompute == "mixer"   ? "the mixers of 3 of 3 blocks"
+                      : recompute == "block" ? "3 of 3 blocks"
+                                             : "none");
+    }
+  }
+}
+
+TEST_F(TrainerTest, AMillionTokensInARow) {
+  config_.length = int64_t{1} << 20;
+  config_.batch = 1;
+  config_.steps = 1;
+  config_.validate_every = 0;
+  config_.recompute = "block";
+  config_.held_out = 0.4;
+  config_.validation_tokens = 0;
+  model_ = {.width = 4, .layers = 1, .mlp_width = 4};
+  data::Random random(3);
+  write(folder_ / "text.txt", data::random_text(random, 1'800'000));
+  const fs::path run = train("long");
+  EXPECT_LT(losses(run).at(0), 8);
+  EXPECT_GT(events(run, "validation").at(0).at("tokens"), 600'000);
+}
+
 TEST_F(TrainerTest, PlansDifferInTheLastDigitsAlone) {
   config_.length = 300;
   std::map<std::string, double> losses;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -23,7 +24,7 @@
 namespace pararnn::bench {
 namespace {
 
-/// Steps before the time is taken: kernels are compiled in them, and plans learned.
+/// The most steps before the time is taken: kernels are compiled in them, and plans learned.
 constexpr int64_t kStepsBefore = 20;
 constexpr int64_t kProfiledSteps = 3;
 
@@ -83,7 +84,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
   };
   const double first_loss = trainer.train_step().loss;
-  trainer.train_steps(kStepsBefore);
+  trainer.train_steps(std::min(kStepsBefore, bench.steps));
   finish();
   const auto start = std::chrono::steady_clock::now();
   const double last_loss = trainer.train_steps(bench.steps).loss;
@@ -99,22 +100,24 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
 
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
   const double peak = peak_operations(train::describe(device));
-  nlohmann::json measurement = {{"size", bench.name},
-                                {"cell", bench.model.rnn.cell},
-                                {"mixer", bench.model.mixer},
-                                {"precision", bench.train.precision},
-                                {"batch", bench.train.batch},
-                                {"steps", bench.train.length},
-                                {"vocabulary", bench.model.vocabulary},
-                                {"parameters", train::parameter_count(bench.model)},
-                                {"tokens_per_second", tokens_per_second},
-                                {"milliseconds", 1e3 * seconds},
-                                {"operations_per_token", operations_per_token(bench.model)},
-                                {"share_of_peak", nullptr},
-                                {"peak_gigabytes", memory / (1 << 30)},
-                                {"first_loss", first_loss},
-                                {"last_loss", last_loss},
-                                {"profile", profile.json()}};
+  nlohmann::json measurement = {
+      {"size", bench.name},
+      {"cell", bench.model.rnn.cell},
+      {"mixer", bench.model.mixer},
+      {"precision", bench.train.precision},
+      {"recompute", train::describe(trainer.model()->recompute(), bench.model.layers)},
+      {"batch", bench.train.batch},
+      {"steps", bench.train.length},
+      {"vocabulary", bench.model.vocabulary},
+      {"parameters", train::parameter_count(bench.model)},
+      {"tokens_per_second", tokens_per_second},
+      {"milliseconds", 1e3 * seconds},
+      {"operations_per_token", operations_per_token(bench.model)},
+      {"share_of_peak", nullptr},
+      {"peak_gigabytes", memory / (1 << 30)},
+      {"first_loss", first_loss},
+      {"last_loss", last_loss},
+      {"profile", profile.json()}};
   if (peak > 0) {
     measurement["share_of_peak"] = operations_per_token(bench.model) * tokens_per_second / peak;
   }
@@ -149,9 +152,11 @@ std::string training_table_row(const nlohmann::json& m) {
     parts += fmt::format("{}{} {:.0f} %", i ? ", " : "", part["name"].get<std::string>(),
                          100 * part["seconds"].get<double>() / profile["seconds"].get<double>());
   }
-  return fmt::format("| {} | {} | B{} T{} | {:.0f} | {:.1f} | {} | {:.1f} | {} |\n",
+  const std::string recompute = m.value("recompute", "none");
+  return fmt::format("| {} | {} | B{} T{}{} | {:.0f} | {:.1f} | {} | {:.1f} | {} |\n",
                      m["size"].get<std::string>(), m["cell"].get<std::string>(),
                      m["batch"].get<int64_t>(), m["steps"].get<int64_t>(),
+                     recompute == "none" ? std::string() : ", recompute " + recompute,
                      m["tokens_per_second"].get<double>(), m["milliseconds"].get<double>(),
                      m["share_of_peak"].is_null()
                          ? ""

@@ -13,7 +13,7 @@ struct TrainBench {
   std::string name;          // of the model's sizes
   nn::ModelConfig model;     // its vocabulary too
   train::TrainConfig train;  // batch, length, precision, plan, …
-  int64_t steps = 20;        // that are timed, after as many that are not
+  int64_t steps = 20;        // that are timed, after as many, or 20, that are not
 };
 
 /// Tokens a second, milliseconds a step, the loss of the first and the last step, the peak of the

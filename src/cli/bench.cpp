@@ -164,8 +164,8 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
       bench.model.vocabulary = arguments.vocabulary;
       nn::validate(bench.model);
       nlohmann::json measurement;
-      train::run_within_memory(train::training_memory(bench.model, bench.train, device.type()),
-                               device, [&] { measurement = measure_training(bench, device); });
+      train::run_within_memory(train::training_memory(bench.model, bench.train, device), device,
+                               [&] { measurement = measure_training(bench, device); });
       print(training_table_row(measurement));
       report["training"].push_back(measurement);
       if (arguments.profile) print(measurement["profile"].dump(1) + "\n");
@@ -210,10 +210,13 @@ void add_bench_train_command(CLI::App& bench) {
   command->add_option("--length", config.length, "tokens in a sequence")
       ->capture_default_str()
       ->check(size);
-  command->add_option("--steps", arguments->bench.steps, "steps that are timed")
+  command
+      ->add_option("--steps", arguments->bench.steps,
+                   "steps that are timed, after as many, or 20, that are not")
       ->capture_default_str()
       ->check(size);
   add_precision_option(*command, config.precision);
+  add_recompute_option(*command, config.recompute);
   add_plan_option(*command, config.plan);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);

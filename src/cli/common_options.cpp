@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "pararnn/plan.hpp"
+#include "train/config.hpp"
 #include "train/device.hpp"
 
 namespace pararnn::cli {
@@ -68,6 +69,18 @@ void add_precision_option(CLI::App& command, std::string& precision) {
                   "of matrices and activations; bfloat16 is faster where the processor has it")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+}
+
+void add_recompute_option(CLI::App& command, std::string& recompute) {
+  const std::vector<std::string> names(std::begin(train::kRecomputeNames),
+                                       std::end(train::kRecomputeNames));
+  command
+      .add_option("--recompute", recompute,
+                  "what the backward pass computes again instead of keeping it: nothing (none), in "
+                  "each block what comes before its MLP (mixer), all of the block (block), or as "
+                  "little as fits into memory (auto)")
+      ->capture_default_str()
+      ->check(CLI::IsMember(names));
 }
 
 void add_plan_option(CLI::App& command, std::string& plan) {

@@ -65,6 +65,9 @@ void add_device_option(CLI::App& command, std::string& device);
 /// --precision: the name of a dtype, for train::precision_dtype.
 void add_precision_option(CLI::App& command, std::string& precision);
 
+/// --recompute: a name for train::recompute_choice.
+void add_recompute_option(CLI::App& command, std::string& recompute);
+
 /// --plan, as plan.hpp names them.
 void add_plan_option(CLI::App& command, std::string& plan);
 

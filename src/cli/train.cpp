@@ -104,6 +104,10 @@ int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
       fmt::format("data: {}\nmodel: {} parameters, {} with {} channels\nrun: {}\ndevice: {}",
                   dataset.description, parameters, nn::describe_layers(arguments.model),
                   arguments.model.width, arguments.out, train::describe(device)));
+  const nn::RecomputePlan& recompute = trainer.model()->recompute();
+  if (recompute != nn::RecomputePlan{}) {
+    train::Progress(stdout).say("recompute: " + train::describe(recompute, arguments.model.layers));
+  }
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   if (arguments.profile) trainer.profile();
   return trainer.run();
@@ -141,7 +145,7 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
   train::run_within_memory(
-      train::training_memory(arguments.model, arguments.train, device.type()), device,
+      train::training_memory(arguments.model, arguments.train, device), device,
       [&] { signal = train_on(dataset, arguments, lock, checkpoint, device); });
   return signal == 0 ? 0 : 128 + signal;
 }
@@ -210,6 +214,8 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
       const std::vector<std::string> names(std::begin(train::kScheduleNames),
                                            std::end(train::kScheduleNames));
       add(name, value, field)->check(CLI::IsMember(names));
+    } else if (name == "recompute") {
+      add_recompute_option(command, value);
     } else if (name == "plan") {
       add_plan_option(command, value);
     } else {

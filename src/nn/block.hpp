@@ -6,6 +6,7 @@
 #include "nn/config.hpp"
 #include "nn/mixer.hpp"
 #include "nn/mlp.hpp"
+#include "nn/recompute.hpp"
 #include "nn/residual_stream.hpp"
 #include "nn/rms_norm.hpp"
 
@@ -22,8 +23,21 @@ struct Block : torch::nn::Module {
   void clip_weights() { mixer_->clip_weights(); }
   bool decays(std::string_view name, const torch::Tensor& parameter) const;
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }
+  /// What is computed again in the backward pass, from now on.
+  void set_recompute(Recompute recompute) { recompute_ = recompute; }
 
  private:
+  /// A part of the block: a stream, the mixer's state and `reset` to a stream and the next state.
+  using Result = std::pair<ResidualStream, MixerState>;
+  using Part = Result (Block::*)(ResidualStream, const MixerState&, const torch::Tensor&);
+  Result mix(ResidualStream stream, const MixerState& state, const torch::Tensor& reset);
+  Result pass(ResidualStream stream, const MixerState& state, const torch::Tensor& reset);
+  ResidualStream add_mlp(ResidualStream stream);
+  Result recomputed(Part part, const std::vector<torch::Tensor>& parameters,
+                    const torch::Tensor& scale, const ResidualStream& stream,
+                    const MixerState& state, const torch::Tensor& reset);
+
+  Recompute recompute_ = Recompute::kNothing;
   std::shared_ptr<RmsNorm> mixer_norm_, mlp_norm_;
   std::shared_ptr<Mixer> mixer_;
   std::shared_ptr<Mlp> mlp_;

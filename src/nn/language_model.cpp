@@ -80,6 +80,13 @@ void LanguageModelImpl::set_scan_options(const ScanOptions& options) {
   for (const auto& block : blocks_) block->set_scan_options(options);
 }
 
+void LanguageModelImpl::set_recompute(const RecomputePlan& plan) {
+  recompute_ = plan;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i]->set_recompute(plan.of_block(static_cast<int64_t>(i)));
+  }
+}
+
 void LanguageModelImpl::to_precision(torch::ScalarType dtype) {
   torch::NoGradGuard no_grad;
   for (auto& item : named_parameters()) {

@@ -76,6 +76,11 @@ struct LanguageModelImpl : torch::nn::Module {
   /// How the scans along the sequence are run from now on. Not part of the config either.
   void set_scan_options(const ScanOptions& options);
 
+  /// What the backward pass computes again, from now on; at first nothing. Nor is this. Results
+  /// are the same, on a CPU bit for bit.
+  void set_recompute(const RecomputePlan& plan);
+  const RecomputePlan& recompute() const { return recompute_; }
+
  private:
   /// What logits are made of, (B,T,d) in precision(), and the state after step T.
   std::pair<torch::Tensor, LanguageModelState> hidden_states(const torch::Tensor& tokens,
@@ -83,6 +88,7 @@ struct LanguageModelImpl : torch::nn::Module {
                                                              const torch::Tensor& reset);
 
   ModelConfig config_;
+  RecomputePlan recompute_;
   torch::Tensor embedding_;  // (V,d)
   torch::Tensor output_;     // (V,d): the embedding itself where tied
   std::vector<std::shared_ptr<Block>> blocks_;

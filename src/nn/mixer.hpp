@@ -4,11 +4,11 @@
 //
 // A mixer is a pair of files in nn/mixers/, with a struct of its options and, for these,
 //
-//   for_each_option(options, visit)  the list of them, as nn/option.hpp says
-//   validate(options, config)        throws Error where they do not go together
-//   describe(options)                what is said of its layers: "12 layers of ..."
-//   sizes_of(options, config)        what a layer takes, as MixerSizes
-//   make_mixer(options, config)      a layer, freshly initialised
+//   for_each_option(options, visit)    the list of them, as nn/option.hpp says
+//   validate(options, config)          throws Error where they do not go together
+//   describe(options)                  what is said of its layers: "12 layers of ..."
+//   sizes_of(options, config, device)  what a layer takes, as MixerSizes
+//   make_mixer(options, config)        a layer, freshly initialised
 //
 // The list of all mixers is in nn/config.hpp; nothing else knows one of them by name.
 #pragma once
@@ -57,11 +57,12 @@ struct Numbers {
   double in_precision = 0, in_float32 = 0;
 };
 
-/// What a layer of a mixer takes, reckoned from its options.
+/// What a layer of a mixer takes on a device, reckoned from its options.
 struct MixerSizes {
   double tensors = 0;  // its parameters
   Numbers parameters;  // in them: those that decay, and the others
-  Numbers kept;        // of each token, for the backward pass, beside the residual stream
+  Numbers kept;        // of each token, for the backward pass, its normalised input too
+  Numbers backward;    // of each token, more than that at the peak of the backward pass
   Numbers held;        // of each token at once, where no backward pass follows, beside it
   Numbers state;       // of each row
 };
@@ -74,6 +75,7 @@ struct MixerLayers {
   MixerSizes sizes;  // of a layer
   double layers;     // how many
 };
-std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config);
+std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config,
+                                         torch::DeviceType device = torch::kCPU);
 
 }  // namespace pararnn::nn

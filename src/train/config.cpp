@@ -1,5 +1,7 @@
 #include "train/config.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <set>
 #include <type_traits>
@@ -20,6 +22,13 @@ torch::ScalarType precision_dtype(const std::string& precision) {
   if (precision == "float32") return torch::kFloat32;
   if (precision == "bfloat16") return torch::kBFloat16;
   throw Error(fmt::format("--precision is \"{}\", but must be float32 or bfloat16", precision));
+}
+
+RecomputeChoice recompute_choice(const std::string& recompute) {
+  const auto found = std::ranges::find(kRecomputeNames, recompute);
+  require(found != kRecomputeNames.end(), "--recompute is \"{}\", but must be {}", recompute,
+          fmt::join(kRecomputeNames, ", "));
+  return static_cast<RecomputeChoice>(found - kRecomputeNames.begin());
 }
 
 nlohmann::json to_json(const TrainConfig& config) {
@@ -70,6 +79,7 @@ void require_valid(const TrainConfig& config) {
   require(config.steps > 0 || config.minutes > 0,
           "nothing says how long to train: give --steps or --minutes");
   precision_dtype(config.precision);
+  recompute_choice(config.recompute);
   const bool decays_at_the_end =
       schedule_shape(config.schedule) == ScheduleShape::kWarmupStableDecay;
   require(!decays_at_the_end || config.warmup + config.decay <= 1,

@@ -5,6 +5,7 @@
 
 #include <torch/types.h>
 
+#include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -36,6 +37,7 @@ struct TrainConfig {
   double clip = 1.0;
   double z_loss = 0;
   std::string precision = "float32";
+  std::string recompute = "auto";
   std::string plan = "auto";
   double tolerance = 0;
   int64_t seed = 0;
@@ -110,6 +112,10 @@ void for_each_field(Config& config, Visit&& visit) {
       "precision", config.precision,
       Field{"dtype of the model's matrices and activations: float32, or bfloat16 (faster where the "
             "processor has it), with masters in float32"});
+  visit("recompute", config.recompute,
+        Field{"what the backward pass computes again, to keep fewer activations: none; mixer, of "
+              "each block what comes before its MLP; block, all; auto: as little as fits into the "
+              "device's memory"});
   visit("plan", config.plan,
         Field{"how a sequence is cut to run in parallel: auto, planner, sequential, speculative or "
               "newton"});
@@ -135,6 +141,12 @@ std::string option_name(std::string_view key);
 
 /// The dtype that --precision names. Throws Error on another name.
 torch::ScalarType precision_dtype(const std::string& precision);
+
+/// What --recompute names.
+enum class RecomputeChoice { kNone, kMixer, kBlock, kAuto };
+inline constexpr std::array kRecomputeNames = {"none", "mixer", "block", "auto"};  // in that order
+/// Throws Error on another name.
+RecomputeChoice recompute_choice(const std::string& recompute);
 
 nlohmann::json to_json(const TrainConfig& config);
 /// A missing key has its default: a run may be older than an option. Throws Error that names the

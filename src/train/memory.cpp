@@ -10,7 +10,9 @@
 #include <limits>
 #include <map>
 #include <new>
+#include <ranges>
 #include <sstream>
+#include <vector>
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
@@ -32,6 +34,7 @@ constexpr double kTensorsOfBlock = 6, kTensorsOfModel = 2;  // beside the mixer
 
 constexpr const char* kModelMend = "--width, --layers or --mlp-width";
 constexpr const char* kBatchMend = "--batch or --length";
+constexpr const char* kRecomputeMend = "--batch or --length, or --recompute block";
 
 double bytes_of(torch::ScalarType type) { return static_cast<double>(c10::elementSize(type)); }
 
@@ -74,12 +77,30 @@ double bytes_for_weights(const nn::ModelConfig& config, double bytes) {
   return bytes_for_parameters(config, bytes) + (kSingle - bytes) * small_parameter_count(config);
 }
 
-/// What a layer keeps of each token for the backward pass: the residual stream before both
-/// branches, and all else that a derivative is made from.
-double kept_by_block(const nn::ModelConfig& config, const nn::MixerSizes& mixer, double bytes) {
-  const double d = double(config.width), m = double(config.hidden_width());
-  const double mlp = 2 * d + 3 * m;
-  return bytes_of(mixer.kept, bytes) + bytes * (2 * d + mlp);
+/// Bytes for each token of a block in training.
+struct BlockMemory {
+  double kept;      // for the backward pass
+  double backward;  // at the peak of its backward pass, what is kept included
+};
+
+/// In a block of which all is kept these are, in the order of nn/block.cpp: by the mixer the
+/// stream, the branch that is added to it, and what the mixer says; by the MLP the stream, the
+/// mixer's branch, their norm, the hidden channels before SwiGLU, twice, and behind it. Backward,
+/// memory is highest where SwiGLU's gradient stands beside its input or, beside a small MLP, in the
+/// mixer. What is computed again stands there as well, between what it was given and its results'
+/// gradients.
+BlockMemory memory_of_block(const nn::ModelConfig& config, const nn::MixerSizes& sizes,
+                            nn::Recompute recompute, double bytes) {
+  const double d = bytes * double(config.width), m = bytes * double(config.hidden_width());
+  const double mixer = 2 * d + bytes_of(sizes.kept, bytes), mlp = 3 * d + 3 * m;
+  const double backward = bytes_of(sizes.backward, bytes);
+  if (recompute == nn::Recompute::kBlock) {
+    return {d, d + std::max(mixer + mlp + 2 * m, mixer + d + backward)};
+  }
+  if (recompute == nn::Recompute::kMixer) {
+    return {d + mlp, std::max(d + mlp + 2 * m, mixer + 3 * d + backward)};
+  }
+  return {mixer + mlp, std::max(mixer + mlp + 2 * m, mixer + backward)};
 }
 
 /// What a layer holds of each token at once where no backward pass follows: in the mixer, or where
@@ -199,7 +220,7 @@ MemoryNeed model_memory(const nn::ModelConfig& config, const std::string& mend) 
 }
 
 MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
-                           torch::DeviceType device) {
+                           torch::DeviceType device, const nn::RecomputePlan& plan) {
   const torch::ScalarType precision = precision_dtype(options.precision);
   const double bytes = bytes_of(precision);
   const double tokens = double(options.batch) * double(options.length);
@@ -209,21 +230,103 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
       precision == torch::kFloat32
           ? 0
           : kSingle * (parameter_count(config) - small_parameter_count(config));
-  const double d = double(config.width);
-  const double kept = sum_of_layers(
-      config, [&](const nn::MixerSizes& mixer) { return kept_by_block(config, mixer, bytes); });
-  const double activations =  // the last hidden states, and their gradient
-      tokens * (kept + 3 * bytes * d);
-  const double logits = logits_held(config, tokens, precision, device);
-  // The gradient of the matrix that makes the logits comes with the loss. The others come as the
-  // backward pass gives the activations back, but for those of batches before.
-  const double first = kSingle * double(config.vocabulary) * d;
-  const double gradients =
-      options.accumulate > 1 ? weights + first : std::max(weights - activations - logits, first);
-  return {{"weights", weights, kModelMend},         {"weights in float32", masters, kModelMend},
-          {"gradients", gradients, kModelMend},     {"optimizer states", 2 * single, kModelMend},
-          {"activations", activations, kBatchMend}, {"logits", logits, kBatchMend},
-          {"data", tokens * 2 * kToken, kBatchMend}};
+  const double d = double(config.width), layers = double(config.layers);
+  const double matrix = double(config.vocabulary) * d;  // that makes the logits
+  const double blocks = (weights - bytes * matrix * (config.tie_embedding ? 1 : 2)) / layers;
+
+  /// A moment at which memory may be highest. The gradient of the matrix that makes the logits
+  /// comes with the loss, the others as the backward pass goes.
+  struct Moment {
+    double activations, logits, gradients;
+    double total() const { return activations + logits + gradients; }
+  };
+  std::vector<Moment> moments;
+  const double of_earlier_batches = options.accumulate > 1 ? weights : 0;
+  // The backward pass of each kind of blocks begins with the last of them. Mixers are taken as
+  // evenly spread over them.
+  double kept = 0, block = 0;
+  for (const auto& [count, recompute] :
+       {std::pair{double(plan.blocks), nn::Recompute::kBlock},
+        {double(plan.mixers), nn::Recompute::kMixer},
+        {layers - double(plan.blocks + plan.mixers), nn::Recompute::kNothing}}) {
+    if (count <= 0) continue;
+    double more = 0;  // than what is kept
+    for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, device)) {
+      const BlockMemory memory = memory_of_block(config, mixer.sizes, recompute, bytes);
+      kept += count * mixer.layers / layers * memory.kept;
+      more = std::max(more, memory.backward - memory.kept);
+    }
+    block += count;
+    moments.push_back({tokens * (kept + more), 0,
+                       std::max(of_earlier_batches, bytes * matrix + (layers - block) * blocks)});
+  }
+  // The loss: beside the logits the last hidden states, what they were made of, their gradient.
+  moments.push_back({tokens * (kept + 3 * bytes * d),
+                     logits_held(config, tokens, precision, device),
+                     of_earlier_batches + kSingle * matrix});
+  moments.push_back({0, 0, weights});  // the update
+  const Moment highest = std::ranges::max(moments, {}, &Moment::total);
+  // Where all blocks are computed again nothing is left to do; one block alone gains nothing.
+  const char* mend = plan.blocks < config.layers && config.layers > 1 ? kRecomputeMend : kBatchMend;
+  return {{"weights", weights, kModelMend},
+          {"weights in float32", masters, kModelMend},
+          {"gradients", highest.gradients, kModelMend},
+          {"optimizer states", 2 * single, kModelMend},
+          {"activations", highest.activations, mend},
+          {"logits", highest.logits, mend},
+          {"data", tokens * 2 * kToken, mend}};
+}
+
+nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainConfig& options,
+                                   torch::DeviceType device, double available) {
+  // What is reckoned is a little below what is used.
+  constexpr double kShare = 0.9;
+  const int64_t layers = config.layers;
+  const nn::RecomputePlan nothing, mixers{.mixers = layers}, blocks{.blocks = layers};
+  switch (recompute_choice(options.recompute)) {
+    case RecomputeChoice::kNone:
+      return nothing;
+    case RecomputeChoice::kMixer:
+      return mixers;
+    case RecomputeChoice::kBlock:
+      return blocks;
+    case RecomputeChoice::kAuto:
+      break;
+  }
+  const auto need = [&](const nn::RecomputePlan& plan) {
+    return total_bytes(training_memory(config, options, device, plan));
+  };
+  const auto fits = [&](const nn::RecomputePlan& plan) { return need(plan) <= kShare * available; };
+  // To compute a mixer again takes the least time for the memory that it gives.
+  if (fits(nothing)) return nothing;
+  const bool of_mixers = fits(mixers);
+  const auto plan_of = [&](int64_t count) {
+    return of_mixers ? nn::RecomputePlan{.mixers = count}
+                     : nn::RecomputePlan{.blocks = count, .mixers = layers - count};
+  };
+  const auto counts = std::views::iota(int64_t{1}, layers + 1);
+  const auto found =
+      std::ranges::partition_point(counts, [&](int64_t count) { return !fits(plan_of(count)); });
+  if (found != counts.end()) return plan_of(*found);
+  return std::ranges::min({nothing, mixers, blocks}, {}, need);
+}
+
+MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                           const torch::Device& device) {
+  return training_memory(
+      config, options, device.type(),
+      choose_recompute(config, options, device.type(), available_memory(device)));
+}
+
+std::string describe(const nn::RecomputePlan& plan, int64_t layers) {
+  if (plan == nn::RecomputePlan{}) return "none";
+  std::string text;
+  if (plan.blocks > 0) text = fmt::format("{} of {} blocks", plan.blocks, layers);
+  if (plan.mixers > 0) {
+    text += fmt::format("{}the mixers of {}{}", text.empty() ? "" : ", ", plan.mixers,
+                        text.empty() ? fmt::format(" of {} blocks", layers) : " more");
+  }
+  return text;
 }
 
 MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOptions& options,

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "nn/config.hpp"
+#include "nn/recompute.hpp"
 #include "train/config.hpp"
 #include "train/evaluate.hpp"
 
@@ -35,9 +36,24 @@ double total_bytes(const MemoryNeed& need);
 double parameter_count(const nn::ModelConfig& config);
 
 /// A step of training, on the device that it runs on: weights and their masters, gradients,
-/// optimizer, activations, logits, data. `config` must be valid; cells are looked up.
+/// optimizer, activations, logits, data, as they are where memory is highest. `config` must be
+/// valid; cells are looked up. What is computed again is as `plan` says; --recompute is not
+/// asked.
 MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
-                           torch::DeviceType device = torch::kCPU);
+                           torch::DeviceType device = torch::kCPU,
+                           const nn::RecomputePlan& plan = {});
+
+/// What a step of training computes again, as --recompute says; auto: what fits into so many bytes
+/// and takes the least time.
+nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainConfig& options,
+                                   torch::DeviceType device, double available);
+
+/// A step of training on a device, with what is chosen for its memory.
+MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                           const torch::Device& device);
+
+/// "none", "the mixers of 5 of 12 blocks", "3 of 12 blocks, the mixers of 9 more".
+std::string describe(const nn::RecomputePlan& plan, int64_t layers);
 
 /// The weights of a model.
 MemoryNeed model_memory(const nn::ModelConfig& config,

@@ -16,6 +16,7 @@
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
+#include "train/memory.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 #include "train/signals.hpp"
@@ -34,8 +35,11 @@ nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_co
   require_valid(config);
   torch::manual_seed(static_cast<uint64_t>(config.seed));
   model_config.vocabulary = vocabulary;
+  const nn::RecomputePlan recompute =
+      choose_recompute(model_config, config, device.type(), available_memory(device));
   nn::LanguageModel model(model_config);
   model->set_scan_options({.plan = config.plan, .tolerance = config.tolerance});
+  model->set_recompute(recompute);
   model->to(device);
   return model;
 }
@@ -108,6 +112,7 @@ int Trainer::run() {
   report_->start({{"step", step_},
                   {"options", to_json(config_)},
                   {"model", nn::to_json(model_->config())},
+                  {"recompute", describe(model_->recompute(), model_->config().layers)},
                   {"device", describe(device_)}});
   while (!finished()) {
     if (const int signal = signals.received()) {

@@ -6,7 +6,7 @@
 
 #include "cells/cell_registry.hpp"
 #include "nn/config.hpp"
-#include "pararnn/plan.hpp"
+#include "ops/scan/scan_kernels.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -104,7 +104,8 @@ void validate(const RnnOptions& options, const ModelConfig& config) {
 
 std::string describe(const RnnOptions& options) { return find_cell(options.cell).name; }
 
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config) {
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
+                    torch::DeviceType device) {
   const CellDefinition& cell = find_cell(options.cell);
   const double d = double(config.width), channels = d / double(options.heads);
   const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
@@ -112,8 +113,12 @@ MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config) {
   return {.tensors = 7,
           .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
                          .in_float32 = d * (learned + cell.params + 1)},
-          // Of the scan, some states.
-          .kept = {.in_precision = (7 + inputs) * d, .in_float32 = cell.state * d / kChunkUnit},
+          // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
+          // and some states.
+          .kept = {.in_precision = (6 + inputs) * d,
+                   .in_float32 =
+                       cell.state * d / double(checkpoint_interval_on(torch::Device(device)))},
+          .backward = {.in_precision = inputs * d},  // u's gradient, beside u
           .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
           .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
 }

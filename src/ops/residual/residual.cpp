@@ -3,6 +3,7 @@
 #include <ATen/record_function.h>
 #include <torch/autograd.h>
 
+#include "ops/residual/residual_cuda.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -48,6 +49,11 @@ struct FusedAddScaled : torch::autograd::Function<FusedAddScaled> {
                         const Tensor& scale, const Tensor& input_branch) {
     const Tensor x = foldable(input), branch = foldable(input_branch);
     const Tensor sum = torch::empty(input.sizes(), input.options());
+    context->save_for_backward({scale, input_branch});
+    if (x.is_cuda()) {
+      residual_forward_cuda(x, scale, branch, sum);
+      return sum;
+    }
     with_types(x.scalar_type(), branch.scalar_type(), [&]<class X, class Y>(X, Y) {
       using A = Arithmetic<X>;
       const Tensor scales = scale.to(torch::CppTypeToScalarType<A>::value).contiguous();
@@ -56,7 +62,6 @@ struct FusedAddScaled : torch::autograd::Function<FusedAddScaled> {
                            end);
       });
     });
-    context->save_for_backward({scale, input_branch});
     return sum;
   }
 
@@ -66,6 +71,10 @@ struct FusedAddScaled : torch::autograd::Function<FusedAddScaled> {
     const auto saved = context->get_saved_variables();
     const Tensor scale = saved[0], branch = foldable(saved[1]), dsum = foldable(gradients[0]);
     const Tensor dbranch = torch::empty(saved[1].sizes(), branch.options());
+    if (dsum.is_cuda()) {
+      const Tensor dscale = residual_backward_cuda(scale, branch, dsum, dbranch);
+      return {gradients[0], dscale.to(scale.scalar_type()), dbranch};
+    }
     Tensor dscale;
     with_types(dsum.scalar_type(), branch.scalar_type(), [&]<class X, class Y>(X, Y) {
       using A = Arithmetic<X>;
@@ -88,7 +97,10 @@ struct FusedAddScaled : torch::autograd::Function<FusedAddScaled> {
 
 Tensor add_scaled(const Tensor& x, const Tensor& scale, const Tensor& branch) {
   RECORD_FUNCTION("pararnn::add_scaled", c10::ArrayRef<const c10::IValue>{});
-  if (has_loops_with(x, branch.scalar_type())) return FusedAddScaled::apply(x, scale, branch);
+  const auto dtype = branch.scalar_type();
+  if (has_loops_with(x, dtype) || has_residual_kernels(x, dtype)) {
+    return FusedAddScaled::apply(x, scale, branch);
+  }
   return add_scaled_definition(x, scale, branch);
 }
 
