@@ -163,8 +163,8 @@ TEST_F(LargeOnGpu, Embedding) {
   const Tensor tokens =
       torch::randint(vocabulary, {count}, torch::dtype(torch::kLong).device(torch::kCUDA));
   expect_last_rows(
-      [](const Tensors& t, const Tensors& p) { return Tensors{embedding(p[0], t[0])}; }, {tokens},
-      {torch::randn({vocabulary, width}, kHalf)});
+      [](const Tensors& t, const Tensors& p) { return Tensors{ops::embedding(p[0], t[0])}; },
+      {tokens}, {torch::randn({vocabulary, width}, kHalf)});
 }
 
 TEST_F(LargeOnGpu, CrossEntropy) {

@@ -1,6 +1,8 @@
 #include "train/config.hpp"
 
 #include <cmath>
+#include <set>
+#include <string_view>
 
 #include "train_test_support.hpp"
 
@@ -12,8 +14,8 @@ TrainConfig random_config(data::Random& random) {
   TrainConfig config;
   for_each_field(config, [&](std::string_view name, auto& value, const Field& field) {
     if constexpr (std::is_same_v<decltype(value), std::string&>) {
-      if (name != "precision" && name != "plan" && name != "schedule")
-        value = data::random_text(random, 10);
+      const std::set<std::string_view> of_names{"precision", "recompute", "plan", "schedule"};
+      if (!of_names.contains(name)) value = data::random_text(random, 10);
     } else {
       const double most = std::min(field.most, 1e6);
       value = static_cast<std::remove_reference_t<decltype(value)>>(
@@ -73,6 +75,9 @@ TEST(TrainConfig, EveryBadFieldIsNamed) {
   config.precision = "float3";
   expect_error([&] { require_valid(config); }, {"--precision", "float3"});
   config.precision = "float32";
+  config.recompute = "some";
+  expect_error([&] { require_valid(config); }, {"--recompute", "some", "none, mixer, block, auto"});
+  config.recompute = "block";
   config.plan = "fast";
   expect_error([&] { require_valid(config); }, {"'fast'", "newton"});
   config.plan = "newton";
