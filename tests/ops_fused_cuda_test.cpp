@@ -185,41 +185,55 @@ TEST(FusedOnFibers, Swiglu) {
   expect_swiglu<BFloat16, 1>(9, 33);
 }
 
-template <class Storage, class P, int kWidth, int kTaps>
-void expect_convolution(int64_t batch, int64_t steps, int width) {
-  SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps "
-                                  << kTaps);
+template <class Storage, class P, int kWidth, int kTaps, bool kReset = false>
+void expect_convolution(int64_t batch, int64_t steps, int width, int64_t piece_steps) {
+  SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps " << kTaps
+                                  << (kReset ? ", reset" : ""));
+  const ConvolutionExtent extent{batch, steps, width, piece_steps,
+                                 (steps + piece_steps - 1) / piece_steps};
+  const int blocks = int(extent.blocks_of_pieces()) * extent.groups_of_channels(kWidth);
   const Tensor x = half_of_wider({batch, steps, width}, kDtype<Storage>);
   const Tensor taps = torch::randn({kTaps, width}).to(kDtype<P>);
   const Tensor before = torch::randn({batch, kTaps - 1, width}).to(kDtype<Storage>);
+  const Tensor reset = kReset ? torch::rand({batch, steps}) < 0.2 : Tensor();
+  const auto* bytes =
+      kReset ? reinterpret_cast<const unsigned char*>(reset.data_ptr<bool>()) : nullptr;
   const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
-  run(&convolution_forward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
-      ConvolutionForward{batch, steps, width, x.stride(0), x.stride(1), x.data_ptr(),
-                         taps.data_ptr(), before.data_ptr(), y.data_ptr()});
+  run(&convolution_forward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
+      ConvolutionForward{extent, x.stride(0), x.stride(1), x.data_ptr(), taps.data_ptr(),
+                         before.data_ptr(), bytes, y.data_ptr()});
   const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before);
-  const Tensor expected = causal_convolution_definition(xs, weights, earlier);
+  const Tensor expected = causal_convolution_definition(xs, weights, earlier, reset);
   expect_close(y, expected.detach(), "y");
   const Tensor dy = half_of_wider({batch, steps, width}, kDtype<Storage>);
-  const Tensor dx = unwritten({batch, steps, width}, kDtype<Storage>);
+  const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
+  const Tensor dx = both.narrow(2, width, width);
   const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
-  const Tensor dtaps = unwritten({batch * pieces_of(steps), kTaps, width}, torch::kFloat);
-  run(&convolution_backward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
-      ConvolutionBackward{batch, steps, width, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
-                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(),
-                          dx.data_ptr(), dbefore.data_ptr(), dtaps.data_ptr<float>()});
+  const Tensor dtaps = unwritten({extent.blocks_of_pieces(), kTaps, width}, torch::kFloat);
+  run(&convolution_backward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
+      ConvolutionBackward{extent, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
+                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(), bytes,
+                          dx.stride(0), dx.stride(1), dx.data_ptr(), dbefore.data_ptr(),
+                          dtaps.data_ptr<float>()});
   const auto right = gradients(expected, {xs, weights, earlier}, dy);
   expect_close(dx, right[0], "dx");
+  EXPECT_TRUE(both.narrow(2, 0, width).isnan().all().item<bool>());
   expect_close(dtaps.sum(0), right[1], "dtaps");
   if (kTaps > 1) expect_close(dbefore, right[2], "dbefore");
 }
 
 TEST(FusedOnFibers, Convolution) {
   torch::manual_seed(3);
-  expect_convolution<float, float, 4, 4>(2, 150, 12);
-  expect_convolution<BFloat16, BFloat16, 8, 4>(3, 2, 64);
-  expect_convolution<BFloat16, float, 8, 3>(2, 65, 40);
-  expect_convolution<float, float, 1, 1>(1, 64, 5);
-  expect_convolution<float, BFloat16, 2, 7>(2, 5, 6);
+  // Pieces that fill no block, and channels that fill no warp; a row shorter than the taps.
+  expect_convolution<float, float, 4, 4>(2, 150, 12, 31);
+  expect_convolution<float, float, 4, 4, true>(2, 150, 12, 31);
+  expect_convolution<BFloat16, BFloat16, 8, 4>(3, 2, 64, 16);
+  expect_convolution<BFloat16, float, 8, 4, true>(1, 70, 520, 17);
+  expect_convolution<BFloat16, float, 8, 3, true>(2, 65, 40, 65);
+  expect_convolution<float, float, 1, 1>(1, 64, 5, 16);
+  expect_convolution<BFloat16, float, 1, 2, true>(2, 21, 5, 16);
+  expect_convolution<float, BFloat16, 2, 7>(2, 5, 6, 16);
+  expect_convolution<float, BFloat16, 2, 7, true>(2, 25, 6, 16);
 }
 
 /// Rows of random logits as the kernel takes them, with `space` behind each.

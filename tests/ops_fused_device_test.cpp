@@ -115,16 +115,22 @@ TEST_F(FusedOnGpu, Swiglu) {
 TEST_F(FusedOnGpu, Convolution) {
   for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
     for (const int64_t taps : {1, 2, 4, 7}) {
-      for (const int64_t steps : {1, 63, 64, 200}) {
+      for (const int64_t steps : {1, 63, 200, 3000}) {
         for (const int64_t width : {5, 768}) {
-          SCOPED_TRACE(testing::Message() << dtype << " " << taps << " " << steps << " " << width);
-          expect_same_as(
-              [](const Tensors& t) {
-                return Tensors{causal_convolution_definition(t[0], t[1], t[2])};
-              },
-              [](const Tensors& t) { return Tensors{causal_convolution(t[0], t[1], t[2])}; },
-              {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
-               numbers({3, taps - 1, width}, dtype)});
+          for (const bool anew : {false, true}) {
+            SCOPED_TRACE(testing::Message() << dtype << " " << taps << " " << steps << " " << width
+                                            << (anew ? " reset" : ""));
+            const Tensor reset = anew ? torch::rand({3, steps}, torch::kCUDA) < 0.1 : Tensor();
+            expect_same_as(
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution_definition(t[0], t[1], t[2], reset)};
+                },
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution(t[0], t[1], t[2], reset)};
+                },
+                {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
+                 numbers({3, taps - 1, width}, dtype)});
+          }
         }
       }
     }

@@ -52,8 +52,10 @@ TEST(FusedKernels, DoNotSpill) {
       }
     }
     expect_no_spills("swiglu/swiglu_kernel.hpp", fmt::format("swiglu_{}<{}, 8>", pass, half));
-    expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
-                     fmt::format("convolution_{}<{}, {}, 4, 4>", pass, half, single));
+    for (const char* shape : {"8, 4, false", "8, 4, true", "4, 8, true"}) {
+      expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
+                       fmt::format("convolution_{}<{}, {}, {}>", pass, half, single, shape));
+    }
   }
   for (const std::string& weight : {half, single}) {
     for (const int width : {1, 4})

@@ -126,6 +126,45 @@ struct RowShare {
   }
 };
 
+/// A thread's queue of what is on its way to it from memory, in a place of shared memory that is
+/// its own: many loads are in flight that no register waits for. A slot has a pack of kStreams
+/// tensors. Each step closes the slot that it sends to, kAhead slots after the one that it takes
+/// from.
+template <class Storage, int kWidth, int kStreams, int kThreads>
+class SlotQueue {
+  using Pack = cuda::Pack<Storage, kWidth>;
+  static constexpr int kSlots = 8;
+
+ public:
+  static constexpr int kAhead = kSlots - 1;
+  using Memory = Pack[kSlots][kStreams][kThreads];
+
+  PARARNN_DEVICE_FN explicit SlotQueue(Memory& memory) : memory_(memory) {}
+
+  PARARNN_DEVICE_FN void send(int stream, const Storage* from) {
+    Pack& to = memory_[sent_ % kSlots][stream][threadIdx.x];
+    if constexpr (sizeof(Pack) >= 4) {
+      using Word = typename cuda::WordOf<sizeof(Pack)>::type;
+      cuda::copy_async(reinterpret_cast<Word*>(&to), from);
+    } else {
+      to = cuda::load_pack<Storage, kWidth>(from);
+    }
+  }
+  PARARNN_DEVICE_FN void close() {
+    cuda::commit_copies();
+    ++sent_;
+  }
+  PARARNN_DEVICE_FN void wait() { cuda::wait_for_copies<kAhead>(); }
+  PARARNN_DEVICE_FN Vec<float, kWidth> take(int stream) const {
+    return memory_[taken_ % kSlots][stream][threadIdx.x].unpack();
+  }
+  PARARNN_DEVICE_FN void advance() { ++taken_; }
+
+ private:
+  Memory& memory_;
+  unsigned sent_ = 0, taken_ = 0;
+};
+
 /// x sigmoid(x)
 PARARNN_FN float silu(float x) { return x * sigmoid(x); }
 

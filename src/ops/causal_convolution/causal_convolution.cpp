@@ -129,12 +129,15 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                         const Tensor& taps, const Tensor& input_before,
                         const std::optional<Tensor>& reset) {
     const Tensor x = with_contiguous_channels(input);
-    const Tensor starts = reset ? starts_of(*reset, taps.size(0)) : Tensor();
+    // Where rows start anew, as the kernels and as the loops take it.
+    const Tensor starts = !reset        ? Tensor()
+                          : x.is_cuda() ? reset->contiguous()
+                                        : starts_of(*reset, taps.size(0));
     const Tensor before = input_before.contiguous();
     const Tensor y = torch::empty(x.sizes(), x.options());
     context->save_for_backward({x, taps, before, starts});
     if (x.is_cuda()) {
-      convolution_forward_cuda(x, taps, before, y);
+      convolution_forward_cuda(x, taps, before, starts, y);
       return y;
     }
     with_type(x.scalar_type(), [&]<class T>(T) {
@@ -158,7 +161,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const Tensor dx = torch::empty(x.sizes(), x.options());
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
     if (x.is_cuda()) {
-      const Tensor sum = convolution_backward_cuda(x, taps, before, dy, dx, dbefore);
+      const Tensor sum = convolution_backward_cuda(x, taps, before, starts, dy, dx, dbefore);
       return {dx, sum.to(taps.scalar_type()), dbefore, Tensor()};
     }
     const int64_t tap_count = taps.size(0), steps = x.size(1);
@@ -198,7 +201,7 @@ Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& bef
   RECORD_FUNCTION("pararnn::causal_convolution", c10::ArrayRef<const c10::IValue>{});
   const auto dtype = x.scalar_type();
   const bool loops = has_loops(x, dtype);
-  const bool kernels = has_kernels(x, dtype) && !reset.defined() && taps.size(0) <= kMostTaps;
+  const bool kernels = has_kernels(x, dtype) && taps.size(0) <= kMostTaps;
   if ((loops || kernels) && x.numel() > 0) {
     return FusedConvolution::apply(x, taps, before,
                                    reset.defined() ? std::make_optional(reset) : std::nullopt);
