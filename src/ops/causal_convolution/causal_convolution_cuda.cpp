@@ -4,14 +4,12 @@
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
 #include "ops/cuda_kernels.hpp"
+#include "ops/row_sum/row_sum.hpp"
 
 namespace pararnn::ops {
 namespace {
 
 using torch::Tensor;
-
-/// Blocks that a multiprocessor has room for at once.
-constexpr int64_t kForwardBlocks = 5, kBackwardBlocks = 4;
 
 /// As many channels as one access takes, but no more numbers of all taps than registers hold.
 int convolution_pack(int64_t tap_count, std::initializer_list<Tensor> tensors) {
@@ -24,10 +22,10 @@ int convolution_pack(int64_t tap_count, std::initializer_list<Tensor> tensors) {
 
 /// Pieces of one length, as many as have room at once; but long ones, as each reads the inputs
 /// before it too, and the backward pass has a sum for it.
-ConvolutionExtent extent_of(const Tensor& x, int pack, int64_t resident_blocks) {
+ConvolutionExtent extent_of(const Tensor& x, int pack, int64_t blocks) {
   constexpr int64_t kFewestSteps = 16;
   ConvolutionExtent extent{x.size(0), x.size(1), static_cast<int>(x.size(2)), 0, 0};
-  const int64_t warps = multiprocessors_of(x) * resident_blocks * kConvolutionWarps;
+  const int64_t warps = multiprocessors_of(x) * blocks * kConvolutionWarps;
   const int64_t pieces = std::clamp<int64_t>(warps / extent.groups_of_channels(pack) / extent.batch,
                                              1, (extent.steps + kFewestSteps - 1) / kFewestSteps);
   extent.piece_steps = (extent.steps + pieces - 1) / pieces;
@@ -91,7 +89,7 @@ Tensor convolution_backward_cuda(const Tensor& x, const Tensor& taps, const Tens
                                          .dx = dx.data_ptr(),
                                          .dbefore = dbefore.data_ptr(),
                                          .dtaps = partial.data_ptr<float>()});
-  return partial.sum(0);
+  return sum_of_rows(partial, taps.scalar_type());
 }
 
 }  // namespace pararnn::ops

@@ -14,7 +14,7 @@ void convolution_forward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
                               const torch::Tensor& before, const torch::Tensor& reset,
                               const torch::Tensor& y);
 /// dy (B,T,d) with contiguous channels; writes dx, with contiguous channels, and dbefore,
-/// contiguous, and returns dtaps (K,d) in float32.
+/// contiguous, and returns dtaps (K,d).
 torch::Tensor convolution_backward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
                                         const torch::Tensor& before, const torch::Tensor& reset,
                                         const torch::Tensor& dy, const torch::Tensor& dx,

@@ -70,7 +70,7 @@ PARARNN_DEVICE_FN void load_taps(const void* taps, int width, int channel,
 }
 
 template <class Storage, class P, int kWidth, int kTaps, bool kReset>
-__global__ void __launch_bounds__(kConvolutionThreads)
+__global__ void __launch_bounds__(kConvolutionThreads, kForwardBlocks)
     convolution_forward(const __grid_constant__ ConvolutionForward problem) {
   using Queue = SlotQueue<Storage, kWidth, 1, kConvolutionThreads>;
   PARARNN_SHARED(typename Queue::Memory, memory);
@@ -80,29 +80,33 @@ __global__ void __launch_bounds__(kConvolutionThreads)
   Vec<float, kWidth> taps[kTaps];
   load_taps<P>(problem.taps, width, piece.channel, taps);
   const unsigned char* reset = kReset ? problem.reset + piece.row * problem.extent.steps : nullptr;
-  Window<kWidth, kTaps> x;
   Queue queue(memory);
-  const Int first = piece.begin - (kTaps - 1);
-  const auto send = [&](Int t) {
-    if (t < piece.end) {
-      queue.send(0, input_at<Storage, kTaps>(problem, piece.row, t) + piece.channel);
-    }
+  const Storage* next = input_at<Storage, kTaps>(problem, piece.row, piece.begin) + piece.channel;
+  Int unsent = piece.end - piece.begin;
+  const auto send = [&] {
+    if (unsent-- > 0) queue.send(0, next);
+    next += problem.x_step_stride;
     queue.close();
   };
-  const auto advance = [&](Int t) {
-    send(t + Queue::kAhead);
-    queue.wait();
+  static_for<Queue::kAhead>([&](auto) { send(); });
+  Window<kWidth, kTaps> x;
+  const auto push = [&](Int t, const Vec<float, kWidth>& inputs) {
     if (kReset && t >= 0 && __ldg(reset + t)) x.clear();
-    x.push(queue.take(0));
-    queue.advance();
+    x.push(inputs);
   };
-  static_for<Queue::kAhead>([&](auto j) { send(first + j); });
-  static_for<kTaps - 1>([&](auto j) { advance(first + j); });
+  static_for<kTaps - 1>([&](auto j) {
+    const Int t = piece.begin - (kTaps - 1) + j;
+    const Storage* from = input_at<Storage, kTaps>(problem, piece.row, t) + piece.channel;
+    push(t, load_channels<kWidth>(from));
+  });
   Storage* y = static_cast<Storage*>(problem.y) +
                (piece.row * problem.extent.steps + piece.begin) * width + piece.channel;
 #pragma unroll 4
   for (Int t = piece.begin; t < piece.end; ++t, y += width) {
-    advance(t);
+    send();
+    queue.wait();
+    push(t, queue.take(0));
+    queue.advance();
     store_channels(filter(taps, x), y);
   }
 }
@@ -111,7 +115,7 @@ __global__ void __launch_bounds__(kConvolutionThreads)
 /// dx_t = Σ_k taps_k ⊙ dy_{t+K-1-k} and dtaps_k = Σ_t x_t ⊙ dy_{t+K-1-k}. The first piece of a row
 /// has the inputs before it too.
 template <class Storage, class P, int kWidth, int kTaps, bool kReset>
-__global__ void __launch_bounds__(kConvolutionThreads)
+__global__ void __launch_bounds__(kConvolutionThreads, kBackwardBlocks)
     convolution_backward(const __grid_constant__ ConvolutionBackward problem) {
   using Queue = SlotQueue<Storage, kWidth, 2, kConvolutionThreads>;
   PARARNN_SHARED(typename Queue::Memory, memory);
@@ -123,43 +127,54 @@ __global__ void __launch_bounds__(kConvolutionThreads)
     Vec<float, kWidth> taps[kTaps];
     load_taps<P>(problem.taps, width, piece.channel, taps);
     const unsigned char* reset = kReset ? problem.reset + piece.row * steps : nullptr;
-    const Storage* gradients = static_cast<const Storage*>(problem.dy) +
-                               piece.row * problem.dy_batch_stride + piece.channel;
+    const auto at = [&](const auto* of, Int batch_stride, Int step_stride, Int t) {
+      return of + piece.row * batch_stride + t * step_stride + piece.channel;
+    };
+    const auto gradient_at = [&](Int t) {
+      return at(static_cast<const Storage*>(problem.dy), problem.dy_batch_stride,
+                problem.dy_step_stride, t);
+    };
+    Queue queue(memory);
+    const Storage* next_dy = gradient_at(piece.end - 1);
+    const Storage* next_x = at(static_cast<const Storage*>(problem.x), problem.x_batch_stride,
+                               problem.x_step_stride, piece.end - 1);
+    Int unsent = piece.end - piece.begin;
+    const auto send = [&] {
+      if (unsent-- > 0) {
+        queue.send(0, next_dy);
+        queue.send(1, next_x);
+      }
+      next_dy -= problem.dy_step_stride;
+      next_x -= problem.x_step_stride;
+      queue.close();
+    };
+    static_for<Queue::kAhead>([&](auto) { send(); });
     Window<kWidth, kTaps> dy;
+    const auto leave = [&](Int t) {
+      if (kReset && __ldg(reset + t)) dy.clear();
+    };
+    static_for<kTaps - 1>([&](auto j) {
+      const Int t = piece.end + kTaps - 2 - j;
+      if (t >= steps) return;
+      dy.push(load_channels<kWidth>(gradient_at(t)));
+      leave(t);
+    });
     const auto collect = [&](const Vec<float, kWidth>& x) {
       static_for<kTaps>([&](auto k) {
         static_for<kWidth>([&](auto i) { dtaps[k][i] += x[i] * dy.at[kTaps - 1 - k][i]; });
       });
     };
-    Queue queue(memory);
-    const auto send = [&](Int t) {
-      if (t >= piece.begin) {
-        queue.send(0, gradients + t * problem.dy_step_stride);
-        if (t < piece.end) {
-          queue.send(1, input_at<Storage, kTaps>(problem, piece.row, t) + piece.channel);
-        }
-      }
-      queue.close();
-    };
-    const auto advance = [&](Int t, const auto& use) {
-      send(t - Queue::kAhead);
-      queue.wait();
-      dy.push(queue.take(0));
-      use();
-      queue.advance();
-      if (kReset && __ldg(reset + t)) dy.clear();
-    };
-    const Int last = (piece.end + kTaps - 1 < steps ? piece.end + kTaps - 1 : steps) - 1;
-    static_for<Queue::kAhead>([&](auto j) { send(last - j); });
-    for (Int t = last; t >= piece.end; --t) advance(t, [] {});
     Storage* dx = static_cast<Storage*>(problem.dx) + piece.row * problem.dx_batch_stride +
                   (piece.end - 1) * problem.dx_step_stride + piece.channel;
 #pragma unroll 4
     for (Int t = piece.end - 1; t >= piece.begin; --t, dx -= problem.dx_step_stride) {
-      advance(t, [&] {
-        store_channels(filter(taps, dy), dx);
-        collect(queue.take(1));
-      });
+      send();
+      queue.wait();
+      dy.push(queue.take(0));
+      store_channels(filter(taps, dy), dx);
+      collect(queue.take(1));
+      queue.advance();
+      leave(t);
     }
     if (piece.begin == 0) {
       static_for<kTaps - 1>([&](auto j) {

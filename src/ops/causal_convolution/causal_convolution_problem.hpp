@@ -9,6 +9,8 @@ namespace pararnn::ops {
 /// have pieces one after the other of the same channels.
 inline constexpr int kConvolutionWarps = 4;
 inline constexpr int kConvolutionThreads = kConvolutionWarps * 32;
+/// Blocks that a multiprocessor has room for at once, at least.
+inline constexpr int kForwardBlocks = 5, kBackwardBlocks = 3;
 
 /// (B,T,d), its steps in pieces.
 struct ConvolutionExtent {
