@@ -17,6 +17,7 @@
 #include "ops/cross_entropy/cross_entropy_cuda.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
+#include "ops/rotary/rotary.hpp"
 #include "ops/sample/sample.hpp"
 #include "ops/swiglu/swiglu.hpp"
 
@@ -26,6 +27,8 @@
 #include "ops/cross_entropy/cross_entropy_kernel.hpp"
 #include "ops/residual/residual_kernel.hpp"
 #include "ops/rms_norm/rms_norm_kernel.hpp"
+#include "ops/rotary/rotary_kernel.hpp"
+#include "ops/row_sum/row_sum_kernel.hpp"
 #include "ops/sample/sample_kernel.hpp"
 #include "ops/swiglu/swiglu_kernel.hpp"
 
@@ -126,10 +129,9 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
   const Tensor dy = draw({rows, width}, kDtype<Y>);
   const Tensor dsum = draw({rows, width}, kDtype<X>);
   const Tensor dx = unwritten({rows, width}, kDtype<X>),
-               dgate = unwritten({rows, width}, kDtype<Y>);
+               dgate = unwritten({rows, 2 * width}, kDtype<Y>).narrow(1, width, width);
   const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
-  const Tensor dweight = unwritten({kBlocks, width}, torch::kFloat);
-  const Tensor dscale = unwritten({kBlocks, width}, torch::kFloat);
+  const Tensor sums = unwritten({kBlocks, kResidual ? 2 : 1, width}, torch::kFloat);
   const Tensor normed = kResidual ? sum : x;
   run(&rms_norm_backward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGated>, kBlocks,
       Share::kBlock,
@@ -141,6 +143,7 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
                       .gate_stride = gate.stride(0),
                       .dy_stride = dy.stride(0),
                       .dsum_stride = dsum.stride(0),
+                      .dgate_stride = dgate.stride(0),
                       .x = normed.data_ptr(),
                       .scale = scale.data_ptr(),
                       .branch = branch.data_ptr(),
@@ -151,14 +154,14 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
                       .dx = dx.data_ptr(),
                       .dbranch = dbranch.data_ptr(),
                       .dgate = dgate.data_ptr(),
-                      .dweight = dweight.data_ptr<float>(),
-                      .dscale = dscale.data_ptr<float>()});
-  std::vector<Tensor> of{xs, weights}, results{dx, dweight.sum(0)};
+                      .sums = sums.data_ptr<float>()});
+  const Tensor added = sums.sum(0);
+  std::vector<Tensor> of{xs, weights}, results{dx, added[0]};
   Tensor value = (expected * dy.to(torch::kDouble)).sum();
   if (kResidual) {
     value = value + (summed * dsum.to(torch::kDouble)).sum();
     of.insert(of.end(), {scales, branches});
-    results.insert(results.end(), {dscale.sum(0), dbranch});
+    results.insert(results.end(), {added[1], dbranch});
   }
   if (kGated) {
     of.push_back(gates);
@@ -242,41 +245,144 @@ TEST(FusedOnFibers, Swiglu) {
   expect_swiglu<BFloat16, 1>(9, 33);
 }
 
-template <class Storage, class P, int kWidth, int kTaps>
-void expect_convolution(int64_t batch, int64_t steps, int width, Draw draw = half_of_wider) {
-  SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps "
-                                  << kTaps);
+template <class Storage, class P, int kWidth, int kTaps, bool kReset = false>
+void expect_convolution(int64_t batch, int64_t steps, int width, int64_t piece_steps,
+                        Draw draw = half_of_wider) {
+  SCOPED_TRACE(testing::Message() << batch << " x " << steps << " x " << width << ", taps " << kTaps
+                                  << (kReset ? ", reset" : ""));
+  const ConvolutionExtent extent{batch, steps, width, piece_steps,
+                                 (steps + piece_steps - 1) / piece_steps};
+  const int blocks = int(extent.blocks_of_pieces()) * extent.groups_of_channels(kWidth);
   const Tensor x = draw({batch, steps, width}, kDtype<Storage>);
   const Tensor taps = torch::randn({kTaps, width}).to(kDtype<P>);
   const Tensor before = torch::randn({batch, kTaps - 1, width}).to(kDtype<Storage>);
+  const Tensor reset = kReset ? torch::rand({batch, steps}) < 0.2 : Tensor();
+  const auto* bytes =
+      kReset ? reinterpret_cast<const unsigned char*>(reset.data_ptr<bool>()) : nullptr;
   const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
-  run(&convolution_forward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
-      ConvolutionForward{batch, steps, width, x.stride(0), x.stride(1), x.data_ptr(),
-                         taps.data_ptr(), before.data_ptr(), y.data_ptr()});
+  run(&convolution_forward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
+      ConvolutionForward{extent, x.stride(0), x.stride(1), x.data_ptr(), taps.data_ptr(),
+                         before.data_ptr(), bytes, y.data_ptr()});
   const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before);
-  const Tensor expected = causal_convolution_definition(xs, weights, earlier);
+  const Tensor expected = causal_convolution_definition(xs, weights, earlier, reset);
   expect_close(y, expected.detach(), "y");
   const Tensor dy = draw({batch, steps, width}, kDtype<Storage>);
-  const Tensor dx = unwritten({batch, steps, width}, kDtype<Storage>);
+  const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
+  const Tensor dx = both.narrow(2, width, width);
   const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
-  const Tensor dtaps = unwritten({batch * pieces_of(steps), kTaps, width}, torch::kFloat);
-  run(&convolution_backward<Storage, P, kWidth, kTaps>, 3, kRowBlockThreads,
-      ConvolutionBackward{batch, steps, width, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
-                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(),
-                          dx.data_ptr(), dbefore.data_ptr(), dtaps.data_ptr<float>()});
+  const Tensor dtaps = unwritten({extent.blocks_of_pieces(), kTaps, width}, torch::kFloat);
+  run(&convolution_backward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
+      ConvolutionBackward{extent, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
+                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(), bytes,
+                          dx.stride(0), dx.stride(1), dx.data_ptr(), dbefore.data_ptr(),
+                          dtaps.data_ptr<float>()});
   const auto right = gradients(expected, {xs, weights, earlier}, dy);
   expect_close(dx, right[0], "dx");
+  EXPECT_TRUE(both.narrow(2, 0, width).isnan().all().item<bool>());
   expect_close(dtaps.sum(0), right[1], "dtaps");
   if (kTaps > 1) expect_close(dbefore, right[2], "dbefore");
 }
 
 TEST(FusedOnFibers, Convolution) {
   torch::manual_seed(3);
-  expect_convolution<float, float, 4, 4>(2, 150, 12);
-  expect_convolution<BFloat16, BFloat16, 8, 4>(3, 2, 64);
-  expect_convolution<BFloat16, float, 8, 3>(2, 65, 40);
-  expect_convolution<float, float, 1, 1>(1, 64, 5);
-  expect_convolution<float, BFloat16, 2, 7>(2, 5, 6);
+  // Pieces that fill no block, and channels that fill no warp; a row shorter than the taps.
+  expect_convolution<float, float, 4, 4>(2, 150, 12, 31);
+  expect_convolution<float, float, 4, 4, true>(2, 150, 12, 31);
+  expect_convolution<BFloat16, BFloat16, 8, 4>(3, 2, 64, 16);
+  expect_convolution<BFloat16, float, 8, 4, true>(1, 70, 520, 17);
+  expect_convolution<BFloat16, float, 8, 3, true>(2, 65, 40, 65);
+  expect_convolution<float, float, 1, 1>(1, 64, 5, 16);
+  expect_convolution<BFloat16, float, 1, 2, true>(2, 21, 5, 16);
+  expect_convolution<float, BFloat16, 2, 7>(2, 5, 6, 16);
+  expect_convolution<float, BFloat16, 2, 7, true>(2, 25, 6, 16);
+}
+
+template <class From, class To, int kWidth, int kWarps>
+void expect_row_sum(int64_t rows, int64_t heads, int width, int64_t piece_rows) {
+  // As the gradient of a block-diagonal product lies: head by head.
+  const Tensor x = torch::randn({heads, rows, width}).to(kDtype<From>).transpose(0, 1);
+  RowSum problem{.rows = rows,
+                 .piece_rows = piece_rows,
+                 .heads = heads,
+                 .width = width,
+                 .row_stride = x.stride(0),
+                 .head_stride = x.stride(1),
+                 .x = x.data_ptr(),
+                 .y = nullptr};
+  const Tensor y = unwritten({problem.pieces(), heads, width}, kDtype<To>);
+  problem.y = y.data_ptr();
+  run(&sum_rows<From, To, kWidth, kWarps>, int(problem.pieces() * heads) * problem.groups(kWidth),
+      kWarps * 32, problem);
+  expect_close(y.to(torch::kDouble).sum(0).to(kDtype<To>), x.to(torch::kDouble).sum(0), "sum");
+}
+
+TEST(FusedOnFibers, RowSum) {
+  torch::manual_seed(4);
+  expect_row_sum<float, float, 1, 4>(70, 2, 45, 70);
+  expect_row_sum<float, BFloat16, 1, 32>(5, 1, 33, 5);
+  expect_row_sum<BFloat16, float, 8, 8>(150, 3, 576, 40);
+  expect_row_sum<cuda::Float16, float, 2, 8>(20, 1, 6, 7);
+}
+
+template <class Storage, int kWidth, int kPairs>
+void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, int64_t from) {
+  SCOPED_TRACE(testing::Message() << pairs << " pairs from position " << from);
+  const int64_t channels = 2 * pairs;
+  const Tensor product =
+      torch::randn({batch, steps, (2 * heads + 1) * channels}).to(kDtype<Storage>);
+  const Tensor q = product.narrow(2, 0, heads * channels).view({batch, steps, heads, channels});
+  const Tensor k =
+      product.narrow(2, 2 * heads * channels, channels).view({batch, steps, 1, channels});
+  const Tensor start = torch::arange(batch) * 3 + from;
+  const Tensor positions =
+      positions_of(steps, torch::kCPU, start, torch::rand({batch, steps}) < 0.1);
+  const double base = 10000;
+  const auto rotate = [&](int direction, const Tensor& a, const Tensor& b) {
+    const Tensor to_a = unwritten(a.sizes(), kDtype<Storage>),
+                 to_b = unwritten(b.sizes(), kDtype<Storage>);
+    const auto of = [](const Tensor& x, const Tensor& y) {
+      return RotaryTensor{int(x.size(2)), x.stride(0),  x.stride(1),
+                          x.stride(2),    x.data_ptr(), y.data_ptr()};
+    };
+    Rotary problem{.batch = batch,
+                   .steps = steps,
+                   .pairs = int(pairs),
+                   .direction = direction,
+                   .position_batch_stride = positions.stride(0),
+                   .position_step_stride = positions.stride(1),
+                   .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
+                   .tensors = {of(a, to_a), of(b, to_b)},
+                   .turns = {}};
+    set_turns(problem, base);
+    const int64_t tokens = std::max<int64_t>(1, kRotaryThreads / kPairs);
+    run(&rotate_pairs<Storage, kWidth, kPairs>, int((batch * steps + tokens - 1) / tokens),
+        kRotaryThreads, problem);
+    return std::pair(to_a, to_b);
+  };
+  const auto [rotated_q, rotated_k] = rotate(1, q, k);
+  const auto [exact_q, exact_k] =
+      rotary_definition(q.to(torch::kDouble), k.to(torch::kDouble), positions, base);
+  const double tolerance = kSame<Storage, float> ? 1e-6 : 1e-2;
+  const auto expect_near = [&](const Tensor& got, const Tensor& exact, const char* what) {
+    EXPECT_LE((got.to(torch::kDouble) - exact).abs().max().item<double>(),
+              tolerance * exact.abs().max().item<double>())
+        << what;
+  };
+  expect_near(rotated_q, exact_q, "queries");
+  expect_near(rotated_k, exact_k, "keys");
+  const auto [back_q, back_k] = rotate(-1, rotated_q, rotated_k);
+  expect_near(back_q, q.to(torch::kDouble), "queries turned back");
+  expect_near(back_k, k.to(torch::kDouble), "keys turned back");
+}
+
+TEST(FusedOnFibers, Rotary) {
+  torch::manual_seed(4);
+  for (const int64_t from : std::vector<int64_t>{0, 1'000'000, 4'000'000'000}) {
+    expect_rotary<float, 4, 32>(2, 7, 3, 32, from);
+    expect_rotary<BFloat16, 8, 64>(1, 5, 2, 40, from);
+    expect_rotary<float, 1, 4>(2, 3, 2, 3, from);
+    expect_rotary<cuda::Float16, 4, 256>(1, 2, 1, 140, from);
+  }
 }
 
 TEST(FusedOnFibers, RowsFartherApartThan32BitsCount) {
@@ -285,7 +391,7 @@ TEST(FusedOnFibers, RowsFartherApartThan32BitsCount) {
   expect_norm<BFloat16, BFloat16, float, 4, 1, 32, false, true>(3, 100, far_apart);
   expect_residual<BFloat16, BFloat16, float, 4, 1, 32>(3, 100, far_apart);
   expect_swiglu<BFloat16, 4>(3, 100, far_apart);
-  expect_convolution<BFloat16, float, 4, 4>(2, 3, 100, far_apart);
+  expect_convolution<BFloat16, float, 4, 4>(2, 3, 100, 16, far_apart);
 }
 
 /// Rows of random logits as the kernel takes them, with `space` behind each.

@@ -13,6 +13,7 @@
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
+#include "ops/row_sum/row_sum.hpp"
 #include "ops/swiglu/swiglu.hpp"
 
 namespace pararnn::ops {
@@ -130,17 +131,44 @@ TEST_F(FusedOnGpu, Swiglu) {
 TEST_F(FusedOnGpu, Convolution) {
   for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
     for (const int64_t taps : {1, 2, 4, 7}) {
-      for (const int64_t steps : {1, 63, 64, 200}) {
+      for (const int64_t steps : {1, 63, 200, 3000}) {
         for (const int64_t width : {5, 768}) {
-          SCOPED_TRACE(testing::Message() << dtype << " " << taps << " " << steps << " " << width);
-          expect_same_as(
-              [](const Tensors& t) {
-                return Tensors{causal_convolution_definition(t[0], t[1], t[2])};
-              },
-              [](const Tensors& t) { return Tensors{causal_convolution(t[0], t[1], t[2])}; },
-              {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
-               numbers({3, taps - 1, width}, dtype)});
+          for (const bool anew : {false, true}) {
+            SCOPED_TRACE(testing::Message() << dtype << " " << taps << " " << steps << " " << width
+                                            << (anew ? " reset" : ""));
+            const Tensor reset = anew ? torch::rand({3, steps}, torch::kCUDA) < 0.1 : Tensor();
+            expect_same_as(
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution_definition(t[0], t[1], t[2], reset)};
+                },
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution(t[0], t[1], t[2], reset)};
+                },
+                {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
+                 numbers({3, taps - 1, width}, dtype)});
+          }
         }
+      }
+    }
+  }
+}
+
+TEST_F(FusedOnGpu, RowSum) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    for (const int64_t rows : {1, 500, 3000, 66000}) {
+      for (const int64_t width : {5, 576}) {
+        SCOPED_TRACE(testing::Message() << dtype << " " << rows << " x " << width);
+        const Tensor x = numbers({4, rows, width}, dtype).transpose(0, 1);
+        const Tensor exact = x.to(torch::kDouble).sum(0);
+        const Tensor sum = sum_of_rows(x, dtype),
+                     of_one = sum_of_rows(x.select(1, 2), torch::kFloat);
+        const double scale = exact.abs().max().item<double>();
+        const auto error = [&](const Tensor& a, const Tensor& b) {
+          return (a.to(torch::kDouble) - b).abs().max().item<double>();
+        };
+        EXPECT_LE(error(sum, exact), (dtype == torch::kFloat ? 1e-5 : 1e-2) * scale);
+        EXPECT_LE(error(of_one, exact[2]), 1e-5 * scale);
+        EXPECT_TRUE(torch::equal(sum, sum_of_rows(x, dtype)));
       }
     }
   }

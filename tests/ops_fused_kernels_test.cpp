@@ -46,18 +46,26 @@ TEST(FusedKernels, DoNotSpill) {
                        fmt::format("residual_{}<{}, {}, {}, {}>", pass, stream, half, single,
                                    plan_rows(768, 8).arguments()));
       for (const char* parts : {"true, false", "false, true"}) {
-        expect_no_spills("rms_norm/rms_norm_kernel.hpp",
-                         fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, stream,
-                                     plan_rows(1024, 8).arguments(), parts));
-        expect_no_spills("rms_norm/rms_norm_kernel.hpp",
-                         fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half, single,
-                                     plan_rows(768, 8).arguments(), parts));
+        const int64_t few = pass == std::string("forward") ? 12 : 8;
+        for (const int64_t width : {768, 1024, 2048}) {
+          expect_no_spills("rms_norm/rms_norm_kernel.hpp",
+                           fmt::format("rms_norm_{}<{}, {}, {}, {}, {}>", pass, stream, half,
+                                       single, plan_rows(width, 8, few).arguments(), parts));
+        }
       }
     }
     expect_no_spills("swiglu/swiglu_kernel.hpp", fmt::format("swiglu_{}<{}, 8>", pass, half));
-    expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
-                     fmt::format("convolution_{}<{}, {}, 4, 4>", pass, half, single));
+    for (const char* shape : {"8, 4, false", "8, 4, true", "4, 8, true"}) {
+      expect_no_spills("causal_convolution/causal_convolution_kernel.hpp",
+                       fmt::format("convolution_{}<{}, {}, {}>", pass, half, single, shape));
+    }
   }
+  expect_no_spills("row_sum/row_sum_kernel.hpp",
+                   fmt::format("sum_rows<{}, {}, 1, 32>", single, single));
+  expect_no_spills("row_sum/row_sum_kernel.hpp",
+                   fmt::format("sum_rows<{}, {}, 8, 8>", half, single));
+  expect_no_spills("rotary/rotary_kernel.hpp", fmt::format("rotate_pairs<{}, 8, 32>", half));
+  expect_no_spills("rotary/rotary_kernel.hpp", fmt::format("rotate_pairs<{}, 4, 64>", single));
   for (const std::string& weight : {half, single}) {
     for (const int width : {1, 4})
       expect_no_spills("adamw/adamw_kernel.hpp",

@@ -4,6 +4,7 @@
 #include <torch/autograd.h>
 
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "bench/gpu_timer.hpp"
@@ -11,6 +12,7 @@
 #include "bench/report.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
+#include "ops/rotary/rotary.hpp"
 #include "ops/swiglu/swiglu.hpp"
 
 namespace pararnn::bench {
@@ -33,7 +35,7 @@ int64_t bytes_of(const Tensors& tensors) {
   return bytes;
 }
 
-constexpr int64_t kTaps = 4;
+constexpr int64_t kTaps = 4, kHeadChannels = 64;
 constexpr double kEpsilon = 1e-5;
 
 std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dtype) {
@@ -49,7 +51,12 @@ std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dt
   const Tensor weight = numbers({channels}, in_float), scale = numbers({channels}, in_float);
   const Tensor taps = numbers({kTaps, channels}, in_float);
   const Tensor before = torch::zeros({batch, kTaps - 1, channels}, on_gpu);
-  return {
+  const Tensor reset = torch::rand({batch, steps}, torch::kCUDA) < 0.001;
+  const auto heads = [batch, steps, channels](const Tensor& t) {
+    return t.view({batch, steps, -1, std::gcd(channels, kHeadChannels)});
+  };
+  const Tensor positions = ops::positions_of(steps, torch::kCUDA);
+  std::vector<OperatorCase> cases{
       {"residual and RMSNorm",
        {x, scale, y, weight},
        [dtype](const Tensors& t) {
@@ -67,7 +74,20 @@ std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dt
       {"causal convolution",
        {x, taps},
        [before](const Tensors& t) { return Tensors{ops::causal_convolution(t[0], t[1], before)}; },
+       {x}},
+      {"causal convolution, rows start anew",
+       {x, taps},
+       [before, reset](const Tensors& t) {
+         return Tensors{ops::causal_convolution(t[0], t[1], before, reset)};
+       },
        {x}}};
+  if (channels % 2 == 0) {
+    cases.push_back({"rotary", {x, y}, [heads, positions](const Tensors& t) {
+                       const auto [q, k] = ops::rotary(heads(t[0]), heads(t[1]), positions);
+                       return Tensors{q, k};
+                     }});
+  }
+  return cases;
 }
 
 }  // namespace

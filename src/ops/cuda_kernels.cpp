@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -65,16 +66,16 @@ int access_width(std::initializer_list<torch::Tensor> tensors) {
 
 std::string RowPlan::arguments() const { return fmt::format("{}, {}, {}", width, packs, threads); }
 
-RowPlan plan_rows(int64_t channels, int access_width) {
+RowPlan plan_rows(int64_t channels, int access_width, int64_t few_channels) {
   // More numbers in a thread's registers leave room for fewer threads; more threads are no block.
-  constexpr int64_t kFewChannels = 12, kMostChannels = 16, kMostThreads = 1024;
+  constexpr int64_t kMostChannels = 16, kMostThreads = 1024;
   RowPlan best{};
   int64_t least = INT64_MAX;
   for (int width = access_width; width >= 1 && width >= access_width / 2; width /= 2) {
     for (int64_t threads = 32; threads <= kMostThreads; threads += 32) {
       const int64_t packs = (channels + width * threads - 1) / (width * threads);
       const int64_t held = packs * width;
-      if (held > (threads < kMostThreads ? kFewChannels : kMostChannels)) continue;
+      if (held > (threads < kMostThreads ? few_channels : kMostChannels)) continue;
       const int64_t lanes = held * threads;  // some may be idle
       if (lanes < least || (lanes == least && threads < best.threads)) {
         best = {width, static_cast<int>(packs), static_cast<int>(threads)};
@@ -85,6 +86,21 @@ RowPlan plan_rows(int64_t channels, int access_width) {
   }
   require(best.threads > 0, "rows of {} channels are longer than a GPU's kernels take", channels);
   return best;
+}
+
+int64_t resident_blocks(const std::string& file, const std::string& kernel, const torch::Tensor& on,
+                        int threads) {
+  static auto& known = *new std::map<std::tuple<int, std::string, int>, int64_t>;
+  static std::mutex mutex;
+  const int device = on.device().index();
+  const std::lock_guard lock(mutex);
+  auto& blocks = known[{device, kernel, threads}];
+  if (blocks == 0) {
+    const c10::DeviceGuard guard(on.device());
+    blocks = jit::blocks_per_multiprocessor(find_kernel(device, file, kernel), threads) *
+             multiprocessors_of(on);
+  }
+  return blocks;
 }
 
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,

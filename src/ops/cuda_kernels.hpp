@@ -41,8 +41,9 @@ struct RowPlan {
 /// The longest row for which there is a plan.
 inline constexpr int64_t kLongestRow = 16384;
 
-/// For rows of so many channels, a multiple of the width of an access.
-RowPlan plan_rows(int64_t channels, int access_width);
+/// For rows of so many channels, a multiple of the width of an access. A thread has a few channels,
+/// at most, where the threads of a block do.
+RowPlan plan_rows(int64_t channels, int access_width, int64_t few_channels = 12);
 
 /// The multiprocessors of a tensor's device.
 inline int64_t multiprocessors_of(const torch::Tensor& on) {
@@ -51,6 +52,10 @@ inline int64_t multiprocessors_of(const torch::Tensor& on) {
 
 /// The program of a kernel of "ops/`file`".
 jit::KernelSource kernel_source(const std::string& file, const std::string& kernel);
+
+/// How many blocks of so many threads of a kernel the device of a tensor holds at once.
+int64_t resident_blocks(const std::string& file, const std::string& kernel, const torch::Tensor& on,
+                        int threads);
 
 /// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream; `problem` is
 /// what it takes.

@@ -6,6 +6,7 @@
 
 #include "cells/cell_registry.hpp"
 #include "nn/config.hpp"
+#include "ops/halves/halves.hpp"
 #include "ops/scan/scan_kernels.hpp"
 
 namespace pararnn::nn {
@@ -67,8 +68,7 @@ Tensor RnnMixer::with_side_inputs(const Tensor& u) const {
 
 std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state,
                                                 const Tensor& reset) {
-  const auto halves = input_->forward(x).chunk(2, -1);
-  const Tensor &branch = halves[0], &gate = halves[1];
+  const auto [branch, gate] = ops::split_halves(input_->forward(x));
   const auto [convolved, tail] =
       convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);

@@ -8,6 +8,7 @@
 
 #include "ops/causal_convolution/causal_convolution_cuda.hpp"
 #include "ops/cuda_kernels.hpp"
+#include "ops/halves/halves.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -129,12 +130,16 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                         const Tensor& taps, const Tensor& input_before,
                         const std::optional<Tensor>& reset) {
     const Tensor x = with_contiguous_channels(input);
-    const Tensor starts = reset ? starts_of(*reset, taps.size(0)) : Tensor();
+    // Where rows start anew, as the kernels and as the loops take it.
+    const Tensor starts = !reset        ? Tensor()
+                          : x.is_cuda() ? reset->contiguous()
+                                        : starts_of(*reset, taps.size(0));
     const Tensor before = input_before.contiguous();
     const Tensor y = torch::empty(x.sizes(), x.options());
     context->save_for_backward({x, taps, before, starts});
+    context->saved_data["place"] = place_of_gradient(input);
     if (x.is_cuda()) {
-      convolution_forward_cuda(x, taps, before, y);
+      convolution_forward_cuda(x, taps, before, starts, y);
       return y;
     }
     with_type(x.scalar_type(), [&]<class T>(T) {
@@ -155,11 +160,11 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &taps = saved[1], &before = saved[2], &starts = saved[3];
     const Tensor dy = with_contiguous_channels(gradients[0]);
-    const Tensor dx = torch::empty(x.sizes(), x.options());
+    const Tensor dx = empty_gradient(x, context->saved_data["place"]);
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
     if (x.is_cuda()) {
-      const Tensor sum = convolution_backward_cuda(x, taps, before, dy, dx, dbefore);
-      return {dx, sum.to(taps.scalar_type()), dbefore, Tensor()};
+      const Tensor dtaps = convolution_backward_cuda(x, taps, before, starts, dy, dx, dbefore);
+      return {dx, dtaps, dbefore, Tensor()};
     }
     const int64_t tap_count = taps.size(0), steps = x.size(1);
     Tensor dtaps;
@@ -198,7 +203,7 @@ Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& bef
   RECORD_FUNCTION("pararnn::causal_convolution", c10::ArrayRef<const c10::IValue>{});
   const auto dtype = x.scalar_type();
   const bool loops = has_loops(x, dtype);
-  const bool kernels = has_kernels(x, dtype) && !reset.defined() && taps.size(0) <= kMostTaps;
+  const bool kernels = has_kernels(x, dtype) && taps.size(0) <= kMostTaps;
   if ((loops || kernels) && x.numel() > 0) {
     return FusedConvolution::apply(x, taps, before,
                                    reset.defined() ? std::make_optional(reset) : std::nullopt);

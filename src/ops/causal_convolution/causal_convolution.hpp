@@ -13,8 +13,7 @@ namespace pararnn::ops {
 torch::Tensor causal_convolution(const torch::Tensor& x, const torch::Tensor& taps,
                                  const torch::Tensor& before, const torch::Tensor& reset = {});
 
-/// The same in LibTorch's operations: the definition, and what runs on a
-/// GPU where rows start anew.
+/// The same in LibTorch's operations: the definition, and what runs on a GPU for more than 8 taps.
 torch::Tensor causal_convolution_definition(const torch::Tensor& x, const torch::Tensor& taps,
                                             const torch::Tensor& before,
                                             const torch::Tensor& reset = {});

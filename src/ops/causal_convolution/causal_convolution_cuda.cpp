@@ -4,50 +4,92 @@
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
 #include "ops/cuda_kernels.hpp"
-#include "ops/rows_problem.hpp"
+#include "ops/row_sum/row_sum.hpp"
 
 namespace pararnn::ops {
 namespace {
 
 using torch::Tensor;
 
-/// A thread keeps four packs of each tap: packs of 8 channels would leave few threads room.
-int convolution_pack(std::initializer_list<Tensor> tensors) {
-  return std::min(4, access_width(tensors));
+/// As many channels as one access takes, but no more numbers of all taps than registers hold.
+int convolution_pack(int64_t tap_count, std::initializer_list<Tensor> tensors) {
+  int pack = access_width(tensors);
+  while (pack > 1 && (pack * (*tensors.begin()).element_size() > 16 || pack * tap_count > 32)) {
+    pack /= 2;
+  }
+  return pack;
+}
+
+/// Pieces of one length, as many as have room at once; but long ones, as each reads the inputs
+/// before it too, and the backward pass has a sum for it.
+ConvolutionExtent extent_of(const Tensor& x, int pack, int64_t blocks) {
+  constexpr int64_t kFewestSteps = 16;
+  ConvolutionExtent extent{x.size(0), x.size(1), static_cast<int>(x.size(2)), 0, 0};
+  const int64_t warps = multiprocessors_of(x) * blocks * kConvolutionWarps;
+  const int64_t pieces = std::clamp<int64_t>(warps / extent.groups_of_channels(pack) / extent.batch,
+                                             1, (extent.steps + kFewestSteps - 1) / kFewestSteps);
+  extent.piece_steps = (extent.steps + pieces - 1) / pieces;
+  extent.pieces = (extent.steps + extent.piece_steps - 1) / extent.piece_steps;
+  return extent;
+}
+
+const unsigned char* bytes_of(const Tensor& reset) {
+  return reset.defined() ? reinterpret_cast<const unsigned char*>(reset.const_data_ptr<bool>())
+                         : nullptr;
 }
 
 void launch_convolution(const char* name, const Tensor& x, const Tensor& taps, int pack,
                         const auto& problem) {
-  const int64_t threads = x.size(0) * pieces_of(x.size(1)) * (x.size(2) / pack);
-  launch_kernel("causal_convolution/causal_convolution_kernel.hpp",
-                fmt::format("{}<{}, {}, {}, {}>", name, storage_name(x.scalar_type()),
-                            storage_name(taps.scalar_type()), pack, taps.size(0)),
-                x, (threads + kRowBlockThreads - 1) / kRowBlockThreads, kRowBlockThreads, problem);
+  launch_kernel(
+      "causal_convolution/causal_convolution_kernel.hpp",
+      fmt::format("{}<{}, {}, {}, {}, {}>", name, storage_name(x.scalar_type()),
+                  storage_name(taps.scalar_type()), pack, taps.size(0), problem.reset != nullptr),
+      x, problem.extent.blocks_of_pieces() * problem.extent.groups_of_channels(pack),
+      kConvolutionThreads, problem);
 }
 
 }  // namespace
 
 void convolution_forward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,
-                              const Tensor& y) {
+                              const Tensor& reset, const Tensor& y) {
   const Tensor weights = taps.contiguous();
-  launch_convolution("convolution_forward", x, weights, convolution_pack({x, weights, before, y}),
-                     ConvolutionForward{x.size(0), x.size(1), static_cast<int>(x.size(2)),
-                                        x.stride(0), x.stride(1), x.data_ptr(), weights.data_ptr(),
-                                        before.data_ptr(), y.data_ptr()});
+  const int pack = convolution_pack(taps.size(0), {x, weights, before, y});
+  launch_convolution("convolution_forward", x, weights, pack,
+                     ConvolutionForward{.extent = extent_of(x, pack, kForwardBlocks),
+                                        .x_batch_stride = x.stride(0),
+                                        .x_step_stride = x.stride(1),
+                                        .x = x.data_ptr(),
+                                        .taps = weights.data_ptr(),
+                                        .before = before.data_ptr(),
+                                        .reset = bytes_of(reset),
+                                        .y = y.data_ptr()});
 }
 
 Tensor convolution_backward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,
-                                 const Tensor& dy, const Tensor& dx, const Tensor& dbefore) {
+                                 const Tensor& reset, const Tensor& dy, const Tensor& dx,
+                                 const Tensor& dbefore) {
   const Tensor weights = taps.contiguous();
-  const Tensor partial = torch::empty({x.size(0) * pieces_of(x.size(1)), taps.size(0), x.size(2)},
+  const int pack = convolution_pack(taps.size(0), {x, weights, before, dy, dx, dbefore});
+  const ConvolutionExtent extent = extent_of(x, pack, kBackwardBlocks);
+  const Tensor partial = torch::empty({extent.blocks_of_pieces(), taps.size(0), x.size(2)},
                                       x.options().dtype(torch::kFloat));
-  launch_convolution(
-      "convolution_backward", x, weights, convolution_pack({x, weights, before, dy, dx, dbefore}),
-      ConvolutionBackward{x.size(0), x.size(1), static_cast<int>(x.size(2)), x.stride(0),
-                          x.stride(1), dy.stride(0), dy.stride(1), x.data_ptr(), weights.data_ptr(),
-                          before.data_ptr(), dy.data_ptr(), dx.data_ptr(), dbefore.data_ptr(),
-                          partial.data_ptr<float>()});
-  return partial.sum(0);
+  launch_convolution("convolution_backward", x, weights, pack,
+                     ConvolutionBackward{.extent = extent,
+                                         .x_batch_stride = x.stride(0),
+                                         .x_step_stride = x.stride(1),
+                                         .dy_batch_stride = dy.stride(0),
+                                         .dy_step_stride = dy.stride(1),
+                                         .x = x.data_ptr(),
+                                         .taps = weights.data_ptr(),
+                                         .before = before.data_ptr(),
+                                         .dy = dy.data_ptr(),
+                                         .reset = bytes_of(reset),
+                                         .dx_batch_stride = dx.stride(0),
+                                         .dx_step_stride = dx.stride(1),
+                                         .dx = dx.data_ptr(),
+                                         .dbefore = dbefore.data_ptr(),
+                                         .dtaps = partial.data_ptr<float>()});
+  return sum_of_rows(partial, taps.scalar_type());
 }
 
 }  // namespace pararnn::ops

@@ -8,14 +8,16 @@ namespace pararnn::ops {
 /// The most taps that the kernels take: a thread holds them all.
 inline constexpr int64_t kMostTaps = 8;
 
-/// x (B,T,d) with contiguous channels, taps (K,d), before (B,K-1,d), contiguous; writes y (B,T,d),
-/// contiguous.
+/// x (B,T,d) with contiguous channels, taps (K,d), before (B,K-1,d) and reset (B,T), contiguous, or
+/// undefined; writes y (B,T,d), contiguous.
 void convolution_forward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
-                              const torch::Tensor& before, const torch::Tensor& y);
-/// dy (B,T,d) with contiguous channels; writes dx and dbefore, contiguous, and returns dtaps (K,d)
-/// in float32.
+                              const torch::Tensor& before, const torch::Tensor& reset,
+                              const torch::Tensor& y);
+/// dy (B,T,d) with contiguous channels; writes dx, with contiguous channels, and dbefore,
+/// contiguous, and returns dtaps (K,d).
 torch::Tensor convolution_backward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
-                                        const torch::Tensor& before, const torch::Tensor& dy,
-                                        const torch::Tensor& dx, const torch::Tensor& dbefore);
+                                        const torch::Tensor& before, const torch::Tensor& reset,
+                                        const torch::Tensor& dy, const torch::Tensor& dx,
+                                        const torch::Tensor& dbefore);
 
 }  // namespace pararnn::ops

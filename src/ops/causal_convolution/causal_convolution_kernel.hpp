@@ -1,8 +1,9 @@
-// The causal depthwise convolution on a GPU (causal_convolution.hpp), of rows that do not start
-// anew: y_t = Σ_k taps_k ⊙ x_{t-K+1+k}, with x_{-1}, x_{-2}, … in `before`. A thread has a pack of
-// channels and a piece of kPieceSteps steps, through which a window of K of them slides. Steps are
-// loaded kAhead at a time, before the first of them is stored: the compiler cannot know that a
-// store changes nothing that is to be loaded.
+// The causal depthwise convolution on a GPU (causal_convolution.hpp): y_t = Σ_k taps_k ⊙
+// x_{t-K+1+k}, with x_{-1}, x_{-2}, … in `before`. A thread has a pack of channels and a piece of
+// steps, and walks through them with a window of the last K: forward in time for y, backward in
+// time for the gradients, each of which is a sum over the window too. Where the row starts anew,
+// the window is emptied. What a thread reads is sent to shared memory kSlots steps ahead, as
+// registers hold the taps and their gradients.
 #pragma once
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
@@ -10,42 +11,55 @@
 
 namespace pararnn::ops {
 
-/// Steps that the backward pass loads before it stores the first of them: the compiler cannot know
-/// that a store changes nothing that is to be loaded. Forward, registers for more threads are worth
-/// more.
-inline constexpr int kAhead = 4;
+/// What a thread has.
+struct ConvolutionPiece {
+  bool there;  // or nothing
+  int channel;
+  Int row, begin, end;  // steps
 
-/// Calls f(row of the batch, piece, channel) for what this thread has.
-template <int kWidth, class Problem, class F>
-PARARNN_DEVICE_FN void for_each_piece(const Problem& problem, const F& f) {
-  const int packs = problem.width / kWidth;
-  const Int pieces = pieces_of(problem.steps);
-  const Int count = problem.batch * pieces * packs;
-  for (Int i = Int(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += Int(gridDim.x) * blockDim.x) {
-    f(i / packs / pieces, i / packs % pieces, static_cast<int>(i % packs) * kWidth);
+  PARARNN_DEVICE_FN ConvolutionPiece(const ConvolutionExtent& extent, int pack) {
+    const int groups = extent.groups_of_channels(pack);
+    const Int number = Int(blockIdx.x) / groups * kConvolutionWarps + threadIdx.x / kWarp;
+    channel = (static_cast<int>(blockIdx.x % groups) * kWarp + threadIdx.x % kWarp) * pack;
+    there = channel < extent.width && number < extent.batch * extent.pieces;
+    row = number / extent.pieces;
+    begin = number % extent.pieces * extent.piece_steps;
+    end = begin + extent.piece_steps < extent.steps ? begin + extent.piece_steps : extent.steps;
   }
+};
+
+/// The inputs of step t of a row of the batch, or of the steps before it.
+template <class Storage, int kTaps, class Problem>
+PARARNN_DEVICE_FN const Storage* input_at(const Problem& problem, Int row, Int t) {
+  return t >= 0 ? static_cast<const Storage*>(problem.x) + row * problem.x_batch_stride +
+                      t * problem.x_step_stride
+                : static_cast<const Storage*>(problem.before) +
+                      (row * (kTaps - 1) + kTaps - 1 + t) * problem.extent.width;
 }
 
-/// The inputs of a row of the batch, those before it included.
-template <class Storage, int kWidth, int kTaps, class Problem>
-PARARNN_DEVICE_FN Vec<float, kWidth> input_at(const Problem& problem, Int row, Int t, int channel) {
-  const Storage* from = t >= 0 ? static_cast<const Storage*>(problem.x) +
-                                     row * problem.x_batch_stride + t * problem.x_step_stride
-                               : static_cast<const Storage*>(problem.before) +
-                                     (row * (kTaps - 1) + kTaps - 1 + t) * problem.width;
-  return load_channels<kWidth>(from + channel);
-}
-
-/// A window of K vectors, of which the last is the newest.
+/// The K vectors that were pushed last, the newest first.
 template <int kWidth, int kTaps>
 struct Window {
   Vec<float, kWidth> at[kTaps] = {};
   PARARNN_FN void push(const Vec<float, kWidth>& value) {
-    static_for<kTaps - 1>([&](auto k) { at[k] = at[k + 1]; });
-    at[kTaps - 1] = value;
+    static_for<kTaps - 1>([&](auto k) { at[kTaps - 1 - k] = at[kTaps - 2 - k]; });
+    at[0] = value;
+  }
+  PARARNN_FN void clear() {
+    static_for<kTaps>([&](auto k) { at[k] = {}; });
   }
 };
+
+/// Σ_k taps_k ⊙ window_{K-1-k}
+template <int kWidth, int kTaps>
+PARARNN_DEVICE_FN Vec<float, kWidth> filter(const Vec<float, kWidth> (&taps)[kTaps],
+                                            const Window<kWidth, kTaps>& window) {
+  Vec<float, kWidth> sum{};
+  static_for<kTaps>([&](auto k) {
+    static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * window.at[kTaps - 1 - k][i]; });
+  });
+  return sum;
+}
 
 template <class P, int kWidth, int kTaps>
 PARARNN_DEVICE_FN void load_taps(const void* taps, int width, int channel,
@@ -55,95 +69,140 @@ PARARNN_DEVICE_FN void load_taps(const void* taps, int width, int channel,
   });
 }
 
-template <class Storage, class P, int kWidth, int kTaps>
-__global__ void __launch_bounds__(kRowBlockThreads)
+template <class Storage, class P, int kWidth, int kTaps, bool kReset>
+__global__ void __launch_bounds__(kConvolutionThreads, kForwardBlocks)
     convolution_forward(const __grid_constant__ ConvolutionForward problem) {
-  for_each_piece<kWidth>(problem, [&](Int row, Int piece, int channel) {
-    Vec<float, kWidth> taps[kTaps];
-    load_taps<P>(problem.taps, problem.width, channel, taps);
-    const Int begin = piece * kPieceSteps;
-    const Int end = begin + kPieceSteps < problem.steps ? begin + kPieceSteps : problem.steps;
-    Window<kWidth, kTaps> x;
-    static_for<kTaps - 1>([&](auto k) {
-      x.push(input_at<Storage, kWidth, kTaps>(problem, row, begin - (kTaps - 1) + k, channel));
-    });
-    Storage* y =
-        static_cast<Storage*>(problem.y) + (row * problem.steps + begin) * problem.width + channel;
-#pragma unroll 4
-    for (Int t = begin; t < end; ++t, y += problem.width) {
-      x.push(input_at<Storage, kWidth, kTaps>(problem, row, t, channel));
-      Vec<float, kWidth> sum{};
-      static_for<kTaps>(
-          [&](auto k) { static_for<kWidth>([&](auto i) { sum[i] += taps[k][i] * x.at[k][i]; }); });
-      store_channels(sum, y);
-    }
+  using Queue = SlotQueue<Storage, kWidth, 1, kConvolutionThreads>;
+  PARARNN_SHARED(typename Queue::Memory, memory);
+  const ConvolutionPiece piece(problem.extent, kWidth);
+  if (!piece.there) return;
+  const int width = problem.extent.width;
+  Vec<float, kWidth> taps[kTaps];
+  load_taps<P>(problem.taps, width, piece.channel, taps);
+  const unsigned char* reset = kReset ? problem.reset + piece.row * problem.extent.steps : nullptr;
+  Queue queue(memory);
+  const Storage* next = input_at<Storage, kTaps>(problem, piece.row, piece.begin) + piece.channel;
+  Int unsent = piece.end - piece.begin;
+  const auto send = [&] {
+    if (unsent-- > 0) queue.send(0, next);
+    next += problem.x_step_stride;
+    queue.close();
+  };
+  static_for<Queue::kAhead>([&](auto) { send(); });
+  Window<kWidth, kTaps> x;
+  const auto push = [&](Int t, const Vec<float, kWidth>& inputs) {
+    if (kReset && t >= 0 && __ldg(reset + t)) x.clear();
+    x.push(inputs);
+  };
+  static_for<kTaps - 1>([&](auto j) {
+    const Int t = piece.begin - (kTaps - 1) + j;
+    const Storage* from = input_at<Storage, kTaps>(problem, piece.row, t) + piece.channel;
+    push(t, load_channels<kWidth>(from));
   });
+  Storage* y = static_cast<Storage*>(problem.y) +
+               (piece.row * problem.extent.steps + piece.begin) * width + piece.channel;
+#pragma unroll 4
+  for (Int t = piece.begin; t < piece.end; ++t, y += width) {
+    send();
+    queue.wait();
+    push(t, queue.take(0));
+    queue.advance();
+    store_channels(filter(taps, x), y);
+  }
 }
 
-/// dx_t = Σ_k taps_k ⊙ dy_{t+K-1-k}, zeros behind the last step; the first piece of a row has the
-/// inputs before it too. dtaps_k = Σ_t dy_t ⊙ x_{t-K+1+k}.
-template <class Storage, class P, int kWidth, int kTaps>
-__global__ void __launch_bounds__(kRowBlockThreads)
+/// With a window of dy_t, …, dy_{t+K-1}, zeros behind the last step or the next start:
+/// dx_t = Σ_k taps_k ⊙ dy_{t+K-1-k} and dtaps_k = Σ_t x_t ⊙ dy_{t+K-1-k}. The first piece of a row
+/// has the inputs before it too.
+template <class Storage, class P, int kWidth, int kTaps, bool kReset>
+__global__ void __launch_bounds__(kConvolutionThreads, kBackwardBlocks)
     convolution_backward(const __grid_constant__ ConvolutionBackward problem) {
-  for_each_piece<kWidth>(problem, [&](Int row, Int piece, int channel) {
-    Vec<float, kWidth> taps[kTaps], dtaps[kTaps] = {};
-    load_taps<P>(problem.taps, problem.width, channel, taps);
-    const Int begin = piece * kPieceSteps;
-    const Int end = begin + kPieceSteps < problem.steps ? begin + kPieceSteps : problem.steps;
+  using Queue = SlotQueue<Storage, kWidth, 2, kConvolutionThreads>;
+  PARARNN_SHARED(typename Queue::Memory, memory);
+  const ConvolutionPiece piece(problem.extent, kWidth);
+  const Int steps = problem.extent.steps;
+  const int width = problem.extent.width;
+  Vec<float, kWidth> dtaps[kTaps] = {};
+  if (piece.there) {
+    Vec<float, kWidth> taps[kTaps];
+    load_taps<P>(problem.taps, width, piece.channel, taps);
+    const unsigned char* reset = kReset ? problem.reset + piece.row * steps : nullptr;
+    const auto at = [&](const auto* of, Int batch_stride, Int step_stride, Int t) {
+      return of + piece.row * batch_stride + t * step_stride + piece.channel;
+    };
     const auto gradient_at = [&](Int t) {
-      if (t < 0 || t >= problem.steps) return Vec<float, kWidth>{};
-      return load_channels<kWidth>(static_cast<const Storage*>(problem.dy) +
-                                   row * problem.dy_batch_stride + t * problem.dy_step_stride +
-                                   channel);
+      return at(static_cast<const Storage*>(problem.dy), problem.dy_batch_stride,
+                problem.dy_step_stride, t);
     };
-    const auto store = [&](const Vec<float, kWidth>& dx, Int t) {
-      Storage* to =
-          t >= 0 ? static_cast<Storage*>(problem.dx) + (row * problem.steps + t) * problem.width
-                 : static_cast<Storage*>(problem.dbefore) +
-                       (row * (kTaps - 1) + kTaps - 1 + t) * problem.width;
-      store_channels(dx, to + channel);
+    Queue queue(memory);
+    const Storage* next_dy = gradient_at(piece.end - 1);
+    const Storage* next_x = at(static_cast<const Storage*>(problem.x), problem.x_batch_stride,
+                               problem.x_step_stride, piece.end - 1);
+    Int unsent = piece.end - piece.begin;
+    const auto send = [&] {
+      if (unsent-- > 0) {
+        queue.send(0, next_dy);
+        queue.send(1, next_x);
+      }
+      next_dy -= problem.dy_step_stride;
+      next_x -= problem.x_step_stride;
+      queue.close();
     };
-    Window<kWidth, kTaps> dy;  // of the steps t to t + K - 1
-    const auto gradient_of_input = [&] {
-      Vec<float, kWidth> dx{};
+    static_for<Queue::kAhead>([&](auto) { send(); });
+    Window<kWidth, kTaps> dy;
+    const auto leave = [&](Int t) {
+      if (kReset && __ldg(reset + t)) dy.clear();
+    };
+    static_for<kTaps - 1>([&](auto j) {
+      const Int t = piece.end + kTaps - 2 - j;
+      if (t >= steps) return;
+      dy.push(load_channels<kWidth>(gradient_at(t)));
+      leave(t);
+    });
+    const auto collect = [&](const Vec<float, kWidth>& x) {
       static_for<kTaps>([&](auto k) {
-        static_for<kWidth>([&](auto i) { dx[i] += taps[k][i] * dy.at[kTaps - 1 - k][i]; });
+        static_for<kWidth>([&](auto i) { dtaps[k][i] += x[i] * dy.at[kTaps - 1 - k][i]; });
       });
-      return dx;
     };
-    const Int first = piece == 0 ? 1 - kTaps : begin;
-    static_for<kTaps - 1>([&](auto k) { dy.push(gradient_at(first + k)); });
-    for (Int t = first; t < begin; ++t) {
-      dy.push(gradient_at(t + kTaps - 1));
-      store(gradient_of_input(), t);
+    Storage* dx = static_cast<Storage*>(problem.dx) + piece.row * problem.dx_batch_stride +
+                  (piece.end - 1) * problem.dx_step_stride + piece.channel;
+#pragma unroll 4
+    for (Int t = piece.end - 1; t >= piece.begin; --t, dx -= problem.dx_step_stride) {
+      send();
+      queue.wait();
+      dy.push(queue.take(0));
+      store_channels(filter(taps, dy), dx);
+      collect(queue.take(1));
+      queue.advance();
+      leave(t);
     }
-    Window<kWidth, kTaps> x;
-    static_for<kTaps - 1>([&](auto k) {
-      x.push(input_at<Storage, kWidth, kTaps>(problem, row, begin - (kTaps - 1) + k, channel));
-    });
-    for (Int t = begin; t < end; t += kAhead) {
-      Vec<float, kWidth> dy_coming[kAhead], x_coming[kAhead] = {};
-      static_for<kAhead>([&](auto j) {
-        dy_coming[j] = gradient_at(t + j + kTaps - 1);
-        if (t + j < end) {
-          x_coming[j] = input_at<Storage, kWidth, kTaps>(problem, row, t + j, channel);
-        }
-      });
-      static_for<kAhead>([&](auto j) {
-        dy.push(dy_coming[j]);
-        x.push(x_coming[j]);
-        if (t + j >= end) return;
-        store(gradient_of_input(), t + j);
-        static_for<kTaps>([&](auto k) {
-          static_for<kWidth>([&](auto i) { dtaps[k][i] += dy.at[0][i] * x.at[k][i]; });
-        });
+    if (piece.begin == 0) {
+      static_for<kTaps - 1>([&](auto j) {
+        constexpr int kBack = 1 + j;
+        dy.push({});
+        const auto x = input_at<Storage, kTaps>(problem, piece.row, -kBack) + piece.channel;
+        collect(load_channels<kWidth>(x));
+        store_channels(filter(taps, dy), static_cast<Storage*>(problem.dbefore) +
+                                             (piece.row * (kTaps - 1) + kTaps - 1 - kBack) * width +
+                                             piece.channel);
       });
     }
-    float* to =
-        problem.dtaps + (row * pieces_of(problem.steps) + piece) * kTaps * problem.width + channel;
-    static_for<kTaps>([&](auto k) {
-      static_for<kWidth>([&](auto i) { to[k * problem.width + i] = dtaps[k][i]; });
-    });
+  }
+  using Sums = float[kConvolutionWarps][kWarp * kWidth];
+  PARARNN_SHARED(Sums, sums);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int groups = problem.extent.groups_of_channels(kWidth);
+  const int first = static_cast<int>(blockIdx.x % groups) * kWarp * kWidth;
+  float* to = problem.dtaps + Int(blockIdx.x) / groups * kTaps * width;
+  static_for<kTaps>([&](auto k) {
+    __syncthreads();  // the sums of the tap before have been read
+    static_for<kWidth>([&](auto i) { sums[warp][lane * kWidth + i] = dtaps[k][i]; });
+    __syncthreads();
+    for (int i = threadIdx.x; i < kWarp * kWidth && first + i < width; i += kConvolutionThreads) {
+      float sum = 0;
+      for (int w = 0; w < kConvolutionWarps; ++w) sum += sums[w][i];
+      to[k * width + first + i] = sum;
+    }
   });
 }
 

@@ -5,25 +5,45 @@
 
 namespace pararnn::ops {
 
-/// Steps that a thread has.
-inline constexpr int kPieceSteps = 64;
-PARARNN_FN long long pieces_of(long long steps) { return (steps + kPieceSteps - 1) / kPieceSteps; }
+/// A warp has 32 neighbouring packs of channels of a piece of a row's steps; the warps of a block
+/// have pieces one after the other of the same channels.
+inline constexpr int kConvolutionWarps = 4;
+inline constexpr int kConvolutionThreads = kConvolutionWarps * 32;
+/// Blocks that a multiprocessor has room for at once, at least.
+inline constexpr int kForwardBlocks = 5, kBackwardBlocks = 3;
 
-/// x (B,T,d) with rows of channels `step_stride` apart; taps (K,d) of P; before (B,K-1,d).
-struct ConvolutionForward {
+/// (B,T,d), its steps in pieces.
+struct ConvolutionExtent {
   long long batch, steps;
   int width;
+  long long piece_steps, pieces;
+
+  PARARNN_FN long long blocks_of_pieces() const {
+    return (batch * pieces + kConvolutionWarps - 1) / kConvolutionWarps;
+  }
+  /// For packs of so many channels.
+  PARARNN_FN int groups_of_channels(int pack) const {
+    return (width + 32 * pack - 1) / (32 * pack);
+  }
+};
+
+/// x (B,T,d) with rows of channels `step_stride` apart; taps (K,d) of P; before (B,K-1,d); reset
+/// (B,T) of bytes, or null.
+struct ConvolutionForward {
+  ConvolutionExtent extent;
   long long x_batch_stride, x_step_stride;
   const void *x, *taps, *before;
+  const unsigned char* reset;
   void* y;  // (B,T,d), next to each other
 };
 struct ConvolutionBackward {
-  long long batch, steps;
-  int width;
+  ConvolutionExtent extent;
   long long x_batch_stride, x_step_stride, dy_batch_stride, dy_step_stride;
   const void *x, *taps, *before, *dy;
-  void *dx, *dbefore;  // next to each other
-  float* dtaps;        // (B pieces, K, d): what each piece of steps gives
+  const unsigned char* reset;
+  long long dx_batch_stride, dx_step_stride;
+  void *dx, *dbefore;  // dbefore next to each other
+  float* dtaps;        // (blocks of pieces, K, d): what the pieces of each give
 };
 
 }  // namespace pararnn::ops

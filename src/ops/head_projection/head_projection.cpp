@@ -3,6 +3,7 @@
 #include <torch/autograd.h>
 
 #include "base/error.hpp"
+#include "ops/row_sum/row_sum.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -38,7 +39,7 @@ struct BlockDiagonalProduct : torch::autograd::Function<BlockDiagonalProduct> {
       torch::mm_out(dx_head, du.select(1, h), weight[h]);
       torch::mm_out(dweight_head, du.select(1, h).t(), columns.select(1, h));
     }
-    return {dx.flatten(1), dweight, du.sum(0)};
+    return {dx.flatten(1), dweight, sum_of_rows(du, du.scalar_type())};
   }
 };
 

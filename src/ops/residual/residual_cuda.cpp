@@ -4,6 +4,7 @@
 
 #include "ops/cuda_kernels.hpp"
 #include "ops/residual/residual_problem.hpp"
+#include "ops/row_sum/row_sum.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -68,7 +69,7 @@ Tensor residual_backward_cuda(const Tensor& scale, const Tensor& branch, const T
                                    .dsum = dsum.data_ptr(),
                                    .dbranch = dbranch.data_ptr(),
                                    .dscale = dscale.data_ptr<float>()});
-  return dscale.sum(0);
+  return sum_of_rows(dscale, torch::kFloat);
 }
 
 }  // namespace pararnn::ops

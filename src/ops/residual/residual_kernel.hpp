@@ -13,10 +13,18 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
   using Values = typename Share::Values;
   const int width = problem.width;
   const Values scale = Share::load(static_cast<const P*>(problem.scale), width);
-  Share::for_each_row(problem.rows, [&](Int row, bool there) {
-    Values x = Share::load(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
-    const Values branch =
-        Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+  struct Row {
+    typename Share::template Fetched<X> x;
+    typename Share::template Fetched<Y> branch;
+  };
+  const auto fetch = [&](Int row) {
+    return Row{
+        Share::fetch(static_cast<const X*>(problem.x) + row * problem.x_stride, width),
+        Share::fetch(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width)};
+  };
+  Share::for_each_row(problem.rows, fetch, [&](Int row, bool there, const Row& here, int) {
+    Values x = here.x.unpack();
+    const Values branch = here.branch.unpack();
     static_for<Share::kChannels>([&](auto i) { x[i] += scale[i] * branch[i]; });
     if (there) Share::store(x, static_cast<X*>(problem.sum) + row * width, width);
   });
@@ -31,19 +39,26 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
   const int width = problem.width;
   const Values scale = Share::load(static_cast<const P*>(problem.scale), width);
   Values dscale{};
-  Share::for_each_row(problem.rows, [&](Int row, bool there) {
+  struct Row {
+    typename Share::template Fetched<X> dsum;
+    typename Share::template Fetched<Y> branch;
+  };
+  const auto fetch = [&](Int row) {
+    return Row{
+        Share::fetch(static_cast<const X*>(problem.dsum) + row * problem.dsum_stride, width),
+        Share::fetch(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width)};
+  };
+  Share::for_each_row(problem.rows, fetch, [&](Int row, bool there, const Row& here, int) {
     if (!there) return;
-    Values dsum =
-        Share::load(static_cast<const X*>(problem.dsum) + row * problem.dsum_stride, width);
-    const Values branch =
-        Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+    Values dsum = here.dsum.unpack();
+    const Values branch = here.branch.unpack();
     static_for<Share::kChannels>([&](auto i) {
       dscale[i] += dsum[i] * branch[i];
       dsum[i] *= scale[i];
     });
     Share::store(dsum, static_cast<Y*>(problem.dbranch) + row * width, width);
   });
-  Share::store_sum_of_block(dscale, problem.dscale, width);
+  Share::store_sum_of_block(dscale, problem.dscale + Int(blockIdx.x) * width, width);
 }
 
 }  // namespace pararnn::ops

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "ops/halves/halves.hpp"
 #include "ops/residual/residual.hpp"
 #include "ops/rms_norm/rms_norm_cuda.hpp"
 #include "ops/rows.hpp"
@@ -101,6 +102,7 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
     });
     context->save_for_backward({input, weight, input_gate.value_or(Tensor())});
     context->saved_data["epsilon"] = epsilon;
+    if (gate.defined()) context->saved_data["place"] = place_of_gradient(*input_gate);
     return y;
   }
 
@@ -114,7 +116,8 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
     const double epsilon = context->saved_data["epsilon"].toDouble();
     const Tensor dy = foldable(gradients[0]);
     const Tensor dx = torch::empty(saved[0].sizes(), x.options());
-    const Tensor dgate = gate.defined() ? torch::empty(saved[2].sizes(), gate.options()) : Tensor();
+    const Tensor dgate =
+        gate.defined() ? empty_gradient(saved[2], context->saved_data["place"]) : Tensor();
     Tensor dweight;
     with_types(x.scalar_type(), dy.scalar_type(), [&]<class X, class Y>(X, Y) {
       using A = Arithmetic<X>;

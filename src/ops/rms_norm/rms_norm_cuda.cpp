@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "ops/cuda_kernels.hpp"
+#include "ops/halves/halves.hpp"
 #include "ops/rms_norm/rms_norm_problem.hpp"
+#include "ops/row_sum/row_sum.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -15,15 +17,11 @@ using torch::Tensor;
 using Optional = std::optional<Tensor>;
 
 constexpr const char* kFile = "rms_norm/rms_norm_kernel.hpp";
-/// Threads for each multiprocessor: enough to fill it, backward no more than have room for their
-/// registers at once, and few enough that what each block adds up is little.
-constexpr int64_t kThreadsOfForward = 2048;
-int64_t threads_of_backward(const RowPlan& plan) { return plan.width * plan.packs > 8 ? 512 : 768; }
-
-int64_t blocks_for(int64_t rows, const RowPlan& plan, int64_t threads, const Tensor& on) {
-  const int64_t resident = std::max<int64_t>(1, threads / plan.block_threads());
+/// As many blocks as have room at once, each of which has its share of the rows: what it reads of
+/// the weights is little, and so is what it adds up.
+int64_t blocks_for(int64_t rows, const RowPlan& plan, const std::string& kernel, const Tensor& on) {
   return std::min((rows + plan.rows_of_block() - 1) / plan.rows_of_block(),
-                  resident * multiprocessors_of(on));
+                  resident_blocks(kFile, kernel, on, plan.block_threads()));
 }
 
 int64_t stride_of(const Tensor& rows) { return rows.defined() ? rows.stride(0) : 0; }
@@ -51,10 +49,9 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const Tensor scales = residual ? scale->to(weights.scalar_type()).contiguous() : Tensor();
     const int64_t width = input.size(-1), rows = width ? input.numel() / width : 0;
     const RowPlan plan = plan_rows(width, access_width({x, branch, gate, scales, weights, y, sum}));
-    const int64_t blocks = blocks_for(rows, plan, kThreadsOfForward, input);
-    launch_kernel(kFile,
-                  instance("rms_norm_forward", x, dtype, weights, plan, residual, gate.defined()),
-                  input, blocks, plan.block_threads(),
+    const std::string kernel =
+        instance("rms_norm_forward", x, dtype, weights, plan, residual, gate.defined());
+    launch_kernel(kFile, kernel, input, blocks_for(rows, plan, kernel, input), plan.block_threads(),
                   RmsNormForward{.rows = rows,
                                  .width = static_cast<int>(width),
                                  .epsilon = static_cast<float>(epsilon),
@@ -71,6 +68,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     context->save_for_backward({residual ? sum : input, scales, input_branch.value_or(Tensor()),
                                 weights, input_gate.value_or(Tensor())});
     context->saved_data["epsilon"] = epsilon;
+    if (gate.defined()) context->saved_data["place"] = place_of_gradient(*input_gate);
     context->set_materialize_grads(false);
     if (!residual) return {y};
     return {sum, y};
@@ -93,18 +91,20 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const auto like = [](const Tensor& rows, const Tensor& shaped) {
       return rows.defined() ? torch::empty(shaped.sizes(), rows.options()) : Tensor();
     };
-    const Tensor dx = like(x, saved[0]), dbranch = like(branch, saved[2]),
-                 dgate = like(gate, saved[4]);
+    const Tensor dx = like(x, saved[0]), dbranch = like(branch, saved[2]);
+    const Tensor dgate =
+        gate.defined() ? empty_gradient(saved[4], context->saved_data["place"]) : Tensor();
     const int64_t width = saved[0].size(-1), rows = width ? saved[0].numel() / width : 0;
+    // Few channels a thread, which holds their weights and the gradients of these.
     const RowPlan plan = plan_rows(
-        width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}));
-    const int64_t blocks = blocks_for(rows, plan, threads_of_backward(plan), x);
-    const auto in_float = x.options().dtype(torch::kFloat);
-    const Tensor dweight = torch::empty({blocks, width}, in_float);
-    const Tensor dscale = residual ? torch::empty({blocks, width}, in_float) : Tensor();
+        width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}), 8);
+    const std::string kernel =
+        instance("rms_norm_backward", x, dtype, weight, plan, residual, gate.defined());
+    const int64_t blocks = blocks_for(rows, plan, kernel, x);
+    const Tensor sums =
+        torch::empty({blocks, residual ? 2 : 1, width}, x.options().dtype(torch::kFloat));
     launch_kernel(
-        kFile, instance("rms_norm_backward", x, dtype, weight, plan, residual, gate.defined()), x,
-        blocks, plan.block_threads(),
+        kFile, kernel, x, blocks, plan.block_threads(),
         RmsNormBackward{.rows = rows,
                         .width = static_cast<int>(width),
                         .epsilon = static_cast<float>(context->saved_data["epsilon"].toDouble()),
@@ -113,6 +113,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
                         .gate_stride = stride_of(gate),
                         .dy_stride = stride_of(dy),
                         .dsum_stride = stride_of(dsum),
+                        .dgate_stride = stride_of(rows_of(dgate)),
                         .x = data_of(x),
                         .scale = data_of(scale),
                         .branch = data_of(branch),
@@ -123,12 +124,9 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
                         .dx = data_of(dx),
                         .dbranch = data_of(dbranch),
                         .dgate = data_of(dgate),
-                        .dweight = dweight.data_ptr<float>(),
-                        .dscale = residual ? dscale.data_ptr<float>() : nullptr});
-    const auto added = [](const Tensor& parts, const Tensor& like_this) {
-      return parts.defined() ? parts.sum(0).to(like_this.scalar_type()) : Tensor();
-    };
-    return {dx, added(dscale, scale), dbranch, added(dweight, weight), Tensor(), Tensor(), dgate};
+                        .sums = sums.data_ptr<float>()});
+    const Tensor added = sum_of_rows(sums, weight.scalar_type());
+    return {dx, residual ? added[1] : Tensor(), dbranch, added[0], Tensor(), Tensor(), dgate};
   }
 };
 

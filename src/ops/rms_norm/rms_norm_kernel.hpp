@@ -18,14 +18,31 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
   constexpr int kChannels = Share::kChannels;
   using Values = typename Share::Values;
   const int width = problem.width;
+  const float part = 1.0f / width;  // of a channel in a mean
   const Values weight = Share::load(static_cast<const P*>(problem.weight), width);
   Values scale{};
   if constexpr (kResidual) scale = Share::load(static_cast<const P*>(problem.scale), width);
-  Share::for_each_row(problem.rows, [&](Int row, bool there) {
-    Values x = Share::load(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
+  struct Row {
+    typename Share::template Fetched<X> x;
+    typename Share::template Fetched<Y> branch, gate;
+  };
+  const auto fetch = [&](Int row) {
+    Row result{};
+    result.x = Share::fetch(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
     if constexpr (kResidual) {
-      const Values branch =
-          Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+      result.branch =
+          Share::fetch(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+    }
+    if constexpr (kGated) {
+      result.gate =
+          Share::fetch(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+    }
+    return result;
+  };
+  Share::for_each_row(problem.rows, fetch, [&](Int row, bool there, const Row& here, int turn) {
+    Values x = here.x.unpack();
+    if constexpr (kResidual) {
+      const Values branch = here.branch.unpack();
       // What is normalised is what is stored.
       static_for<kChannels>([&](auto i) {
         x[i] = cuda::to_arithmetic(cuda::Converted<X>::from(x[i] + scale[i] * branch[i]));
@@ -34,11 +51,10 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
     }
     Vec<float, 1> squares{};
     static_for<kChannels>([&](auto i) { squares[0] += x[i] * x[i]; });
-    const float inverse = 1 / sqrt(Share::sum(squares)[0] / width + problem.epsilon);
+    const float inverse = 1 / sqrt(Share::sum(squares, turn)[0] * part + problem.epsilon);
     static_for<kChannels>([&](auto i) { x[i] = x[i] * inverse * weight[i]; });
     if constexpr (kGated) {
-      const Values gate =
-          Share::load(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+      const Values gate = here.gate.unpack();
       static_for<kChannels>([&](auto i) { x[i] *= silu(gate[i]); });
     }
     if (there) Share::store(x, static_cast<Y*>(problem.y) + row * width, width);
@@ -54,16 +70,37 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
   constexpr int kChannels = Share::kChannels;
   using Values = typename Share::Values;
   const int width = problem.width;
+  const float part = 1.0f / width;  // of a channel in a mean
   const Values weight = Share::load(static_cast<const P*>(problem.weight), width);
   Values scale{}, dweight{}, dscale{};
   if constexpr (kResidual) scale = Share::load(static_cast<const P*>(problem.scale), width);
-  Share::for_each_row(problem.rows, [&](Int row, bool there) {
-    Values x = Share::load(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
-    Values dy = Share::load(static_cast<const Y*>(problem.dy) + row * problem.dy_stride, width);
+  struct Row {
+    typename Share::template Fetched<X> x, dsum;
+    typename Share::template Fetched<Y> dy, branch, gate;
+  };
+  const auto fetch = [&](Int row) {
+    Row result{};
+    result.x = Share::fetch(static_cast<const X*>(problem.x) + row * problem.x_stride, width);
+    result.dy = Share::fetch(static_cast<const Y*>(problem.dy) + row * problem.dy_stride, width);
+    if constexpr (kGated) {
+      result.gate =
+          Share::fetch(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+    }
+    if constexpr (kResidual) {
+      result.branch =
+          Share::fetch(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+      if (problem.dsum) {
+        result.dsum =
+            Share::fetch(static_cast<const X*>(problem.dsum) + row * problem.dsum_stride, width);
+      }
+    }
+    return result;
+  };
+  Share::for_each_row(problem.rows, fetch, [&](Int row, bool there, const Row& here, int turn) {
+    Values x = here.x.unpack(), dy = here.dy.unpack();
     Values slope{};  // of y along the gate, over dy
     if constexpr (kGated) {
-      const Values gate =
-          Share::load(static_cast<const Y*>(problem.gate) + row * problem.gate_stride, width);
+      const Values gate = here.gate.unpack();
       static_for<kChannels>([&](auto i) {
         slope[i] = dy[i] * x[i] * weight[i] * silu_slope(gate[i]);
         dy[i] *= silu(gate[i]);
@@ -74,12 +111,13 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
       sums[0] += x[i] * x[i];
       sums[1] += dy[i] * weight[i] * x[i];
     });
-    sums = Share::sum(sums);
-    const float inverse = 1 / sqrt(sums[0] / width + problem.epsilon);
-    const float mean = sums[1] * inverse / width;
+    sums = Share::sum(sums, turn);
+    const float inverse = 1 / sqrt(sums[0] * part + problem.epsilon);
+    const float mean = sums[1] * inverse * part;
     if constexpr (kGated) {
       static_for<kChannels>([&](auto i) { slope[i] *= inverse; });
-      if (there) Share::store(slope, static_cast<Y*>(problem.dgate) + row * width, width);
+      if (there)
+        Share::store(slope, static_cast<Y*>(problem.dgate) + row * problem.dgate_stride, width);
     }
     if (!there) return;
     static_for<kChannels>([&](auto i) {
@@ -88,13 +126,8 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
       x[i] = inverse * (dy[i] * weight[i] - normed * mean);
     });
     if constexpr (kResidual) {
-      if (problem.dsum) {
-        const Values dsum =
-            Share::load(static_cast<const X*>(problem.dsum) + row * problem.dsum_stride, width);
-        static_for<kChannels>([&](auto i) { x[i] += dsum[i]; });
-      }
-      const Values branch =
-          Share::load(static_cast<const Y*>(problem.branch) + row * problem.branch_stride, width);
+      const Values dsum = here.dsum.unpack(), branch = here.branch.unpack();
+      static_for<kChannels>([&](auto i) { x[i] += dsum[i]; });
       Values dbranch{};
       static_for<kChannels>([&](auto i) {
         dscale[i] += x[i] * branch[i];
@@ -104,8 +137,9 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
     }
     Share::store(x, static_cast<X*>(problem.dx) + row * width, width);
   });
-  Share::store_sum_of_block(dweight, problem.dweight, width);
-  if constexpr (kResidual) Share::store_sum_of_block(dscale, problem.dscale, width);
+  float* sums = problem.sums + Int(blockIdx.x) * (kResidual ? 2 : 1) * width;
+  Share::store_sum_of_block(dweight, sums, width);
+  if constexpr (kResidual) Share::store_sum_of_block(dscale, sums + width, width);
 }
 
 }  // namespace pararnn::ops

@@ -15,15 +15,15 @@ struct RmsNormForward {
 };
 
 /// With dsum, the gradient of the sum from elsewhere, if it is not null. The gradients of weight
-/// and scale are for each block of the grid what its rows give, to be added up.
+/// and, with kResidual, scale are for each block of the grid what its rows give, to be added up.
 struct RmsNormBackward {
   long long rows;
   int width;
   float epsilon;
-  long long x_stride, branch_stride, gate_stride, dy_stride, dsum_stride;
+  long long x_stride, branch_stride, gate_stride, dy_stride, dsum_stride, dgate_stride;
   const void *x, *scale, *branch, *weight, *gate, *dy, *dsum;  // x is the sum with kResidual
-  void *dx, *dbranch, *dgate;                                  // rows next to each other
-  float *dweight, *dscale;                                     // (blocks,width)
+  void *dx, *dbranch, *dgate;  // rows of dx and dbranch next to each other
+  float* sums;                 // (blocks, 1 or 2, width)
 };
 
 }  // namespace pararnn::ops
