@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "pararnn/plan.hpp"
+#include "train/config.hpp"
 #include "train/device.hpp"
 
 namespace pararnn::cli {
@@ -76,6 +77,17 @@ void add_plan_option(CLI::App& command, std::string& plan) {
       .add_option("--plan", plan,
                   "how a sequence is cut to run in parallel; planner: by its sizes alone; auto: on "
                   "a GPU also by what earlier calls took")
+      ->capture_default_str()
+      ->check(CLI::IsMember(names));
+}
+
+void add_graph_option(CLI::App& command, std::string& graph) {
+  const std::vector<std::string> names(std::begin(train::kGraphNames),
+                                       std::end(train::kGraphNames));
+  command
+      .add_option("--graph", graph,
+                  "how a GPU is given its steps: auto, as one CUDA graph once their kernels and "
+                  "plans are known; off, kernel by kernel")
       ->capture_default_str()
       ->check(CLI::IsMember(names));
 }

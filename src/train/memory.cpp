@@ -210,10 +210,13 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   const double first = kSingle * double(config.vocabulary) * d;
   const double gradients =
       options.accumulate > 1 ? weights + first : std::max(weights - activations - logits, first);
-  return {{"weights", weights, kModelMend},         {"weights in float32", masters, kModelMend},
-          {"gradients", gradients, kModelMend},     {"optimizer states", 2 * single, kModelMend},
-          {"activations", activations, kBatchMend}, {"logits", logits, kBatchMend},
-          {"data", tokens * 2 * kToken, kBatchMend}};
+  return {{"weights", weights, kModelMend},
+          {"weights in float32", masters, kModelMend},
+          {"gradients", gradients, kModelMend},
+          {"optimizer states", 2 * single, kModelMend},
+          {"activations", activations, kBatchMend},
+          {"logits", logits, kBatchMend},
+          {"data", double(options.accumulate) * tokens * 2 * kToken, kBatchMend}};
 }
 
 MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOptions& options,
@@ -299,6 +302,12 @@ double peak_memory(const torch::Device& device) {
 void reset_peak_memory(const torch::Device& device) {
   if (!device.is_cuda() || !c10::cuda::CUDACachingAllocator::get()->initialized()) return;
   c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+
+void release_cached_memory(const torch::Device& device) {
+  if (!device.is_cuda()) return;
+  const c10::cuda::CUDAGuard guard(device);
+  c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
 void require_memory(const MemoryNeed& need, const std::string& device, double available) {
