@@ -12,8 +12,7 @@ TrainConfig random_config(data::Random& random) {
   TrainConfig config;
   for_each_field(config, [&](std::string_view name, auto& value, const Field& field) {
     if constexpr (std::is_same_v<decltype(value), std::string&>) {
-      if (name != "precision" && name != "plan" && name != "schedule")
-        value = data::random_text(random, 10);
+      if (name == "data") value = data::random_text(random, 10);  // the others are one of a few
     } else {
       const double most = std::min(field.most, 1e6);
       value = static_cast<std::remove_reference_t<decltype(value)>>(
@@ -76,6 +75,9 @@ TEST(TrainConfig, EveryBadFieldIsNamed) {
   config.plan = "fast";
   expect_error([&] { require_valid(config); }, {"'fast'", "newton"});
   config.plan = "newton";
+  config.graph = "yes";
+  expect_error([&] { require_valid(config); }, {"--graph", "yes", "auto", "off"});
+  config.graph = "off";
   config.tolerance = NAN;
   expect_error([&] { require_valid(config); }, {"--tolerance is nan"});
 }

@@ -96,10 +96,11 @@ class WorldTest : public testing::Test {
 
   fs::path folder_of(int64_t rank) const { return folder_ / ("rank" + std::to_string(rank)); }
 
-  /// Trainers of all ranks, each with a folder of its own for what it writes.
+  /// Trainers of all ranks, each with an empty folder of its own for what it writes.
   std::vector<std::unique_ptr<Trainer>> make_ranks() {
     std::vector<std::unique_ptr<Trainer>> trainers;
     for (int64_t rank = 0; rank < kRanks; ++rank) {
+      fs::remove_all(folder_of(rank));
       fs::create_directories(folder_of(rank));
       trainers.push_back(std::make_unique<Trainer>(config_, model_, dataset(), folder_of(rank),
                                                    torch::kCPU, nullptr, worlds_[size_t(rank)]));
@@ -193,8 +194,11 @@ TEST_F(WorldTest, TheFirstRankAloneWrites) {
 TEST_F(WorldTest, RanksGoOnFromTheCheckpointOfTheFirst) {
   const auto whole = make_ranks();
   EXPECT_EQ(run(whole), (std::vector{0, 0}));
+  const fs::path kept = folder_ / "kept";
+  fs::create_directories(kept);
+  fs::copy(folder_of(0) / "step-00000003", kept / "step-00000003", fs::copy_options::recursive);
   const auto parts = make_ranks();
-  for (const auto& trainer : parts) trainer->restore(folder_of(0) / "step-00000003");
+  for (const auto& trainer : parts) trainer->restore(kept / "step-00000003");
   EXPECT_EQ(parts[1]->step(), 3);
   EXPECT_EQ(run(parts), (std::vector{0, 0}));
   for (const auto& trainer : parts) expect_same_weights(*trainer, *whole[0], 0);
