@@ -113,14 +113,15 @@ void wait_on_stream(const c10::Stream& later, const c10::Stream& earlier) {
 
 OnStream::OnStream(const std::optional<c10::Stream>& stream) {
   if (!stream) return;
+  before_ = c10::impl::VirtualGuardImpl(stream->device_type()).getStream(stream->device());
   guard_.emplace(*stream);
-  wait_on_stream(*stream, guard_->original_stream());
+  wait_on_stream(*stream, *before_);
 }
 
 OnStream::~OnStream() {
   if (!guard_) return;
   try {
-    wait_on_stream(guard_->original_stream(), guard_->current_stream());
+    wait_on_stream(*before_, guard_->current_stream());
   } catch (const std::exception&) {
     // A GPU that has failed tells the next call too.
   }

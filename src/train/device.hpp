@@ -48,6 +48,7 @@ class OnStream {
   OnStream& operator=(const OnStream&) = delete;
 
  private:
+  std::optional<c10::Stream> before_;  // of the same GPU, which need not be the current one
   std::optional<c10::StreamGuard> guard_;
 };
 
