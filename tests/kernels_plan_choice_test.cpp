@@ -45,6 +45,23 @@ TEST(PlanChoice, TakesThePlannersPlanWhereTheCellForgets) {
   EXPECT_EQ(choice.best(), make_plan(machine.request));
 }
 
+// Replays of a CUDA graph are calls that are told of later.
+TEST(PlanChoice, IsTimedAgainAfterSoManyCallsHoweverTheyAreTold) {
+  Machine machine;
+  PlanChoice choice(machine.request);
+  EXPECT_TRUE(choice.exploring());
+  machine.run(choice, 100);
+  EXPECT_FALSE(choice.exploring());
+  while (!choice.wants_time()) {
+  }
+  choice.record(machine.milliseconds(choice.next()), 0);
+  EXPECT_FALSE(choice.wants_time());
+  EXPECT_FALSE(choice.wants_time(10));
+  EXPECT_TRUE(choice.wants_time(1000));
+  choice.record(machine.milliseconds(choice.next()), 0.7);  // it remembers now
+  EXPECT_TRUE(choice.exploring());
+}
+
 TEST(PlanChoice, TakesTheFastestOfThePlannersPlans) {
   Machine machine;
   PlanChoice choice(machine.request);

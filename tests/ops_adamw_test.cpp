@@ -68,6 +68,7 @@ void expect_equal(const std::vector<AdamWTensors>& got, const std::vector<AdamWT
 
 const AdamWOptions kAdamWOptions{
     .beta1 = 0.8, .beta2 = 0.97, .epsilon = 1e-7, .weight_decay = 0.3, .clip = 2};
+Tensor rate(double learning_rate) { return torch::tensor(learning_rate, torch::kDouble); }
 const Tensor kYes = torch::tensor(true), kNo = torch::tensor(false);
 
 class AdamWOf : public testing::TestWithParam<torch::ScalarType> {
@@ -91,8 +92,8 @@ TEST_P(AdamWOf, TheLoopsAreTheDefinition) {
     const auto got = copies_of(tensors), exact = in_double();
     const Tensor updates = torch::zeros({}), others = torch::zeros({});
     for (int step = 0; step < 3; ++step) {
-      adamw(got, kAdamWOptions, 0.01, torch::tensor(norm), kYes, updates);
-      adamw_definition(exact, kAdamWOptions, 0.01, torch::tensor(norm), kYes, others);
+      adamw(got, kAdamWOptions, rate(0.01), torch::tensor(norm), kYes, updates);
+      adamw_definition(exact, kAdamWOptions, rate(0.01), torch::tensor(norm), kYes, others);
     }
     EXPECT_EQ(updates.item<double>(), 3);
     expect_near(got, exact, GetParam() == torch::kDouble ? 1e-14 : 1e-6);
@@ -108,8 +109,8 @@ TEST_P(AdamWOf, AStepThatIsNotFiniteChangesNoBit) {
   const Tensor updates = torch::full({}, 4.0f);
   for (const double norm :
        {1.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-    adamw(tensors, kAdamWOptions, 0.01, torch::tensor(norm), kNo, updates);
-    adamw_definition(tensors, kAdamWOptions, 0.01, torch::tensor(norm), kNo, updates);
+    adamw(tensors, kAdamWOptions, rate(0.01), torch::tensor(norm), kNo, updates);
+    adamw_definition(tensors, kAdamWOptions, rate(0.01), torch::tensor(norm), kNo, updates);
   }
   expect_equal(tensors, before);
   EXPECT_EQ(updates.item<double>(), 4);
@@ -122,8 +123,8 @@ TEST_P(AdamWOf, ClippingIsASmallerGradient) {
   AdamWOptions unbounded = kAdamWOptions;
   unbounded.clip = 0;
   const Tensor updates = torch::zeros({}), others = torch::zeros({});
-  adamw(clipped, kAdamWOptions, 0.1, torch::tensor(8.0), kYes, updates);
-  adamw(scaled, unbounded, 0.1, torch::tensor(8.0), kYes, others);
+  adamw(clipped, kAdamWOptions, rate(0.1), torch::tensor(8.0), kYes, updates);
+  adamw(scaled, unbounded, rate(0.1), torch::tensor(8.0), kYes, others);
   expect_equal(clipped, scaled);
 }
 
@@ -136,7 +137,7 @@ TEST(AdamW, IsLibTorchsFusedOne) {
   const auto tensors = random_tensors(torch::kFloat), others = copies_of(tensors);
   const Tensor updates = torch::zeros({}), other_updates = torch::zeros({});
   for (int step = 1; step <= 5; ++step) {
-    adamw(tensors, kAdamWOptions, 0.01, torch::tensor(1.0), kYes, updates);
+    adamw(tensors, kAdamWOptions, rate(0.01), torch::tensor(1.0), kYes, updates);
     other_updates.add_(1);
     for (const AdamWTensors& t : others) {
       at::_fused_adamw_({t.weight}, {t.gradient}, {t.first_moment}, {t.second_moment}, {},
@@ -164,8 +165,8 @@ TEST(AdamW, AMasterIsTrainedAsAWeightInFullPrecision) {
       rounded[i].gradient.normal_();
       full[i].gradient.copy_(rounded[i].gradient);
     }
-    adamw(rounded, kAdamWOptions, 0.01, torch::tensor(3.0), kYes, updates);
-    adamw(full, kAdamWOptions, 0.01, torch::tensor(3.0), kYes, others);
+    adamw(rounded, kAdamWOptions, rate(0.01), torch::tensor(3.0), kYes, updates);
+    adamw(full, kAdamWOptions, rate(0.01), torch::tensor(3.0), kYes, others);
   }
   for (size_t i = 0; i < full.size(); ++i) {
     EXPECT_TRUE(torch::equal(rounded[i].master, full[i].master)) << i;

@@ -511,7 +511,8 @@ void expect_adamw(std::initializer_list<int64_t> sizes, bool finite) {
   const double rate = 0.01, norm = 3;
   std::vector<AdamWTensors> tensors, expected;
   const AdamWScalars scalars{float(options.clip / norm), float(rate / (1 - options.beta1)),
-                             float(1 / std::sqrt(1 - options.beta2)), float(finite)};
+                             float(1 / std::sqrt(1 - options.beta2)),
+                             float(rate * options.weight_decay), float(finite)};
   AdamWProblem problem{.scalars = &scalars,
                        .change1 = float(1 - options.beta1),
                        .change2 = float(1 - options.beta2),
@@ -533,13 +534,13 @@ void expect_adamw(std::initializer_list<int64_t> sizes, bool finite) {
                                            first.data_ptr<float>(),
                                            second.data_ptr<float>(),
                                            size,
-                                           float(decays ? rate * options.weight_decay : 0),
-                                           blocks};
+                                           blocks,
+                                           decays};
     blocks += int((size + kAdamWNumbers - 1) / kAdamWNumbers);
   }
   run(&adamw_update<W, kWidth>, blocks, kAdamWThreads, problem);
-  adamw_definition(expected, options, rate, torch::tensor(norm), torch::tensor(finite),
-                   torch::zeros({}));
+  adamw_definition(expected, options, torch::tensor(rate, torch::kDouble), torch::tensor(norm),
+                   torch::tensor(finite), torch::zeros({}));
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto& [weight, gradient, master, first, second, decays] = tensors[i];
     EXPECT_TRUE(torch::allclose(master, expected[i].master, 1e-5, 1e-6)) << i;

@@ -197,12 +197,14 @@ TEST_F(FusedOnGpu, AdamW) {
                            t.decays});
         }
         const Tensor norm = torch::full({}, 3.0f, torch::kCUDA);
+        const Tensor rate =
+            torch::full({}, 0.01, torch::device(torch::kCUDA).dtype(torch::kDouble));
         const Tensor healthy =
             torch::full({}, finite, torch::device(torch::kCUDA).dtype(torch::kBool));
         const Tensor updates = torch::zeros({}, torch::kCUDA), others = torch::zeros_like(updates);
         for (int step = 0; step < 2; ++step) {
-          adamw(tensors, options, 0.01, norm, healthy, updates);
-          adamw_definition(exact, options, 0.01, norm, healthy, others);
+          adamw(tensors, options, rate, norm, healthy, updates);
+          adamw_definition(exact, options, rate, norm, healthy, others);
         }
         for (size_t i = 0; i < tensors.size(); ++i) {
           const AdamWTensors& t = tensors[i];

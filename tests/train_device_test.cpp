@@ -4,6 +4,7 @@
 
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
 #include <torch/cuda.h>
 #include <torch/utils.h>
 
@@ -21,6 +22,7 @@
 #include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
 #include "train/memory.hpp"
+#include "train/run_log.hpp"
 #include "train/trained_model.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
@@ -332,6 +334,137 @@ TEST_F(TrainsOnGpu, EvaluatesTheSame) {
   EXPECT_NEAR(scores[1].nats, scores[0].nats, 1e-5 * scores[0].nats);
 }
 
+TEST_F(TrainsOnGpu, AGraphTrainsAsStepsDoBitForBit) {
+  write(folder_ / "text.txt", std::string(60'000, 'a') + "bcd\n" + std::string(60'000, 'e'));
+  use_deterministic_algorithms();  // so that plans are the same too
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    for (const auto& [accumulate, length, documents] :
+         std::vector<std::tuple<int64_t, int64_t, bool>>{
+             {1, 64, false}, {2, 64, true}, {1, 2048, false}}) {
+      SCOPED_TRACE(testing::Message() << precision << " " << accumulate << " " << length);
+      config_.precision = precision;
+      config_.accumulate = accumulate;
+      config_.length = length;
+      config_.documents = documents;
+      std::map<std::string, Tensor> expected;
+      std::vector<double> losses, norms;
+      for (const std::string graph : {"off", "auto"}) {
+        config_.graph = graph;
+        Trainer trainer = make(kGpu);
+        for (int step = 0; step < 12; ++step) {
+          const StepReport report = trainer.train_step();
+          if (graph == "off") {
+            losses.push_back(report.loss);
+            norms.push_back(report.gradient_norm);
+          } else {
+            EXPECT_EQ(report.loss, losses[size_t(step)]) << "step " << step;
+            EXPECT_EQ(report.gradient_norm, norms[size_t(step)]) << "step " << step;
+          }
+        }
+        EXPECT_EQ(trainer.graph().replays(), graph == "auto");
+        EXPECT_EQ(trainer.graph().failure(), "");
+        for (const auto& [name, weight] : nn::parameters_of(trainer.model())) {
+          expected.try_emplace(name, weight.clone());
+          EXPECT_TRUE(torch::equal(weight, expected.at(name))) << name;
+        }
+      }
+    }
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
+TEST_F(TrainsOnGpu, ALearnedPlanIsCapturedAndARunWithGraphsIsWhole) {
+  config_.length = 512;
+  config_.steps = 120;
+  config_.validate_every = 50;
+  config_.checkpoint_every = 50;
+  const auto lock = create_run(folder_ / "run", false);
+  Trainer trainer = make(kGpu);
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(trainer.graph().failure(), "");
+  int64_t steps = 0;
+  for (const auto& event : read_run_log(folder_ / "run" / kLogFile)) {
+    EXPECT_NE(event["event"], "warning") << event.dump();
+    if (event["event"] == "step") steps = event["step"];
+  }
+  EXPECT_EQ(steps, config_.steps);
+}
+
+TEST_F(TrainsOnGpu, AStepOfAGraphThatIsNotFiniteIsSkipped) {
+  config_.graph = "auto";
+  config_.accumulate = 1;
+  Trainer trainer = make(kGpu);
+  while (!trainer.graph().replays()) {
+    trainer.train_step();
+    ASSERT_LT(trainer.step(), 200);
+  }
+  Tensor weight = trainer.model()->parameters().front();
+  const auto copy_of_weights = [&] {
+    std::map<std::string, Tensor> copies;
+    for (const auto& [name, tensor] : nn::parameters_of(trainer.model()))
+      copies[name] = tensor.clone();
+    return copies;
+  };
+  const Tensor kept = weight.detach().clone();
+  weight.detach().fill_(std::numeric_limits<float>::quiet_NaN());
+  const auto before = copy_of_weights();
+  EXPECT_TRUE(trainer.train_step().skipped);
+  for (const auto& [name, tensor] : copy_of_weights())
+    EXPECT_TRUE(torch::allclose(tensor, before.at(name), 0, 0, /*equal_nan=*/true)) << name;
+  weight.detach().copy_(kept);
+  EXPECT_FALSE(trainer.train_step().skipped);
+  EXPECT_TRUE(trainer.graph().replays());
+}
+
+// Else the largest models would no longer fit.
+TEST_F(TrainsOnGpu, AGraphTakesNoMoreMemoryThanSteps) {
+  model_.width = 256;
+  config_.length = 1024;
+  config_.accumulate = 1;
+  config_.precision = "bfloat16";
+  std::map<std::string, double> taken;
+  for (const std::string graph : {"off", "auto"}) {
+    config_.graph = graph;
+    release_cached_memory(kGpu);
+    const double before = available_memory(kGpu);
+    Trainer trainer = make(kGpu);
+    trainer.train_steps(5);
+    while (!trainer.graph().settled() && trainer.step() < 300) trainer.train_step();
+    EXPECT_EQ(trainer.graph().replays(), graph == "auto");
+    release_cached_memory(kGpu);
+    if (graph == "off") {
+      reset_peak_memory(kGpu);
+      trainer.train_step();
+      taken[graph] = peak_memory(kGpu);
+    } else {
+      // All that the process holds, which is what the graph does.
+      size_t free = 0, total = 0;
+      ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+      taken[graph] = before - double(free);
+    }
+  }
+  EXPECT_LT(taken.at("auto"), 1.3 * taken.at("off") + 64e6);
+}
+
+TEST_F(TrainsOnGpu, AProfileSeesTheKernelsOfAGraph) {
+  config_.steps = 130;
+  config_.checkpoint_every = 0;
+  config_.validate_every = 0;
+  const auto lock = create_run(folder_ / "run", false);
+  Trainer trainer = make(kGpu);
+  trainer.profile();
+  EXPECT_EQ(trainer.run(), 0);
+  for (const auto& event : read_run_log(folder_ / "run" / kLogFile)) {
+    if (event["event"] != "profile") continue;
+    std::map<std::string, double> parts;
+    for (const auto& part : event["parts"]) parts[part["name"]] = part["calls"];
+    for (const char* part : {"scan", "products", "fused", "optimizer"})
+      EXPECT_GE(parts[part], 1) << part;
+    return;
+  }
+  FAIL() << "no profile";
+}
+
 /// While it lives, LibTorch throws on whatever would make the host wait for a GPU.
 struct RefuseToWait {
   RefuseToWait() { set(c10::cuda::SyncDebugMode::L_ERROR); }
@@ -351,6 +484,12 @@ TEST_F(TrainsOnGpu, AStepIsQueuedWithoutWaiting) {
     EXPECT_ANY_THROW(torch::ones({}, kGpu).cpu());
     EXPECT_NO_THROW(EXPECT_TRUE(std::isfinite(trainer.train_step().loss)));
   }
+  config_.steps = 500;
+  Trainer trainer = make(kGpu);
+  while (!trainer.graph().replays() && trainer.step() < 200) trainer.train_step();
+  const RefuseToWait refuse;
+  EXPECT_NO_THROW(EXPECT_TRUE(std::isfinite(trainer.train_step().loss)));
+  EXPECT_TRUE(trainer.graph().replays());
 }
 
 TEST_F(TrainsOnGpu, WhatIsComputedAgainTakesLessMemoryAndWaitsForNothing) {

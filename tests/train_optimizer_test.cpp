@@ -11,6 +11,8 @@
 namespace pararnn::train {
 namespace {
 
+torch::Tensor rate_of(double rate) { return torch::tensor(rate, torch::kDouble); }
+
 /// Random parameters, every other one of which decays, with random gradients.
 class OptimizerTest : public testing::TestWithParam<int> {
  protected:
@@ -54,7 +56,7 @@ TEST_P(OptimizerTest, FollowsTheFormula) {
                     rate * (first[i] / (1 - std::pow(options_.beta1, t))) /
                         ((second[i] / (1 - std::pow(options_.beta2, t))).sqrt() + options_.epsilon);
     }
-    optimizer.step(rate);
+    optimizer.step(rate_of(rate));
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const torch::Tensor difference =
           parameters_[i].tensor.detach().to(torch::kDouble) - expected[i];
@@ -67,7 +69,7 @@ TEST_P(OptimizerTest, GoesOnFromItsStateBitForBit) {
   AdamW optimizer(parameters_, options_);
   for (int i = 0; i < 3; ++i) {
     draw_gradients();
-    optimizer.step(0.1);
+    optimizer.step(rate_of(0.1));
   }
   std::vector<Parameter> copies;
   for (const Parameter& parameter : parameters_) {
@@ -79,8 +81,8 @@ TEST_P(OptimizerTest, GoesOnFromItsStateBitForBit) {
   draw_gradients();
   for (size_t i = 0; i < copies.size(); ++i)
     copies[i].tensor.mutable_grad() = parameters_[i].tensor.grad().clone();
-  optimizer.step(0.1);
-  other.step(0.1);
+  optimizer.step(rate_of(0.1));
+  other.step(rate_of(0.1));
   for (size_t i = 0; i < copies.size(); ++i)
     EXPECT_TRUE(copies[i].tensor.equal(parameters_[i].tensor));
 }
@@ -121,8 +123,8 @@ TEST_P(OptimizerTest, ClipsTheGlobalNormAndKeepsTheDirection) {
     AdamWOptions bounded = options_;
     bounded.clip = share * norm;
     AdamW one(clipped, bounded), other(scaled, options_);
-    EXPECT_EQ(one.step(0.01).item<double>(), gradient_norm(parameters_).item<double>());
-    other.step(0.01);
+    EXPECT_EQ(one.step(rate_of(0.01)).item<double>(), gradient_norm(parameters_).item<double>());
+    other.step(rate_of(0.01));
     const auto state = other.state();
     for (const auto& [name, tensor] : one.state())
       EXPECT_TRUE(torch::allclose(tensor, state.at(name), 1e-5, 1e-7)) << name;
@@ -134,7 +136,7 @@ TEST_P(OptimizerTest, ClipsTheGlobalNormAndKeepsTheDirection) {
 TEST_P(OptimizerTest, ASkippedStepLeavesAllAsItWas) {
   AdamW optimizer(parameters_, options_);
   draw_gradients();
-  optimizer.step(0.1);
+  optimizer.step(rate_of(0.1));
   const auto copy = [](const std::map<std::string, torch::Tensor>& tensors) {
     std::map<std::string, torch::Tensor> copies;
     for (const auto& [name, tensor] : tensors) copies[name] = tensor.clone();
@@ -143,16 +145,16 @@ TEST_P(OptimizerTest, ASkippedStepLeavesAllAsItWas) {
   const auto state = copy(optimizer.state()), weights = copy(optimizer.weights());
   const double infinity = std::numeric_limits<double>::infinity();
   draw_gradients();
-  optimizer.step(0.1, torch::full({}, infinity));
+  optimizer.step(rate_of(0.1), torch::full({}, infinity));
   parameters_[2].tensor.mutable_grad().fill_(-infinity);
-  optimizer.step(0.1, torch::ones({}));
-  optimizer.step(0.1);
+  optimizer.step(rate_of(0.1), torch::ones({}));
+  optimizer.step(rate_of(0.1));
   for (const auto& [name, tensor] : optimizer.state())
     EXPECT_TRUE(torch::equal(tensor, state.at(name))) << name;
   for (const auto& [name, tensor] : optimizer.weights())
     EXPECT_TRUE(torch::equal(tensor, weights.at(name))) << name;
   draw_gradients();
-  optimizer.step(0.1, torch::ones({}));
+  optimizer.step(rate_of(0.1), torch::ones({}));
   EXPECT_FALSE(torch::equal(optimizer.weights().at("parameter0"), weights.at("parameter0")));
 }
 
@@ -169,8 +171,8 @@ TEST_P(OptimizerTest, AMasterIsWhatTheWeightRounds) {
       rounded[i].tensor.mutable_grad() = torch::randn_like(rounded[i].tensor);
       parameters_[i].tensor.mutable_grad() = rounded[i].tensor.grad().to(torch::kFloat);
     }
-    full.step(0.01);
-    optimizer.step(0.01);
+    full.step(rate_of(0.01));
+    optimizer.step(rate_of(0.01));
   }
   const auto expected = full.weights(), weights = optimizer.weights();
   for (const Parameter& parameter : rounded) {

@@ -135,6 +135,68 @@ TEST_F(TrainerTest, LearnsAndRepeatsItselfBitForBit) {
   EXPECT_NE(learned(train("other")), learned(run));
 }
 
+/// A device whose graph is the step itself; counts the replays.
+GraphDevice rerunning(int64_t& replays) {
+  return {.capture = [](const std::function<void()>& run) { return run; },
+          .on_replay = [&replays] { ++replays; }};
+}
+
+TEST_F(TrainerTest, GraphsTrainAsStepsDo) {
+  config_.accumulate = 2;
+  config_.documents = true;
+  config_.clip = 0.05;
+  config_.z_loss = 0.01;
+  model_.rnn.weight_bound = 0.05;
+  const fs::path run = train("run"), replayed = folder_ / "replayed", resumed = folder_ / "resumed";
+  int64_t replays = 0;
+  const auto lock = create_run(replayed, false);
+  Trainer trainer = make(replayed);
+  trainer.use_graphs(rerunning(replays));
+  EXPECT_EQ(trainer.run(), 0);
+  // A validation after step 7 ends the graph.
+  EXPECT_EQ(replays, config_.steps - 2 * StepGraph::kStepsBefore);
+  EXPECT_EQ(learned(replayed), learned(run));
+  EXPECT_EQ(losses(replayed), losses(run));
+  fs::copy(replayed, resumed, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  Trainer other = make(resumed);
+  other.use_graphs(rerunning(replays));
+  other.restore(resumed / "step-00000005");
+  EXPECT_EQ(other.run(), 0);
+  EXPECT_EQ(learned(resumed), learned(run));
+}
+
+TEST_F(TrainerTest, AStepOfAGraphIsSkippedAsAnyOther) {
+  std::vector<Files> results;
+  for (const bool graph : {false, true}) {
+    const fs::path run = folder_ / (graph ? "graph" : "steps");
+    const auto lock = create_run(run, false);
+    Trainer trainer = make(run);
+    int64_t replays = 0;
+    if (graph) trainer.use_graphs(rerunning(replays));
+    spoil(trainer, 5, 6);
+    EXPECT_EQ(trainer.run(), 0);
+    EXPECT_EQ(events(run, "skip").size(), 2u);
+    results.push_back(learned(run));
+  }
+  EXPECT_EQ(results[0], results[1]);
+}
+
+TEST_F(TrainerTest, StepsThatCannotBeAGraphAreAWarningAndTheSame) {
+  const fs::path run = train("run"), warned = folder_ / "warned";
+  const auto lock = create_run(warned, false);
+  Trainer trainer = make(warned);
+  trainer.use_graphs({.capture = [](const std::function<void()>&) -> std::function<void()> {
+    throw Error("something waits for the host");
+  }});
+  EXPECT_EQ(trainer.run(), 0);
+  EXPECT_EQ(learned(warned), learned(run));
+  const auto warnings = events(warned, "warning");
+  ASSERT_EQ(warnings.size(), 1u);
+  const auto sentence = warnings[0]["sentence"].get<std::string>();
+  EXPECT_NE(sentence.find("something waits for the host"), std::string::npos) << sentence;
+  EXPECT_EQ(sentence.find('\n'), std::string::npos);
+}
+
 TEST_F(TrainerTest, ProfilesItsFirstSteps) {
   config_.steps = RunProfiler::kStepsBefore + RunProfiler::kSteps;
   const fs::path run = folder_ / "run";

@@ -218,6 +218,7 @@ void add_bench_train_command(CLI::App& bench) {
   add_precision_option(*command, config.precision);
   add_recompute_option(*command, config.recompute);
   add_plan_option(*command, config.plan);
+  add_graph_option(*command, config.graph);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->add_flag("--profile", arguments->profile, "show where the time goes, kernel by kernel");

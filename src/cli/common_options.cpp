@@ -93,6 +93,17 @@ void add_plan_option(CLI::App& command, std::string& plan) {
       ->check(CLI::IsMember(names));
 }
 
+void add_graph_option(CLI::App& command, std::string& graph) {
+  const std::vector<std::string> names(std::begin(train::kGraphNames),
+                                       std::end(train::kGraphNames));
+  command
+      .add_option("--graph", graph,
+                  "how a GPU is given its steps: auto, as one CUDA graph once their kernels and "
+                  "plans are known; off, kernel by kernel")
+      ->capture_default_str()
+      ->check(CLI::IsMember(names));
+}
+
 void add_deterministic_option(CLI::App& command) {
   command.add_flag_callback("--deterministic", train::use_deterministic_algorithms,
                             "compute the same bits each time on a GPU too, by slower operations "

@@ -71,6 +71,9 @@ void add_recompute_option(CLI::App& command, std::string& recompute);
 /// --plan, as plan.hpp names them.
 void add_plan_option(CLI::App& command, std::string& plan);
 
+/// --graph: a name of train::kGraphNames.
+void add_graph_option(CLI::App& command, std::string& graph);
+
 /// --deterministic: train::use_deterministic_algorithms.
 void add_deterministic_option(CLI::App& command);
 

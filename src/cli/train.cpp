@@ -25,6 +25,7 @@
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 #include "train/trainer.hpp"
+#include "train/world.hpp"
 
 namespace pararnn::cli {
 namespace {
@@ -89,13 +90,15 @@ fs::path checkpoint_to_resume(const TrainArguments& arguments) {
   return fs::path(arguments.out) / checkpoint.filename();
 }
 
-/// Trains on a dataset, and returns the number of the signal that stopped it, or 0. Holds the lock
-/// of the run, which is taken here where the run is a new one.
+/// Trains on a dataset, and returns the number of the signal that stopped it, or 0. The rank that
+/// writes holds the lock of the run, which is taken here where the run is a new one.
 int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
-             std::optional<data::FolderLock>& lock, const fs::path& checkpoint,
-             const torch::Device& device) {
-  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout);
-  if (!lock) lock.emplace(train::create_run(arguments.out, arguments.overwrite));
+             const std::shared_ptr<train::World>& world, std::optional<data::FolderLock>& lock,
+             const fs::path& checkpoint, const torch::Device& device) {
+  train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout,
+                         world);
+  if (!lock && world->is_writer())
+    lock.emplace(train::create_run(arguments.out, arguments.overwrite));
 
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : trainer.model()->parameters())
@@ -118,8 +121,9 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   std::signal(SIGPIPE, SIG_IGN);  // a pipe that breaks is an error of the write, not the end
   const torch::Device device = train::find_device(arguments.device);
   const bool resume = command.count("--resume") > 0;
+  const auto world = std::make_shared<train::World>();
   std::optional<data::FolderLock> lock;  // of the run, to the end
-  if (resume) lock.emplace(train::open_run(arguments.out));
+  if (resume && world->is_writer()) lock.emplace(train::open_run(arguments.out));
   const fs::path checkpoint = resume ? checkpoint_to_resume(arguments) : fs::path();
   if (!checkpoint.empty()) {
     train::verify_checkpoint(checkpoint, /*manifest_needed=*/true);
@@ -146,7 +150,7 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   int signal = 0;
   train::run_within_memory(
       train::training_memory(arguments.model, arguments.train, device), device,
-      [&] { signal = train_on(dataset, arguments, lock, checkpoint, device); });
+      [&] { signal = train_on(dataset, arguments, world, lock, checkpoint, device); });
   return signal == 0 ? 0 : 128 + signal;
 }
 
@@ -216,6 +220,8 @@ void add_training_options(CLI::App& command, train::TrainConfig& config) {
       add(name, value, field)->check(CLI::IsMember(names));
     } else if (name == "recompute") {
       add_recompute_option(command, value);
+    } else if (name == "graph") {
+      add_graph_option(command, value);
     } else if (name == "plan") {
       add_plan_option(command, value);
     } else {

@@ -39,7 +39,7 @@ Batch BatchSampler::batch(int64_t step) const {
 
 Batch PrefetchedBatches::batch(int64_t step) {
   Batch batch = next_.valid() && step == next_step_ ? next_.get() : sampler_.batch(step);
-  next_step_ = step + 1;
+  next_step_ = step + stride_;
   next_ = std::async(std::launch::async,
                      [sampler = sampler_, next = next_step_] { return sampler.batch(next); });
   return batch;

@@ -39,16 +39,19 @@ class BatchSampler {
   int64_t offsets_;  // that an epoch may shift its windows by: 0..offsets-1
 };
 
-/// Batches that are asked for one after the other: a thread prepares the next meanwhile.
+/// Batches that are asked for one after the other, or each `stride`-th of them: a thread prepares
+/// the next meanwhile.
 class PrefetchedBatches {
  public:
-  explicit PrefetchedBatches(BatchSampler sampler) : sampler_(std::move(sampler)) {}
+  explicit PrefetchedBatches(BatchSampler sampler, int64_t stride = 1)
+      : sampler_(std::move(sampler)), stride_(stride) {}
 
   /// The sampler's batch of a step.
   Batch batch(int64_t step);
 
  private:
   BatchSampler sampler_;
+  int64_t stride_;
   int64_t next_step_ = -1;
   std::future<Batch> next_;
 };

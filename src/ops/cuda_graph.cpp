@@ -2,6 +2,7 @@
 
 #include "jit/cuda_runtime.hpp"  // before the CUDA headers that overload its functions
 
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
@@ -21,24 +22,53 @@ std::string sentence_of(const std::exception& error) {
   return text.substr(0, text.find('\n'));
 }
 
+/// Work that a GPU may still do uses the memory of its graph, so the last to hold it waits.
+std::shared_ptr<at::cuda::CUDAGraph> make_graph(c10::DeviceIndex device) {
+  return {new at::cuda::CUDAGraph, [device](at::cuda::CUDAGraph* graph) {
+            try {
+              torch::cuda::synchronize(device);
+            } catch (const std::exception&) {  // the GPU has failed, as all else will tell
+            }
+            delete graph;
+          }};
+}
+
+/// Ends a capture. One that has failed leaves LibTorch's allocators in it, which is mended here.
+void end_capture(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, c10::MempoolId_t pool) {
+  try {
+    graph.capture_end();
+  } catch (const std::exception&) {
+    try {
+      c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
+      c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+      at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool);
+      at::getHostAllocator(at::kCUDA)->release_pool(pool);
+    } catch (const std::exception&) {  // it had left them before it failed
+    }
+    throw;
+  }
+}
+
 }  // namespace
 
 std::function<void()> capture_graph(const std::function<void()>& run) {
-  torch::cuda::synchronize();
-  const auto graph = std::make_shared<at::cuda::CUDAGraph>();
+  const c10::DeviceIndex device = c10::cuda::current_device();
+  torch::cuda::synchronize(device);
+  const auto graph = make_graph(device);
+  const auto pool = at::cuda::graph_pool_handle();
   try {
     // Other threads may do meanwhile what a capture forbids.
-    graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    graph->capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     try {
       run();
     } catch (...) {
       try {
-        graph->capture_end();
+        end_capture(*graph, device, pool);
       } catch (const std::exception&) {  // that the capture failed is known
       }
       throw;
     }
-    graph->capture_end();
+    end_capture(*graph, device, pool);
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const std::exception& error) {

@@ -85,6 +85,8 @@ void require_valid(const TrainConfig& config) {
   require(!decays_at_the_end || config.warmup + config.decay <= 1,
           "--warmup is {} and --decay {}, which is more than the whole run: together they may be 1",
           config.warmup, config.decay);
+  require(std::ranges::find(kGraphNames, config.graph) != std::end(kGraphNames),
+          "--graph is \"{}\", but must be auto or off", config.graph);
   check_plan_options(config.plan, /*chunk=*/0, /*burn_in=*/-1);
 }
 

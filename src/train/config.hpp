@@ -39,6 +39,7 @@ struct TrainConfig {
   std::string precision = "float32";
   std::string recompute = "auto";
   std::string plan = "auto";
+  std::string graph = "auto";
   double tolerance = 0;
   int64_t seed = 0;
   int64_t validate_every = 500;
@@ -48,6 +49,9 @@ struct TrainConfig {
   int64_t keep_every = 0;
   int64_t log_every = 10;
 };
+
+/// What --graph may be.
+inline constexpr std::string_view kGraphNames[] = {"auto", "off"};
 
 /// What is said and asked of one field.
 struct Field {
@@ -119,6 +123,11 @@ void for_each_field(Config& config, Visit&& visit) {
   visit("plan", config.plan,
         Field{"how a sequence is cut to run in parallel: auto, planner, sequential, speculative or "
               "newton"});
+  visit(
+      "graph", config.graph,
+      Field{
+          "how a GPU is given its steps: auto, as one CUDA graph once their kernels and plans are "
+          "known, or off, kernel by kernel"});
   visit("tolerance", config.tolerance,
         Field{"mismatch allowed where a sequence is cut, relative to 1 + |state|; 0: 1e-6", 0,
               kLargestTolerance});

@@ -79,11 +79,52 @@ std::string describe(const torch::Device& device) {
 
 torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>& tokens,
                         int64_t rows, int64_t columns) {
+  const torch::Tensor result =
+      torch::empty({rows, columns}, torch::dtype(torch::kInt64).device(device));
+  send_tokens(tokens, result);
+  return result;
+}
+
+void send_tokens(const std::vector<int32_t>& tokens, const torch::Tensor& to) {
   const torch::Tensor on_host =
-      torch::from_blob(const_cast<int32_t*>(tokens.data()), {rows, columns}, torch::kInt32)
-          .to(torch::kInt64);
-  if (device.is_cpu()) return on_host;
-  return on_host.pin_memory().to(device, /*non_blocking=*/true);
+      torch::from_blob(const_cast<int32_t*>(tokens.data()), to.sizes(), torch::kInt32);
+  if (to.is_cpu()) {
+    to.copy_(on_host);
+  } else {
+    to.copy_(on_host.to(torch::kInt64).pin_memory(), /*non_blocking=*/true);
+  }
+}
+
+std::optional<c10::Stream> own_stream(const torch::Device& device) {
+  if (!device.is_cuda()) return std::nullopt;
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+}
+
+namespace {
+
+/// What is launched on one stream from now on comes after what was launched on another.
+void wait_on_stream(const c10::Stream& later, const c10::Stream& earlier) {
+  c10::Event event(earlier.device_type());
+  event.record(earlier);
+  event.block(later);
+}
+
+}  // namespace
+
+OnStream::OnStream(const std::optional<c10::Stream>& stream) {
+  if (!stream) return;
+  before_ = c10::impl::VirtualGuardImpl(stream->device_type()).getStream(stream->device());
+  guard_.emplace(*stream);
+  wait_on_stream(*stream, *before_);
+}
+
+OnStream::~OnStream() {
+  if (!guard_) return;
+  try {
+    wait_on_stream(*before_, guard_->current_stream());
+  } catch (const std::exception&) {
+    // A GPU that has failed tells the next call too.
+  }
 }
 
 OnItsWayToHost::OnItsWayToHost(const torch::Tensor& values) : values_(values) {

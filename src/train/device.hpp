@@ -2,6 +2,8 @@
 #pragma once
 
 #include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+#include <c10/core/StreamGuard.h>
 #include <torch/types.h>
 
 #include <optional>
@@ -29,6 +31,26 @@ std::string describe(const torch::Device& device);
 /// Row-major tokens as a tensor (rows,columns) of int64 on a device, which is not waited for.
 torch::Tensor tokens_on(const torch::Device& device, const std::vector<int32_t>& tokens,
                         int64_t rows, int64_t columns);
+
+/// Copies row-major tokens into a tensor of int64, whose device is not waited for.
+void send_tokens(const std::vector<int32_t>& tokens, const torch::Tensor& to);
+
+/// A stream of a GPU for what cannot run on the default one; none on a CPU.
+std::optional<c10::Stream> own_stream(const torch::Device& device);
+
+/// While it lives, this thread launches on that stream, if it is one: after all that it launched
+/// before, and before all that it launches later.
+class OnStream {
+ public:
+  explicit OnStream(const std::optional<c10::Stream>& stream);
+  ~OnStream();
+  OnStream(const OnStream&) = delete;
+  OnStream& operator=(const OnStream&) = delete;
+
+ private:
+  std::optional<c10::Stream> before_;  // of the same GPU, which need not be the current one
+  std::optional<c10::StreamGuard> guard_;
+};
 
 /// A tensor on its way to the host. What was launched on the device after it is not waited for.
 class OnItsWayToHost {

@@ -274,7 +274,7 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
           {"optimizer states", 2 * single, kModelMend},
           {"activations", highest.activations, mend},
           {"logits", highest.logits, mend},
-          {"data", tokens * 2 * kToken, mend}};
+          {"data", double(options.accumulate) * tokens * 2 * kToken, mend}};
 }
 
 nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainConfig& options,
@@ -412,6 +412,12 @@ double peak_memory(const torch::Device& device) {
 void reset_peak_memory(const torch::Device& device) {
   if (!device.is_cuda() || !c10::cuda::CUDACachingAllocator::get()->initialized()) return;
   c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
+}
+
+void release_cached_memory(const torch::Device& device) {
+  if (!device.is_cuda()) return;
+  const c10::cuda::CUDAGuard guard(device);
+  c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
 void require_memory(const MemoryNeed& need, const std::string& device, double available) {

@@ -85,6 +85,9 @@ double available_host_memory(const std::filesystem::path& proc,
 double peak_memory(const torch::Device& device);
 void reset_peak_memory(const torch::Device& device);
 
+/// Gives back to a GPU what LibTorch keeps of it for tensors to come.
+void release_cached_memory(const torch::Device& device);
+
 /// Throws Error, one sentence that names the parts, if they are more than the device has.
 void require_memory(const MemoryNeed& need, const torch::Device& device);
 void require_memory(const MemoryNeed& need, const std::string& device, double available);

@@ -45,7 +45,7 @@ AdamW::AdamW(std::vector<Parameter> parameters, AdamWOptions options)
   }
 }
 
-Tensor AdamW::step(double learning_rate, const Tensor& loss) {
+Tensor AdamW::step(const Tensor& learning_rate, const Tensor& loss) {
   torch::NoGradGuard no_gradient;
   const Tensor norm = gradient_norm(parameters_);
   const Tensor finite = loss.defined() ? norm.isfinite() & loss.isfinite() : norm.isfinite();
@@ -58,6 +58,14 @@ Tensor AdamW::step(double learning_rate, const Tensor& loss) {
   }
   ops::adamw(tensors, options_, learning_rate, norm, finite, updates_);
   return norm;
+}
+
+std::vector<Tensor> AdamW::gradients() const {
+  std::vector<Tensor> gradients;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.tensor.grad().defined()) gradients.push_back(parameter.tensor.grad());
+  }
+  return gradients;
 }
 
 void AdamW::zero_gradients() {

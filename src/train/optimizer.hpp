@@ -33,10 +33,12 @@ class AdamW {
   /// One update, from the gradients that the backward pass left and within options.clip; a
   /// parameter without one is left alone. Where their norm is not finite, or `loss`, if it is
   /// given, (), nothing changes. Returns the norm before it was clipped. All of it happens on the
-  /// parameters' device, which is not waited for.
-  torch::Tensor step(double learning_rate, const torch::Tensor& loss = {});
+  /// parameters' device, where the learning rate is too, (), double; nothing waits for it.
+  torch::Tensor step(const torch::Tensor& learning_rate, const torch::Tensor& loss = {});
 
-  /// Forgets the gradients.
+  /// Those that the backward pass left.
+  std::vector<torch::Tensor> gradients() const;
+  /// Forgets them.
   void zero_gradients();
 
   /// The moments, named `<parameter>.first_moment` and `<parameter>.second_moment`, and `updates`,

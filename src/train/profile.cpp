@@ -224,14 +224,17 @@ nlohmann::json Profile::json() const {
 RunProfiler::RunProfiler(const torch::Device& device, std::filesystem::path trace)
     : device_(device), trace_(std::move(trace)) {}
 
-void RunProfiler::before_step() {
-  if (steps_ == kStepsBefore) profiler_.emplace(device_);
+void RunProfiler::before_step(bool settled) {
+  const bool due = steps_ >= kMostStepsBefore || (settled && steps_ >= kStepsBefore);
+  if (due && !profiler_ && !finished_) profiler_.emplace(device_);
 }
 
 std::optional<Profile> RunProfiler::after_step() {
-  if (++steps_ != kStepsBefore + kSteps) return std::nullopt;
+  ++steps_;
+  if (!profiler_ || ++watched_ != kSteps) return std::nullopt;
   Profile profile = profiler_->stop(kSteps, trace_);
   profiler_.reset();
+  finished_ = true;
   return profile;
 }
 

@@ -54,22 +54,24 @@ class Profiler {
   bool running_ = true;
 };
 
-/// Profiles a few steps of a run, after some in which caches fill and plans are learned.
+/// Profiles a few steps of a run, after some in which caches fill, plans are learned and a graph is
+/// captured.
 class RunProfiler {
  public:
-  static constexpr int64_t kStepsBefore = 20, kSteps = 4;
+  static constexpr int64_t kStepsBefore = 20, kMostStepsBefore = 100, kSteps = 4;
 
   RunProfiler(const torch::Device& device, std::filesystem::path trace);
   /// Call before each step of the run, and after it; after the last one that is watched it returns
-  /// what was seen.
-  void before_step();
+  /// what was seen. `settled`: steps are run as they will be from now on.
+  void before_step(bool settled);
   std::optional<Profile> after_step();
-  bool finished() const { return steps_ >= kStepsBefore + kSteps; }
+  bool finished() const { return finished_; }
 
  private:
   torch::Device device_;
   std::filesystem::path trace_;
-  int64_t steps_ = 0;
+  int64_t steps_ = 0, watched_ = 0;
+  bool finished_ = false;
   std::optional<Profiler> profiler_;
 };
 

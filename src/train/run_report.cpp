@@ -29,13 +29,18 @@ RunReport::RunReport(const Options& options)
     : log_every_(options.log_every),
       total_steps_(options.total_steps),
       byte_tokens_(options.byte_tokens),
-      log_(options.log, options.log_bytes),
-      progress_(options.show) {}
+      progress_(options.show) {
+  if (!options.log.empty()) log_.emplace(options.log, options.log_bytes);
+}
+
+void RunReport::write(const nlohmann::json& event) {
+  if (log_) log_->write(event);
+}
 
 void RunReport::start(const nlohmann::json& settings) {
   nlohmann::json event = settings;
   event["event"] = "start";
-  log_.write(event);
+  write(event);
 }
 
 std::string RunReport::describe_loss(double loss) const {
@@ -48,27 +53,27 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
   logged_.add(report);
   if (report.step % log_every_ == 0) {
     const StepMean mean = std::exchange(logged_, {});
-    log_.write({{"event", "step"},
-                {"step", report.step},
-                {"loss", mean.loss()},
-                {"gradient_norm", report.gradient_norm},
-                {"learning_rate", report.learning_rate},
-                {"tokens_per_second", std::round(mean.tokens_per_second())},
-                {"skipped", report.skipped_steps},
-                {"seconds", run_seconds}});
+    write({{"event", "step"},
+           {"step", report.step},
+           {"loss", mean.loss()},
+           {"gradient_norm", report.gradient_norm},
+           {"learning_rate", report.learning_rate},
+           {"tokens_per_second", std::round(mean.tokens_per_second())},
+           {"skipped", report.skipped_steps},
+           {"seconds", run_seconds}});
   }
   if (report.skipped) {
-    log_.write({{"event", "skip"},
-                {"step", report.step},
-                {"loss", report.loss},
-                {"gradient_norm", report.gradient_norm}});
+    write({{"event", "skip"},
+           {"step", report.step},
+           {"loss", report.loss},
+           {"gradient_norm", report.gradient_norm}});
     progress_.say(fmt::format("step {}: skipped, as {}", report.step, describe_skip(report)));
   }
   if (report.z_score > kSpike) {
-    log_.write({{"event", "spike"},
-                {"step", report.step},
-                {"loss", report.loss},
-                {"z_score", report.z_score}});
+    write({{"event", "spike"},
+           {"step", report.step},
+           {"loss", report.loss},
+           {"z_score", report.z_score}});
     progress_.say(fmt::format("step {}: a spike, {}, {:.1f} standard deviations above those before",
                               report.step, describe_loss(report.loss), report.z_score));
   }
@@ -85,18 +90,18 @@ void RunReport::step(const StepReport& report, double run_seconds, double second
 
 void RunReport::warning(int64_t step, const std::string& sentence) {
   if (!warnings_.insert(sentence).second) return;
-  log_.write({{"event", "warning"}, {"step", step}, {"sentence", sentence}});
+  write({{"event", "warning"}, {"step", step}, {"sentence", sentence}});
   progress_.say("warning: " + sentence);
 }
 
 void RunReport::validation(int64_t step, const Score& score) {
-  log_.write({{"event", "validation"},
-              {"step", step},
-              {"loss", score.loss()},
-              {"bits_per_byte", score.bits_per_byte()},
-              {"perplexity", score.perplexity()},
-              {"tokens", score.tokens},
-              {"seconds", score.seconds}});
+  write({{"event", "validation"},
+         {"step", step},
+         {"loss", score.loss()},
+         {"bits_per_byte", score.bits_per_byte()},
+         {"perplexity", score.perplexity()},
+         {"tokens", score.tokens},
+         {"seconds", score.seconds}});
   const std::string perplexity =
       byte_tokens_ ? "" : fmt::format(", perplexity {:.2f}", score.perplexity());
   progress_.say(
@@ -108,7 +113,7 @@ void RunReport::profile(int64_t step, const Profile& profile) {
   nlohmann::json event = profile.json();
   event["event"] = "profile";
   event["step"] = step;
-  log_.write(event);
+  write(event);
   progress_.say(profile.table());
 }
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -44,10 +45,10 @@ struct StepMean {
 class RunReport {
  public:
   struct Options {
-    std::filesystem::path log;
-    int64_t log_bytes = 0;    // of the log to keep
-    int64_t log_every = 10;   // steps
-    int64_t total_steps = 0;  // 0: not known
+    std::filesystem::path log;  // empty: none
+    int64_t log_bytes = 0;      // of the log to keep
+    int64_t log_every = 10;     // steps
+    int64_t total_steps = 0;    // 0: not known
     bool byte_tokens = true;
     std::FILE* show = nullptr;  // null: nowhere
   };
@@ -66,14 +67,15 @@ class RunReport {
   /// Why something could not be shown; empty if all was, and for a terminal.
   const std::string& failure() const { return progress_.failure(); }
 
-  int64_t log_bytes() const { return log_.bytes(); }
+  int64_t log_bytes() const { return log_ ? log_->bytes() : 0; }
 
  private:
+  void write(const nlohmann::json& event);
   std::string describe_loss(double loss) const;
 
   int64_t log_every_, total_steps_;
   bool byte_tokens_;
-  RunLog log_;
+  std::optional<RunLog> log_;
   Progress progress_;
   StepMean logged_, shown_;
   std::set<std::string> warnings_;

@@ -11,8 +11,11 @@
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
 #include "data/tokenizer.hpp"
+#include "kernels/cuda/plan_trial.hpp"
+#include "kernels/scan_statistics.hpp"
 #include "nn/model_files.hpp"
 #include "nn/safetensors.hpp"
+#include "ops/cuda_graph.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/evaluate.hpp"
@@ -91,23 +94,32 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
                  const data::Dataset& dataset, const std::filesystem::path& run,
-                 const torch::Device& device, std::FILE* show)
+                 const torch::Device& device, std::FILE* show, std::shared_ptr<World> world)
     : config_(config),
       dataset_(dataset),
       run_(run),
       device_(device),
-      show_(show),
+      world_(std::move(world)),
+      show_(world_->is_writer() ? show : nullptr),
+      stream_(own_stream(device)),
       model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size(), device)),
       optimizer_(round_to_precision(model_, precision_dtype(config.precision)),
                  {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay, config.clip}),
       batches_(data::BatchSampler(dataset.training, config.batch, config.length,
-                                  static_cast<uint64_t>(config.seed))) {}
+                                  static_cast<uint64_t>(config.seed)),
+               world_->size()),
+      tokens_(torch::empty({config.accumulate, 2, config.batch, config.length},
+                           torch::dtype(torch::kInt64).device(device))),
+      learning_rate_(torch::empty({}, torch::dtype(torch::kFloat64).device(device))),
+      measured_(torch::empty({2}, torch::dtype(torch::kFloat64).device(device))),
+      graph_([this] { compute_step(); }, device.is_cuda() ? cuda_graphs() : GraphDevice{}) {}
 
 int Trainer::run() {
   const StopSignals signals;
   content();
   start_ = std::chrono::steady_clock::now();
-  report_.emplace(RunReport::Options{run_ / kLogFile, log_bytes_, config_.log_every, config_.steps,
+  report_.emplace(RunReport::Options{world_->is_writer() ? run_ / kLogFile : "", log_bytes_,
+                                     config_.log_every, config_.steps,
                                      dataset_.tokenizer->name() == "bytes", show_});
   report_->start({{"step", step_},
                   {"options", to_json(config_)},
@@ -115,18 +127,19 @@ int Trainer::run() {
                   {"recompute", describe(model_->recompute(), model_->config().layers)},
                   {"device", describe(device_)}});
   while (!finished()) {
-    if (const int signal = signals.received()) {
+    if (const int64_t signal = world_->largest(signals.received())) {
       save_checkpoint();
       report_->say(fmt::format("stopped after step {}; --resume goes on from here", step_));
-      return signal;
+      return static_cast<int>(signal);
     }
-    if (const std::string& failure = report_->failure(); !failure.empty()) {
+    const std::string& failure = report_->failure();
+    if (world_->any(!failure.empty())) {
       save_checkpoint();
       throw Error(fmt::format(
-          "cannot write to standard output ({}): stopped after step {}; --resume goes on from here",
-          failure, step_));
+          "cannot write to standard output{}: stopped after step {}; --resume goes on from here",
+          failure.empty() ? "" : " (" + failure + ")", step_));
     }
-    if (profiler_) profiler_->before_step();
+    if (profiler_) profiler_->before_step(graph_.settled());
     queue_step();
     report_steps(device_.is_cpu() ? 0 : 1);
     if (profiler_) {
@@ -139,10 +152,31 @@ int Trainer::run() {
   validate();
   save_checkpoint();
   if (profiler_ && !profiler_->finished()) {
-    report_->say(fmt::format("--profile: the run ended before its step {}, so there is no profile",
-                             RunProfiler::kStepsBefore + RunProfiler::kSteps));
+    report_->say(
+        fmt::format("--profile: the run ended after {} steps, which are too few for a profile: it "
+                    "takes at least {}, and {} more where plans are learned",
+                    step_, RunProfiler::kStepsBefore + RunProfiler::kSteps,
+                    RunProfiler::kMostStepsBefore - RunProfiler::kStepsBefore));
   }
   return 0;
+}
+
+void Trainer::use_graphs(GraphDevice device) {
+  graph_ = StepGraph([this] { compute_step(); }, std::move(device));
+}
+
+GraphDevice Trainer::cuda_graphs() {
+  GraphDevice graphs;
+  if (config_.graph != "off") graphs.capture = ops::capture_graph;
+  graphs.explored = calls_that_explored;
+  graphs.on_replay = count_replay;
+  graphs.release_memory = [this] {
+    optimizer_.zero_gradients();
+    record_forward_statistics({});  // each keeps a workspace
+    record_backward_statistics({});
+    release_cached_memory(device_);
+  };
+  return graphs;
 }
 
 void Trainer::profile() { profiler_.emplace(device_, run_ / kTraceFile); }
@@ -160,30 +194,41 @@ StepReport Trainer::train_steps(int64_t count) {
 /// Queues a step on the device.
 void Trainer::queue_step() {
   const auto start = std::chrono::steady_clock::now();
-  StepReport report{.learning_rate = learning_rate(schedule_of(config_), progress())};
+  const OnStream on_stream(stream_);
+  StepReport report{.tokens = tokens_.select(1, 0).numel() * world_->size(),
+                    .learning_rate = learning_rate(schedule_of(config_), progress())};
+  for (int64_t i = 0; i < config_.accumulate; ++i) {
+    const int64_t number = (config_.overfit ? 0 : step_ * config_.accumulate) + i;
+    const data::Batch batch = batches_.batch(number * world_->size() + world_->rank());
+    send_tokens(batch.inputs, tokens_[i][0]);
+    send_tokens(batch.targets, tokens_[i][1]);
+  }
+  learning_rate_.fill_(report.learning_rate);
+  graph_.run();
+  report.step = ++step_;
+  queued_.push_back({report, OnItsWayToHost(measured_), start});
+}
+
+/// What a step does on its device: from `tokens_` and `learning_rate_` to weights and `measured_`.
+/// It may be captured, so nothing else may differ from step to step.
+void Trainer::compute_step() {
   const auto share = 1 / static_cast<double>(config_.accumulate);
   const ops::CrossEntropyOptions options{.z_loss = config_.z_loss, .scale = share};
   optimizer_.zero_gradients();
   torch::Tensor mean_loss = torch::zeros({}, torch::dtype(torch::kFloat64).device(device_));
   for (int64_t i = 0; i < config_.accumulate; ++i) {
-    const data::Batch batch =
-        batches_.batch((config_.overfit ? 0 : step_ * config_.accumulate) + i);
-    const auto as_tensor = [&](const std::vector<int32_t>& tokens) {
-      return tokens_on(device_, tokens, batch.rows, batch.steps);
-    };
-    const torch::Tensor inputs = as_tensor(batch.inputs);    // (B,T)
-    const torch::Tensor targets = as_tensor(batch.targets);  // (B,T): inputs, one token on
+    const torch::Tensor inputs = tokens_[i][0], targets = tokens_[i][1];  // (B,T)
     const ops::CrossEntropy loss =
         model_->loss(inputs, targets, options, {}, starts_of_documents(inputs)).first;
     loss.total.backward();
     mean_loss.add_(loss.cross_entropy, share);
-    report.tokens += inputs.numel();
   }
-  const torch::Tensor norm = optimizer_.step(report.learning_rate, mean_loss);
+  std::vector<torch::Tensor> of_ranks = optimizer_.gradients();
+  of_ranks.push_back(mean_loss);
+  world_->average(of_ranks);
+  const torch::Tensor norm = optimizer_.step(learning_rate_, mean_loss);
   model_->clip_weights();
-  report.step = ++step_;
-  queued_.push_back(
-      {report, OnItsWayToHost(torch::stack({mean_loss, norm.to(torch::kFloat64)})), start});
+  measured_.copy_(torch::stack({mean_loss, norm.to(torch::kFloat64)}));
 }
 
 /// What the first step of those that are queued has come to. Here the host waits for a GPU.
@@ -203,6 +248,11 @@ StepReport Trainer::take_report() {
 
 /// Reports the queued steps but for the last `left`, which a GPU still computes.
 void Trainer::report_steps(size_t left) {
+  if (!graph_.failure().empty()) {
+    report_->warning(step_, fmt::format("steps are launched kernel by kernel, as they cannot be a "
+                                        "CUDA graph: {}",
+                                        graph_.failure()));
+  }
   while (queued_.size() > left) tell(take_report());
 }
 
@@ -214,7 +264,9 @@ torch::Tensor Trainer::starts_of_documents(const torch::Tensor& inputs) const {
 
 void Trainer::validate() {
   report_steps();
-  if (dataset_.held_out->size() < 2) return;
+  graph_.forget();  // whose memory may be needed
+  if (dataset_.held_out->size() < 2 || !world_->is_writer()) return;
+  const OnStream on_stream(stream_);
   report_->validation(step_, evaluate(model_, *dataset_.held_out, *dataset_.tokenizer,
                                       {.batch = config_.batch,
                                        .length = config_.length,
@@ -225,6 +277,10 @@ void Trainer::validate() {
 void Trainer::save_checkpoint() {
   report_steps();
   if (step_ == checkpoint_step_) return;
+  if (!world_->is_writer()) {
+    checkpoint_step_ = step_;
+    return;
+  }
   const auto write_files = [&](const std::filesystem::path& folder) {
     nn::save_language_model(folder, model_->config(), optimizer_.weights());
     data::save_tokenizer(*dataset_.tokenizer, folder);
@@ -288,8 +344,9 @@ void Trainer::restore(const std::filesystem::path& path, bool replace_cell) {
   log_bytes_ = state.log_bytes;
   earlier_seconds_ = state.seconds;
   Progress progress(show_);
-  for (const std::string& warning : set_newer_checkpoints_aside(checkpoint)) {
-    progress.say("warning: " + warning);
+  if (world_->is_writer()) {
+    for (const std::string& warning : set_newer_checkpoints_aside(checkpoint))
+      progress.say("warning: " + warning);
   }
   progress.say("going on from " + checkpoint.string());
   if (state.device != describe(device_)) {
@@ -305,17 +362,20 @@ const std::string& Trainer::content() {
 
 bool Trainer::finished() const {
   return (config_.steps > 0 && step_ >= config_.steps) ||
-         (config_.minutes > 0 && seconds() >= config_.minutes * 60);
+         (config_.minutes > 0 && seconds_of_first() >= config_.minutes * 60);
 }
 
 /// The share of the run that is done when the step at hand is done: of its steps or, without
 /// --steps, of its minutes.
 double Trainer::progress() const {
   if (config_.steps > 0) return static_cast<double>(step_ + 1) / static_cast<double>(config_.steps);
-  return seconds() / (config_.minutes * 60);
+  return seconds_of_first() / (config_.minutes * 60);
 }
 
 double Trainer::seconds() const { return earlier_seconds_ + seconds_since(start_); }
+
+/// By which all ranks go.
+double Trainer::seconds_of_first() const { return world_->of_first(seconds()); }
 
 double Trainer::seconds_left() const {
   double left = std::numeric_limits<double>::infinity();

@@ -8,6 +8,10 @@
 // run that goes on from it computes bit for bit what it would have computed without the stop: on
 // CPUs, with as many threads, and if its length is given in steps (where only minutes are given,
 // the learning rate follows the clock).
+//
+// What a step does on its device is the same each time, on tensors that stay where they are: so on
+// a GPU it becomes a CUDA graph (step_graph.hpp). Several processes may share the steps
+// (world.hpp).
 #pragma once
 
 #include <chrono>
@@ -15,6 +19,7 @@
 #include <cstdio>
 #include <deque>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -27,6 +32,8 @@
 #include "train/profile.hpp"
 #include "train/run_report.hpp"
 #include "train/stability.hpp"
+#include "train/step_graph.hpp"
+#include "train/world.hpp"
 
 namespace pararnn::train {
 
@@ -38,10 +45,14 @@ class Trainer {
  public:
   /// A new model, at step 0, with the vocabulary of the dataset's tokenizer, to be trained on
   /// `device`; its initial weights are the same on each. What the run tells goes to `show` too
-  /// (null: nowhere). Throws Error on settings that make no run.
+  /// (null: nowhere). Of a world, each rank trains on batches of its own, and rank 0 alone writes
+  /// and shows. Throws Error on settings that make no run.
   Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
           const data::Dataset& dataset, const std::filesystem::path& run,
-          const torch::Device& device = torch::kCPU, std::FILE* show = nullptr);
+          const torch::Device& device = torch::kCPU, std::FILE* show = nullptr,
+          std::shared_ptr<World> world = std::make_shared<World>());
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   /// Goes on from a checkpoint of the run, written on whatever device; newer ones are set aside.
   /// Throws Error if it is damaged, or if model, data or settings are not those it was trained
@@ -67,6 +78,10 @@ class Trainer {
   /// So many steps; the host waits for the device behind the last alone. Returns its report.
   StepReport train_steps(int64_t count);
 
+  /// From now on steps are graphs of `device`, as those of a GPU are of CUDA.
+  void use_graphs(GraphDevice device);
+  const StepGraph& graph() const { return graph_; }
+
   nn::LanguageModel& model() { return model_; }
   int64_t step() const { return step_; }
 
@@ -78,11 +93,14 @@ class Trainer {
     std::chrono::steady_clock::time_point start;
   };
   void queue_step();
+  void compute_step();
+  GraphDevice cuda_graphs();
   StepReport take_report();
   void report_steps(size_t left = 0);
   bool finished() const;
   double progress() const;
   double seconds() const;
+  double seconds_of_first() const;
   double seconds_left() const;
   torch::Tensor starts_of_documents(const torch::Tensor& inputs) const;
   void validate();
@@ -95,10 +113,16 @@ class Trainer {
   data::Dataset dataset_;
   std::filesystem::path run_;
   torch::Device device_;
+  std::shared_ptr<World> world_;
   std::FILE* show_;
+  std::optional<c10::Stream> stream_;  // of a GPU, as a graph needs another than the default one
   nn::LanguageModel model_;
   AdamW optimizer_;
   data::PrefetchedBatches batches_;
+  torch::Tensor tokens_;         // (accumulate,2,B,T): inputs and, one token on, targets
+  torch::Tensor learning_rate_;  // (), double
+  torch::Tensor measured_;       // (2), double: loss and norm of the gradient
+  StepGraph graph_;
   std::deque<QueuedStep> queued_;  // steps of which nothing was told yet
   std::chrono::steady_clock::time_point last_report_{};
   std::optional<RunReport> report_;  // while it runs

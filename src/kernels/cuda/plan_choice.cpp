@@ -83,9 +83,9 @@ size_t PlanChoice::fastest() const {
 
 const Plan& PlanChoice::best() const { return candidates_[exploring_ ? fastest() : running_].plan; }
 
-bool PlanChoice::wants_time() {
-  ++calls_;
-  return candidates_.size() > 1 && (exploring_ || calls_ % kCallsBetweenTimes == 0);
+bool PlanChoice::wants_time(long calls) {
+  calls_ += calls;
+  return exploring() || (candidates_.size() > 1 && calls_ - timed_at_ >= kCallsBetweenTimes);
 }
 
 void PlanChoice::record(double milliseconds, double share_corrected) {
@@ -107,6 +107,7 @@ void PlanChoice::record(double milliseconds, double share_corrected) {
     choose_next();
     return;
   }
+  timed_at_ = calls_;
   slower_ = milliseconds > kClearlySlower * candidate.milliseconds ? slower_ + 1 : 0;
   const bool changed = candidate.origin != Origin::kOther && forgets_ && !few &&
                        (share_corrected > kManyCorrected || calls_ >= kCallsBetweenChanges);
@@ -149,7 +150,7 @@ void PlanChoice::choose_next() {
   }
   running_ = fastest();
   exploring_ = false;
-  calls_ = 0;
+  calls_ = timed_at_ = 0;
 }
 
 }  // namespace pararnn

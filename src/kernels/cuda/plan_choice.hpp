@@ -25,8 +25,12 @@ class PlanChoice {
   /// The fastest so far.
   const Plan& best() const;
 
-  /// Whether there is anything to learn from the time of this call; counts the calls.
-  bool wants_time();
+  /// Whether there is anything to learn from the time of this call, the last of `calls` since it
+  /// was asked before.
+  bool wants_time(long calls = 1);
+
+  /// Whether it is being found out what is fastest.
+  bool exploring() const { return candidates_.size() > 1 && exploring_; }
 
   /// What to time next.
   const Plan& next() const { return candidates_[running_].plan; }
@@ -56,6 +60,7 @@ class PlanChoice {
   bool forgets_ = false;  // whether the planner's burn-in was enough when last tried
   int slower_ = 0;        // times in a row that the choice was slower than when it was chosen
   long calls_ = 0;        // since it was chosen
+  long timed_at_ = 0;     // of these, the last that was timed
 };
 
 }  // namespace pararnn

@@ -1,10 +1,12 @@
 #include "kernels/cuda/plan_trial.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/lru_map.hpp"
@@ -79,14 +81,33 @@ IdleTimers& idle_timers() {
 
 }  // namespace timing
 
+namespace {
+
+std::atomic<int64_t> explored_calls = 0, replay_count = 0;
+
+}  // namespace
+
+int64_t calls_that_explored() { return explored_calls; }
+
+void count_replay() { ++replay_count; }
+
 struct PlanTrial::Entry {
   Entry(int the_device, const PlanRequest& request)
-      : choice(request), columns(request.batch * request.channels), device(the_device) {}
+      : choice(request),
+        columns(request.batch * request.channels),
+        device(the_device),
+        replays(replay_count) {}
   ~Entry() {
     if (timer) timing::idle_timers().give_back(device, std::move(timer));
   }
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
+
+  /// PlanChoice's: replays since the last call were calls as well.
+  bool wants_time() {
+    const int64_t before = std::exchange(replays, replay_count.load());
+    return choice.wants_time(1 + replays - before);
+  }
 
   /// Learns from the call that was timed, if the device is done with it.
   void collect() {
@@ -102,6 +123,7 @@ struct PlanTrial::Entry {
   PlanChoice choice;
   int64_t columns;
   int device;
+  int64_t replays;                       // that were counted
   std::unique_ptr<timing::Timer> timer;  // once it is needed
   bool running = false;                  // between begin and end
   bool pending = false;                  // since then, until it is collected
@@ -152,16 +174,16 @@ PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_
   }
   const std::lock_guard lock(mutex);
   const std::shared_ptr<Entry> entry = find_entry(place, request);
-  plan_ = entry->choice.best();
   // The device is asked nothing unless there is something to learn.
-  if (entry->running || (!entry->pending && !entry->choice.wants_time())) return;
+  if (entry->pending) {
+    const jit::RelaxedCapture relaxed;
+    if (!is_capturing(stream)) entry->collect();
+  }
+  plan_ = entry->choice.best();
+  if (entry->choice.exploring()) ++explored_calls;
+  if (entry->running || entry->pending || !entry->wants_time()) return;
   const jit::RelaxedCapture relaxed;
   if (is_capturing(stream)) return;
-  if (entry->pending) {
-    entry->collect();
-    plan_ = entry->choice.best();
-    if (entry->pending || !entry->choice.wants_time()) return;
-  }
   if (!entry->timer) entry->timer = timing::idle_timers().take(place.device);
   plan_ = entry->choice.next();
   entry->timer->begin.record(stream);

@@ -31,6 +31,13 @@ struct Place {
   auto operator<=>(const Place&) const = default;
 };
 
+/// Calls, of this process, that ran a plan while it was being found out which is fastest there. As
+/// long as they become more, a program has not settled on the plans that a CUDA graph would keep.
+int64_t calls_that_explored();
+
+/// Tells that calls were made again by the replay of a CUDA graph, which is not seen here.
+void count_replay();
+
 /// make_plan, which looks at many plans, remembered: the same calls come again and again.
 Plan remembered_plan(const PlanRequest& request);
 

@@ -13,27 +13,27 @@ namespace {
 
 using torch::Tensor;
 
-/// What depends on tensors of the device, as numbers of its own, (4) in fp64: see AdamWScalars.
-Tensor scalars_of(const AdamWOptions& options, double learning_rate, const Tensor& norm,
+/// What depends on tensors of the device, as numbers of its own, (5) in fp64: see AdamWScalars.
+Tensor scalars_of(const AdamWOptions& options, const Tensor& learning_rate, const Tensor& norm,
                   const Tensor& finite, const Tensor& updates) {
   const Tensor t = updates.to(torch::kDouble);
   const Tensor scale = options.clip > 0
                            ? options.clip / norm.to(torch::kDouble).clamp_min(options.clip)
                            : torch::ones_like(t);
   return torch::stack({scale, learning_rate / (1 - torch::pow(options.beta1, t)),
-                       (1 - torch::pow(options.beta2, t)).rsqrt(), finite.to(torch::kDouble)});
+                       (1 - torch::pow(options.beta2, t)).rsqrt(),
+                       learning_rate * options.weight_decay, finite.to(torch::kDouble)});
 }
 
 template <class A>
-AdamWFactors<A> factors_of(const AdamWOptions& options, double learning_rate, bool decays,
-                           const double* scalars) {
+AdamWFactors<A> factors_of(const AdamWOptions& options, bool decays, const double* scalars) {
   return {.gradient_scale = static_cast<A>(scalars[0]),
           .step_size = static_cast<A>(scalars[1]),
           .inverse_root = static_cast<A>(scalars[2]),
           .change1 = static_cast<A>(1 - options.beta1),
           .change2 = static_cast<A>(1 - options.beta2),
           .epsilon = static_cast<A>(options.epsilon),
-          .decay = static_cast<A>(decays ? learning_rate * options.weight_decay : 0)};
+          .decay = static_cast<A>(decays ? scalars[3] : 0)};
 }
 
 template <class W>
@@ -53,11 +53,10 @@ PARARNN_VECTORISED void update_numbers(const AdamWFactors<Arithmetic<W>>& shared
   }
 }
 
-void adamw_on_cpu(const AdamWTensors& t, const AdamWOptions& options, double learning_rate,
-                  const double* scalars) {
+void adamw_on_cpu(const AdamWTensors& t, const AdamWOptions& options, const double* scalars) {
   with_type(t.weight.scalar_type(), [&]<class W>(W) {
     using A = Arithmetic<W>;
-    const AdamWFactors<A> factors = factors_of<A>(options, learning_rate, t.decays, scalars);
+    const AdamWFactors<A> factors = factors_of<A>(options, t.decays, scalars);
     constexpr int64_t kNumbersOfThread = 1 << 15;
     at::parallel_for(0, t.master.numel(), kNumbersOfThread, [&](int64_t begin, int64_t end) {
       update_numbers<W>(factors, static_cast<W*>(t.weight.data_ptr()),
@@ -67,17 +66,15 @@ void adamw_on_cpu(const AdamWTensors& t, const AdamWOptions& options, double lea
   });
 }
 
-void define(const AdamWTensors& t, const AdamWOptions& options, double learning_rate,
-            const Tensor& scalars) {
+void define(const AdamWTensors& t, const AdamWOptions& options, const Tensor& scalars) {
   const auto arithmetic = t.master.scalar_type();
   const auto scalar = [&](int64_t i) { return scalars[i].to(arithmetic); };
   const Tensor g = t.gradient.to(arithmetic) * scalar(0);
   const Tensor m = t.first_moment + (1 - options.beta1) * (g - t.first_moment);
   const Tensor v = t.second_moment + (1 - options.beta2) * (g * g - t.second_moment);
-  const double decay = t.decays ? learning_rate * options.weight_decay : 0;
-  const Tensor p =
-      t.master * (1 - decay) - scalar(1) * m / (v.sqrt() * scalar(2) + options.epsilon);
-  const Tensor finite = scalars[3] != 0;
+  const Tensor kept = t.decays ? t.master * (1 - scalars[3]).to(arithmetic) : t.master;
+  const Tensor p = kept - scalar(1) * m / (v.sqrt() * scalar(2) + options.epsilon);
+  const Tensor finite = scalars[4] != 0;
   const auto put = [&](const Tensor& to, const Tensor& value) {
     to.copy_(torch::where(finite, value, to));
   };
@@ -89,8 +86,9 @@ void define(const AdamWTensors& t, const AdamWOptions& options, double learning_
 
 }  // namespace
 
-void adamw(std::span<const AdamWTensors> tensors, const AdamWOptions& options, double learning_rate,
-           const Tensor& norm, const Tensor& finite, const Tensor& updates) {
+void adamw(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
+           const Tensor& learning_rate, const Tensor& norm, const Tensor& finite,
+           const Tensor& updates) {
   torch::NoGradGuard no_gradient;
   updates.add_(finite);
   const Tensor scalars = scalars_of(options, learning_rate, norm, finite, updates);
@@ -100,24 +98,23 @@ void adamw(std::span<const AdamWTensors> tensors, const AdamWOptions& options, d
     if (has_kernels(t.weight, dtype)) {
       on_gpu[dtype].push_back(t);
     } else if (!has_loops(t.weight, dtype)) {
-      define(t, options, learning_rate, scalars);
-    } else if (scalars[3].item<double>() != 0) {
-      adamw_on_cpu(t, options, learning_rate, scalars.data_ptr<double>());
+      define(t, options, scalars);
+    } else if (scalars[4].item<double>() != 0) {
+      adamw_on_cpu(t, options, scalars.data_ptr<double>());
     }
   }
   if (on_gpu.empty()) return;
   const Tensor floats = scalars.to(torch::kFloat);
-  for (const auto& [dtype, of_dtype] : on_gpu)
-    adamw_on_cuda(of_dtype, options, learning_rate, floats);
+  for (const auto& [dtype, of_dtype] : on_gpu) adamw_on_cuda(of_dtype, options, floats);
 }
 
 void adamw_definition(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
-                      double learning_rate, const Tensor& norm, const Tensor& finite,
+                      const Tensor& learning_rate, const Tensor& norm, const Tensor& finite,
                       const Tensor& updates) {
   torch::NoGradGuard no_gradient;
   updates.add_(finite);
   const Tensor scalars = scalars_of(options, learning_rate, norm, finite, updates);
-  for (const AdamWTensors& t : tensors) define(t, options, learning_rate, scalars);
+  for (const AdamWTensors& t : tensors) define(t, options, scalars);
 }
 
 }  // namespace pararnn::ops

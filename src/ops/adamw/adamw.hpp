@@ -33,13 +33,15 @@ struct AdamWTensors {
 
 /// One update of all tensors, which are on one device, as is what follows, all (): `norm`, that of
 /// all gradients together; `updates`, float, how many updates were made, to which this one is
-/// added; and `finite`, bool: where it is false, nothing changes. The host does not wait.
-void adamw(std::span<const AdamWTensors> tensors, const AdamWOptions& options, double learning_rate,
-           const torch::Tensor& norm, const torch::Tensor& finite, const torch::Tensor& updates);
+/// added; `finite`, bool: where it is false, nothing changes; and `learning_rate`, double. The host
+/// does not wait, and what it hands over is the same at each update, so a graph can hold one.
+void adamw(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
+           const torch::Tensor& learning_rate, const torch::Tensor& norm,
+           const torch::Tensor& finite, const torch::Tensor& updates);
 
 /// The same in LibTorch's operations: the definition, and what takes dtypes that have no loops.
 void adamw_definition(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
-                      double learning_rate, const torch::Tensor& norm, const torch::Tensor& finite,
-                      const torch::Tensor& updates);
+                      const torch::Tensor& learning_rate, const torch::Tensor& norm,
+                      const torch::Tensor& finite, const torch::Tensor& updates);
 
 }  // namespace pararnn::ops

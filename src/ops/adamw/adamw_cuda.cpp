@@ -28,7 +28,7 @@ int adamw_pack(std::span<const AdamWTensors> tensors) {
 }  // namespace
 
 void adamw_on_cuda(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
-                   double learning_rate, const Tensor& scalars) {
+                   const Tensor& scalars) {
   for (; !tensors.empty();
        tensors = tensors.subspan(std::min<size_t>(kAdamWTensors, tensors.size()))) {
     const auto together = tensors.first(std::min<size_t>(kAdamWTensors, tensors.size()));
@@ -49,8 +49,8 @@ void adamw_on_cuda(std::span<const AdamWTensors> tensors, const AdamWOptions& op
             .first_moment = from.first_moment.data_ptr<float>(),
             .second_moment = from.second_moment.data_ptr<float>(),
             .count = from.master.numel(),
-            .decay = static_cast<float>(from.decays ? learning_rate * options.weight_decay : 0),
-            .first_block = static_cast<int>(blocks)};
+            .first_block = static_cast<int>(blocks),
+            .decays = from.decays};
       blocks += (to.count + kAdamWNumbers - 1) / kAdamWNumbers;
     }
     launch_kernel("adamw/adamw_kernel.hpp",

@@ -12,6 +12,6 @@ namespace pararnn::ops {
 /// The update of tensors of one dtype, for which has_kernels(). `scalars`: AdamWScalars, as a
 /// tensor of floats on their device.
 void adamw_on_cuda(std::span<const AdamWTensors> tensors, const AdamWOptions& options,
-                   double learning_rate, const torch::Tensor& scalars);
+                   const torch::Tensor& scalars);
 
 }  // namespace pararnn::ops

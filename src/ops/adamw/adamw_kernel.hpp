@@ -39,9 +39,13 @@ __global__ void __launch_bounds__(kAdamWThreads)
     if (problem.tensors[number + step].first_block <= static_cast<int>(blockIdx.x)) number += step;
   }
   const AdamWEntry& tensor = problem.tensors[number];
-  const AdamWFactors<float> factors{
-      scalars.gradient_scale, scalars.step_size, scalars.inverse_root, problem.change1,
-      problem.change2,        problem.epsilon,   tensor.decay};
+  const AdamWFactors<float> factors{scalars.gradient_scale,
+                                    scalars.step_size,
+                                    scalars.inverse_root,
+                                    problem.change1,
+                                    problem.change2,
+                                    problem.epsilon,
+                                    tensor.decays ? scalars.decay : 0};
   const Int begin = Int(static_cast<int>(blockIdx.x) - tensor.first_block) * kAdamWNumbers;
   const Int end = begin + kAdamWNumbers < tensor.count ? begin + kAdamWNumbers : tensor.count;
   const Int whole = end - end % kWidth;

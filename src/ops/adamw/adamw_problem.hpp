@@ -35,13 +35,14 @@ struct AdamWEntry {
   const void* gradient;
   float *master, *first_moment, *second_moment;
   long long count;
-  float decay;
   int first_block;
+  bool decays;
 };
 
-/// What the device knows alone: the first factors, and whether there is an update at all.
+/// What the device knows alone: the factors that differ from update to update, and whether there is
+/// one at all.
 struct AdamWScalars {
-  float gradient_scale, step_size, inverse_root, finite;
+  float gradient_scale, step_size, inverse_root, decay, finite;
 };
 
 /// Tensors that are not there begin behind the last block.
