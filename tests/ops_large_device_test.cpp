@@ -192,8 +192,9 @@ TEST_F(LargeOnGpu, AdamW) {
   const AdamWTensors part{last(all.weight).clone(), last(gradient).clone(), last(master).clone(),
                           last(first).clone(), last(second).clone()};
   for (const AdamWTensors& t : {all, part}) {
-    adamw(std::span(&t, 1), {}, 0.01, torch::ones({}, kSingle),
-          torch::ones({}, kSingle.dtype(torch::kBool)), torch::zeros({}, kSingle));
+    adamw(std::span(&t, 1), {}, torch::full({}, 0.01, kSingle.dtype(torch::kDouble)),
+          torch::ones({}, kSingle), torch::ones({}, kSingle.dtype(torch::kBool)),
+          torch::zeros({}, kSingle));
   }
   EXPECT_TRUE(torch::equal(last(master), part.master));
   EXPECT_TRUE(torch::equal(last(all.weight), part.weight));
