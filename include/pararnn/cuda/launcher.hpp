@@ -56,9 +56,13 @@ class Workspace {
 template <Launcher L, class Problem>
 void launch_all(const L& launcher, const std::vector<Kernel>& kernels, const Problem& problem,
                 std::span<const Kernel> later = {}) {
-  std::vector<Kernel> all = kernels;
-  all.insert(all.end(), later.begin(), later.end());
-  launcher.prepare(all);
+  if (later.empty()) {
+    launcher.prepare(kernels);
+  } else {
+    std::vector<Kernel> all = kernels;
+    all.insert(all.end(), later.begin(), later.end());
+    launcher.prepare(all);
+  }
   for (const Kernel& kernel : kernels) launcher.launch(kernel, problem);
 }
 

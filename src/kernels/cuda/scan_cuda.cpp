@@ -1,6 +1,7 @@
 // scan on CUDA tensors: plans the pass, allocates the boundary arrays, and launches the engine's
 // kernels on the current stream. Nothing here waits for the device, so it can be captured in a
 // graph once its kernels are loaded.
+#include "jit/cuda_runtime.hpp"
 #include "kernels/cuda/channel_pairs.hpp"
 #include "kernels/cuda/plan_trial.hpp"
 #include "kernels/cuda/scan_launch.hpp"
@@ -14,6 +15,13 @@ namespace {
 
 using cuda::ScanLauncher;
 using torch::stable::accelerator::DeviceGuard;
+
+/// Makes a device the current one for a while. Mostly it is, and to ask is less than a guard does.
+std::optional<DeviceGuard> guard_for(int device) {
+  int current = -1;
+  jit::check_cuda(jit::cuda().cudaGetDevice(&current), "tell the current device");
+  return current == device ? std::nullopt : std::make_optional<DeviceGuard>(device);
+}
 
 /// (B,T,N,D) or (B,T,H,N,D/H), or (B,T,D) for N = 1; without T where `axes` is 1. One head is as
 /// wide as its stride.
@@ -80,6 +88,11 @@ std::optional<Tensor> workspace_for(Problem& problem, const ScanSizes& sizes, co
 template <class Problem>
 ReadStatistics statistics_of(const Problem& problem, const Plan& plan, int device,
                              const std::optional<Tensor>& workspace, const ScanLauncher& launcher) {
+  if (plan.chunks == 1) {
+    return [plan, columns = problem.size.batch * problem.size.channels] {
+      return public_statistics({.plan = plan, .columns = columns});
+    };
+  }
   return [problem, plan, device, workspace, launcher] {
     const DeviceGuard on_its_device(device);
     return public_statistics(cuda::read_statistics(launcher, problem, plan));
@@ -93,7 +106,7 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
                                  const ScanOptions& options, const ForwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
-  const DeviceGuard guard(device);
+  const auto guard = guard_for(device);
   auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints, sequences] =
       forward_tensors(u_in, w_in, h0_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
@@ -101,7 +114,7 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
 
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
   const auto type = u.scalar_type();
-  const ScanLauncher launcher(cell, type, stream);
+  const ScanLauncher launcher(cell, type, device, stream);
   // What is made here lies in pairs where u does; w and h0 may begin anywhere.
   const int pair = cuda::pair_of(view_of(u, request.axes), static_cast<int>(u.element_size()));
   w = aligned_for(pair, w);
@@ -141,7 +154,7 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
                                    const ScanOptions& options, const BackwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
-  const DeviceGuard guard(device);
+  const auto guard = guard_for(device);
   const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
       backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
@@ -149,7 +162,7 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
 
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
   const auto type = u.scalar_type();
-  const ScanLauncher launcher(cell, type, stream);
+  const ScanLauncher launcher(cell, type, device, stream);
   PlanTrial trial({device, true, &cell, type, sizes.batch, sizes.steps, sizes.channels,
                    sizes.sequences, w_in.const_data_ptr()},
                   backward_request(sizes, launcher.multiprocessors(), options), stream);

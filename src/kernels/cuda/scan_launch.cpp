@@ -56,13 +56,16 @@ std::string_view storage_name(ScalarType type) {
   }
 }
 
-ScanLauncher::ScanLauncher(const CellDefinition& cell, ScalarType type, cudaStream_t stream)
-    : cell_(cell), type_(type), stream_(stream) {
-  jit::check_cuda(jit::cuda().cudaGetDevice(&device_), "tell the current device");
-  multiprocessors_ = jit::multiprocessors_of(device_);
-}
+ScanLauncher::ScanLauncher(const CellDefinition& cell, ScalarType type, int device,
+                           cudaStream_t stream)
+    : cell_(cell),
+      type_(type),
+      device_(device),
+      stream_(stream),
+      multiprocessors_(jit::multiprocessors_of(device)) {}
 
 void ScanLauncher::prepare(std::span<const Kernel> kernels) const {
+  if (kernels.size() == 1) return;  // as it is launched
   std::vector<std::future<void>> compiling;
   for (const Kernel& kernel : kernels) {
     Slot& slot = find_slot(device_, kernel, cell_, type_);

@@ -18,9 +18,10 @@ std::string_view storage_name(torch::headeronly::ScalarType type);
 
 class ScanLauncher {
  public:
-  /// Kernels for tensors of `type`, on a stream of the current device. Throws Error if there is no
-  /// device. The cell is one of the registry's, which stays.
-  ScanLauncher(const CellDefinition& cell, torch::headeronly::ScalarType type, cudaStream_t stream);
+  /// Kernels for tensors of `type`, on a stream of the current device, which is number `device`.
+  /// The cell is one of the registry's, which stays.
+  ScanLauncher(const CellDefinition& cell, torch::headeronly::ScalarType type, int device,
+               cudaStream_t stream);
 
   int multiprocessors() const { return multiprocessors_; }
   /// Compiles and loads those that are not there yet, side by side.
@@ -36,8 +37,9 @@ class ScanLauncher {
 
   const CellDefinition& cell_;
   torch::headeronly::ScalarType type_;
+  int device_;
   cudaStream_t stream_;
-  int device_ = 0, multiprocessors_ = 0;
+  int multiprocessors_;
 };
 
 }  // namespace pararnn::cuda
