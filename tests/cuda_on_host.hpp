@@ -15,6 +15,7 @@
 
 #define PARARNN_DEVICE_FN inline
 #define PARARNN_SHARED(Type, name) Type& name = ::pararnn::fibers::shared_variable<Type>([] {})
+#define PARARNN_LAUNCHED_SHARED(Type, name) PARARNN_SHARED(Type, name)
 
 struct alignas(8) uint2 {
   unsigned x, y;
@@ -38,22 +39,33 @@ inline int __syncthreads_or(int mine) {
 inline void __syncthreads() { __syncthreads_or(0); }
 inline void __threadfence() {}
 
-/// What the thread of the warp whose number is from(own number) holds; its own if there is none.
-template <class T, class From>
-T from_thread_of_warp(T value, const From& from) {
+/// read(lane): what each thread of the warp holds, while read_all runs.
+template <class T, class F>
+void read_in_warp(const T& value, const F& read_all) {
   auto& self = *pararnn::fibers::machine.current;
   auto& warp = self.warp();
-  const int lane = self.number % pararnn::cuda::kWarp;
   const auto meet = [&] {
     const unsigned times = warp.meeting.times;
     warp.meeting.come();
     pararnn::fibers::machine.wait_for(warp.meeting, times);
   };
-  std::memcpy(warp.values[lane], &value, sizeof value);
+  static_assert(sizeof value <= sizeof warp.values[0]);
+  std::memcpy(warp.values[self.number % pararnn::cuda::kWarp], &value, sizeof value);
   meet();
-  const int other = from(lane);
-  if (other >= 0) std::memcpy(&value, warp.values[other], sizeof value);
+  read_all([&](int lane) {
+    T other;
+    std::memcpy(&other, warp.values[lane], sizeof other);
+    return other;
+  });
   meet();
+}
+/// What the thread of the warp whose number is from(own number) holds; its own if there is none.
+template <class T, class From>
+T from_thread_of_warp(T value, const From& from) {
+  const int other = from(pararnn::fibers::machine.current->number % pararnn::cuda::kWarp);
+  read_in_warp(value, [&](const auto& read) {
+    if (other >= 0) value = read(other);
+  });
   return value;
 }
 template <class T>
@@ -126,31 +138,51 @@ inline void let_others_run() {
 inline void let_next_kernel_start() {}
 inline void wait_for_previous_kernel() {}
 
+inline void release_add(unsigned* to, unsigned value) { *to += value; }
+inline unsigned load_acquire(const unsigned* from) { return *from; }
+
+template <int kBlocks>
+void come_to_cluster() {
+  if (kBlocks > 1) fibers::machine.come_to_cluster(kBlocks);
+}
+template <int kBlocks>
+void wait_for_cluster() {
+  if (kBlocks > 1) {
+    fibers::machine.wait_for_cluster(kBlocks);
+  } else {
+    __syncthreads();
+  }
+}
+template <int kBlocks>
+void store_in_cluster(float* mine, int rank, float first, float second) {
+  auto* to = static_cast<float*>(fibers::machine.in_cluster(mine, kBlocks, rank));
+  to[0] = first;
+  to[1] = second;
+}
+
 /// Numbers 2 n, 2 n + 1 of a word of two bfloat16.
 inline float number_of_pair(unsigned word, int i) {
   return __uint_as_float(i ? word & 0xffff0000u : word << 16);
 }
 inline void multiply_in_warp(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4]) {
+  struct Words {
+    unsigned a[4], b[2];
+  };
   const int lane = fibers::machine.current->number % kWarp;
-  for (int n = 0; n < 4; ++n) {  // what lane n of each row has
-    unsigned rows[4], columns[2][2];
-    for (int i = 0; i < 4; ++i) {
-      rows[i] = from_thread_of_warp(a[i], [&](int) { return lane / 4 * 4 + n; });
-    }
-    for (int j = 0; j < 2; ++j) {
-      for (int i = 0; i < 2; ++i) {
-        columns[j][i] = from_thread_of_warp(b[i], [&](int) { return (lane % 4 * 2 + j) * 4 + n; });
-      }
-    }
-    for (int s = 0; s < 4; ++s) {
-      for (int half = 0; half < 2; ++half) {
-        for (int i = 0; i < 2; ++i) {
-          sums[s] +=
-              number_of_pair(rows[half * 2 + s / 2], i) * number_of_pair(columns[s % 2][half], i);
+  read_in_warp(Words{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, [&](const auto& read) {
+    for (int n = 0; n < 4; ++n) {  // what lane n of each row has
+      const Words row = read(lane / 4 * 4 + n);
+      for (int s = 0; s < 4; ++s) {
+        const Words column = read((lane % 4 * 2 + s % 2) * 4 + n);
+        for (int half = 0; half < 2; ++half) {
+          for (int i = 0; i < 2; ++i) {
+            sums[s] +=
+                number_of_pair(row.a[half * 2 + s / 2], i) * number_of_pair(column.b[half], i);
+          }
         }
       }
     }
-  }
+  });
 }
 
 }  // namespace pararnn::cuda

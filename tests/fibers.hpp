@@ -52,14 +52,14 @@ struct Meeting {
 
 struct Warp {
   Meeting meeting;
-  unsigned char values[cuda::kWarp][16];
+  unsigned char values[cuda::kWarp][32];
 };
 
 struct Block {
   Index index;
   Meeting meeting;
   std::vector<Warp> warps;
-  std::map<const void*, std::unique_ptr<unsigned char[]>> shared;
+  std::map<const void*, std::vector<unsigned char>> shared;
 };
 
 struct Copy {
@@ -75,7 +75,7 @@ struct Fiber {
   Index thread;
   int number = 0;                      // in the block
   const Meeting* waits_for = nullptr;  // until it has met more often than `times`
-  unsigned times = 0;
+  unsigned times = 0, cluster_times = 0;
   bool done = false, spins = false;
   std::vector<std::vector<Copy>> sent = {{}};  // groups on their way, the last one open
 #if defined(__SANITIZE_ADDRESS__)
@@ -116,6 +116,30 @@ class Machine {
     while (current->waits()) pause();
   }
 
+  /// Clusters of so many blocks along x, each of which the threads come to and wait for in turn.
+  void come_to_cluster(int blocks_of_cluster) {
+    Meeting& meeting = cluster(blocks_of_cluster);
+    current->cluster_times = meeting.times;
+    meeting.come();
+  }
+  void wait_for_cluster(int blocks_of_cluster) {
+    wait_for(cluster(blocks_of_cluster), current->cluster_times);
+  }
+  /// What another block of the cluster has where this one has `mine` in its shared memory.
+  void* in_cluster(void* mine, int blocks_of_cluster, int rank) {
+    const unsigned x = current->block->index.x / blocks_of_cluster * blocks_of_cluster + rank;
+    const auto other =
+        std::ranges::find_if(*together_, [&](const Block& b) { return b.index.x == x; });
+    for (auto& [key, memory] : current->block->shared) {
+      const auto at = static_cast<unsigned char*>(mine) - memory.data();
+      if (at < 0 || at >= std::ptrdiff_t(memory.size())) continue;
+      auto& there = other->shared[key];
+      if (there.empty()) there.resize(memory.size(), 0xff);
+      return there.data() + at;
+    }
+    throw std::runtime_error("this is not in the shared memory of a block");
+  }
+
   std::mt19937 random{1};
   Fiber* current = nullptr;
   Index size, blocks;  // of a block in threads, of the grid in blocks
@@ -124,6 +148,8 @@ class Machine {
   void run_together(const std::vector<Index>& indices) {
     const int threads = int(size.x * size.y), warps = (threads + cuda::kWarp - 1) / cuda::kWarp;
     std::vector<Block> together(indices.size());
+    together_ = &together;
+    clusters_.clear();
     fibers_ = std::vector<Fiber>(indices.size() * threads);
     while (stacks_.size() < fibers_.size()) {
       stacks_.push_back(std::make_unique_for_overwrite<unsigned char[]>(kStackBytes));
@@ -162,6 +188,12 @@ class Machine {
     }
   }
 
+  Meeting& cluster(int blocks_of_cluster) {
+    Meeting& meeting = clusters_[current->block->index.x / unsigned(blocks_of_cluster)];
+    meeting.expected = blocks_of_cluster * int(size.x * size.y);
+    return meeting;
+  }
+
   static void prepare(ucontext_t& context, unsigned char* stack) {
     getcontext(&context);
     context.uc_stack.ss_sp = stack;
@@ -198,6 +230,8 @@ class Machine {
   const std::function<void()>* kernel_ = nullptr;
   ucontext_t main_;
   std::vector<Fiber> fibers_;
+  std::vector<Block>* together_ = nullptr;
+  std::map<unsigned, Meeting> clusters_;
   std::vector<std::unique_ptr<unsigned char[]>> stacks_;
 #if defined(__SANITIZE_ADDRESS__)
   const void* main_stack_ = nullptr;
@@ -222,11 +256,8 @@ template <class T, class Place>
 T& shared_variable(Place) {
   static const char key = 0;
   auto& memory = machine.current->block->shared[&key];
-  if (!memory) {
-    memory = std::make_unique_for_overwrite<unsigned char[]>(sizeof(T));
-    std::memset(memory.get(), 0xff, sizeof(T));
-  }
-  return *reinterpret_cast<T*>(memory.get());
+  if (memory.empty()) memory.resize(sizeof(T), 0xff);
+  return *reinterpret_cast<T*>(memory.data());
 }
 
 /// Brings a copy at once, or as late as it may come.

@@ -569,24 +569,28 @@ SampleState fresh_rows(int64_t rows, int64_t remembered) {
           .drawn = torch::full({remembered, rows}, -7, torch::kInt)};
 }
 
-template <int kPacks>
+template <int kPacks, int kSplit>
 void expect_sample(const Tensor& logits, float temperature, float top_p, int draws = 1) {
   SCOPED_TRACE(testing::Message() << kPacks << " packs, temperature " << temperature << ", top-p "
                                   << top_p);
   SampleState got = fresh_rows(logits.size(0), 2), expected = fresh_rows(logits.size(0), 2);
   for (int draw = 0; draw < draws; ++draw) {
     sample_definition(logits, temperature, top_p, expected);
-    run(&sample_tokens<kPacks>, int(logits.size(0)), kSampleThreads,
-        SampleProblem{.rows = logits.size(0),
-                      .vocabulary = int(logits.size(1)),
-                      .temperature = temperature,
-                      .top_p = top_p,
-                      .logits = logits.data_ptr<float>(),
-                      .seeds = reinterpret_cast<long long*>(got.seeds.data_ptr<int64_t>()),
-                      .positions = reinterpret_cast<long long*>(got.positions.data_ptr<int64_t>()),
-                      .tokens = reinterpret_cast<long long*>(got.tokens.data_ptr<int64_t>()),
-                      .drawn = got.drawn.data_ptr<int32_t>(),
-                      .remembered = got.drawn.size(0)});
+    const SampleProblem problem = {
+        .rows = logits.size(0),
+        .vocabulary = int(logits.size(1)),
+        .temperature = temperature,
+        .top_p = top_p,
+        .logits = logits.data_ptr<float>(),
+        .seeds = reinterpret_cast<long long*>(got.seeds.data_ptr<int64_t>()),
+        .positions = reinterpret_cast<long long*>(got.positions.data_ptr<int64_t>()),
+        .tokens = reinterpret_cast<long long*>(got.tokens.data_ptr<int64_t>()),
+        .drawn = got.drawn.data_ptr<int32_t>(),
+        .remembered = got.drawn.size(0)};
+    fibers::machine.run({.blocks = int(logits.size(0)) * kSplit,
+                         .threads = kSampleThreads,
+                         .cooperative = kSplit > 1},
+                        [&] { sample_tokens<kPacks, kSplit>(problem); });
     EXPECT_TRUE(torch::equal(got.tokens, expected.tokens)) << got.tokens << expected.tokens;
     EXPECT_TRUE(torch::equal(got.drawn, expected.drawn));
     EXPECT_TRUE(torch::equal(got.positions, expected.positions));
@@ -596,19 +600,19 @@ void expect_sample(const Tensor& logits, float temperature, float top_p, int dra
 TEST(FusedOnFibers, Sample) {
   torch::manual_seed(4);
   const Tensor logits = 3 * torch::randn({2, 1500});
-  expect_sample<2>(logits, 0, 1);
-  expect_sample<2>(logits, 1, 1, 3);
-  expect_sample<2>(logits, 0.7f, 0.9f);
-  expect_sample<1>(logits.narrow(1, 0, 70).contiguous(), 2, 1e-6f);
+  expect_sample<1, 3>(logits, 0, 1);
+  expect_sample<3, 1>(logits, 1, 1, 3);
+  expect_sample<2, 2>(logits, 0.7f, 0.9f, 3);
+  expect_sample<1, 2>(logits.narrow(1, 0, 70).contiguous(), 2, 1e-6f);
   // Many of one weight: those with the lowest numbers are kept.
-  expect_sample<2>(logits.narrow(0, 0, 1).round(), 1, 0.6f);
-  expect_sample<1>(torch::zeros({1, 40}), 1, 0.3f);
+  expect_sample<2, 2>(logits.narrow(0, 0, 1).round(), 1, 0.6f, 3);
+  expect_sample<1, 1>(torch::zeros({1, 40}), 1, 0.31f, 10);
   const Tensor wrong = torch::randn({3, 40});
   wrong[0][39] = std::nan("");
   wrong[1][3] = INFINITY;
   wrong[2].fill_(-INFINITY);
   wrong[2][7] = 0;  // the only one that can come
-  expect_sample<1>(wrong, 1, 0.8f);
+  expect_sample<1, 1>(wrong, 1, 0.8f);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ namespace pararnn::jit {
   X(cudaFuncGetAttributes)                         \
   X(cudaFuncSetAttribute)                          \
   X(cudaOccupancyMaxActiveBlocksPerMultiprocessor) \
+  X(cudaOccupancyMaxActiveClusters)                \
   X(cudaLaunchKernelExC)                           \
   X(cudaThreadExchangeStreamCaptureMode)           \
   X(cudaStreamIsCapturing)                         \

@@ -121,6 +121,36 @@ Slot& find_slot(const KernelSource& source, int device) {
   return slots[device].try_emplace(source).first->second;
 }
 
+// A launch as the runtime takes it.
+struct LaunchConfig {
+  explicit LaunchConfig(const Launch& how) {
+    unsigned count = 0;
+    if (how.cooperative) {
+      attributes[count].id = cudaLaunchAttributeCooperative;
+      attributes[count++].val.cooperative = 1;
+    }
+    if (how.overlaps) {
+      attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (how.cluster > 1) {
+      attributes[count].id = cudaLaunchAttributeClusterDimension;
+      attributes[count++].val.clusterDim = {how.cluster, 1, 1};
+    }
+    config.gridDim = how.grid;
+    config.blockDim = how.block;
+    config.dynamicSmemBytes = how.shared_bytes;
+    config.stream = how.stream;
+    config.attrs = attributes.data();
+    config.numAttrs = count;
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+
+  std::array<cudaLaunchAttribute, 3> attributes{};
+  cudaLaunchConfig_t config{};
+};
+
 }  // namespace
 
 const Kernel& get_kernel(const KernelSource& source) {
@@ -185,30 +215,24 @@ void launch(const Kernel& kernel, const Launch& how, std::span<void* const> argu
       kernel.parameter_bytes.empty() || std::ranges::equal(argument_bytes, kernel.parameter_bytes),
       "the kernel {} takes arguments of {} bytes and was given {}", kernel.name,
       kernel.parameter_bytes, argument_bytes);
-  std::array<cudaLaunchAttribute, 2> attributes{};
-  unsigned count = 0;
-  if (how.cooperative) {
-    attributes[count].id = cudaLaunchAttributeCooperative;
-    attributes[count++].val.cooperative = 1;
-  }
-  if (how.overlaps) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = how.grid;
-  config.blockDim = how.block;
-  config.dynamicSmemBytes = how.shared_bytes;
-  config.stream = how.stream;
-  config.attrs = attributes.data();
-  config.numAttrs = count;
-  const cudaError_t status =
-      cuda().cudaLaunchKernelExC(&config, kernel.handle, const_cast<void**>(arguments.data()));
+  LaunchConfig config(how);
+  const cudaError_t status = cuda().cudaLaunchKernelExC(&config.config, kernel.handle,
+                                                        const_cast<void**>(arguments.data()));
   if (status == cudaSuccess) return;
   check_cuda(status, fmt::format("launch {} on {}x{}x{} blocks of {} threads with {} bytes of "
                                  "shared memory",
                                  kernel.name, how.grid.x, how.grid.y, how.grid.z,
                                  how.block.x * how.block.y * how.block.z, how.shared_bytes));
+}
+
+int clusters_at_once(const Kernel& kernel, const Launch& how) {
+  Launch whole = how;
+  whole.grid = dim3(how.cluster);
+  const LaunchConfig config(whole);
+  int clusters = 0;
+  check_cuda(cuda().cudaOccupancyMaxActiveClusters(&clusters, kernel.handle, &config.config),
+             fmt::format("tell how many clusters of {} fit", kernel.name));
+  return clusters;
 }
 
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes) {

@@ -44,12 +44,14 @@ std::string current_architecture();
 /// A launch: blocks, threads a block, dynamic shared memory a block (as much as the device gives,
 /// without further ado), the stream; a cooperative grid may wait for all its blocks, and must fit
 /// the device at once; one that overlaps may start before the kernel before it has ended, and waits
-/// for it by itself (wait_for_previous_kernel of cuda/primitives.hpp; compute capability 9.0).
+/// for it by itself (wait_for_previous_kernel of cuda/primitives.hpp; compute capability 9.0); so
+/// many blocks along x are a cluster (compute capability 9.0, where there is more than one).
 struct Launch {
   dim3 grid, block;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
   bool cooperative = false, overlaps = false;
+  unsigned cluster = 1;
 };
 
 /// Launches without waiting. The pointers are to the arguments, whose sizes must be the kernel's.
@@ -69,5 +71,8 @@ void launch(const Kernel& kernel, const Launch& how, const Arguments&... argumen
 /// How many blocks of so many threads a multiprocessor holds at once: a cooperative grid has at
 /// most this times the number of multiprocessors.
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes = 0);
+
+/// How many clusters of such a launch the device holds at once; its grid does not count.
+int clusters_at_once(const Kernel& kernel, const Launch& how);
 
 }  // namespace pararnn::jit

@@ -103,8 +103,17 @@ int64_t resident_blocks(const std::string& file, const std::string& kernel, cons
   return blocks;
 }
 
+bool has_clusters(const torch::Tensor& on) {
+  constexpr int kLeastMajor = 9;
+  int major = 0;
+  jit::check_cuda(jit::cuda().cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
+                                                     on.device().index()),
+                  "tell the compute capability");
+  return major >= kLeastMajor;
+}
+
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, std::span<const std::byte> problem) {
+                   int64_t blocks, int threads, std::span<const std::byte> problem, int cluster) {
   if (blocks == 0) return;
   const c10::DeviceGuard device(on.device());
   const c10::impl::VirtualGuardImpl gpu(on.device().type());
@@ -115,7 +124,8 @@ void launch_kernel(const std::string& file, const std::string& kernel, const tor
   jit::launch(compiled,
               {.grid = dim3(static_cast<unsigned>(blocks)),
                .block = dim3(static_cast<unsigned>(threads)),
-               .stream = stream},
+               .stream = stream,
+               .cluster = static_cast<unsigned>(cluster)},
               std::span<void* const>(&argument, 1), std::span<const size_t>(&bytes, 1));
 }
 

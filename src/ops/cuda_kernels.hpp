@@ -57,15 +57,19 @@ jit::KernelSource kernel_source(const std::string& file, const std::string& kern
 int64_t resident_blocks(const std::string& file, const std::string& kernel, const torch::Tensor& on,
                         int threads);
 
-/// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream; `problem` is
-/// what it takes.
+/// Whether blocks of a tensor's device form clusters, which share their memory.
+bool has_clusters(const torch::Tensor& on);
+
+/// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream, with so many
+/// blocks a cluster; `problem` is what it takes.
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, std::span<const std::byte> problem);
+                   int64_t blocks, int threads, std::span<const std::byte> problem,
+                   int cluster = 1);
 
 template <class Problem>
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, const Problem& problem) {
-  launch_kernel(file, kernel, on, blocks, threads, std::as_bytes(std::span(&problem, 1)));
+                   int64_t blocks, int threads, const Problem& problem, int cluster = 1) {
+  launch_kernel(file, kernel, on, blocks, threads, std::as_bytes(std::span(&problem, 1)), cluster);
 }
 
 }  // namespace pararnn::ops

@@ -13,6 +13,10 @@
 #define PARARNN_DEVICE_FN __device__ __forceinline__
 /// A variable that the threads of a block share.
 #define PARARNN_SHARED(Type, name) __shared__ Type name
+/// The one whose bytes the launch asks for.
+#define PARARNN_LAUNCHED_SHARED(Type, name)          \
+  extern __shared__ uint4 pararnn_launched_shared[]; \
+  Type& name = *reinterpret_cast<Type*>(pararnn_launched_shared)
 
 namespace pararnn::cuda {
 
@@ -95,6 +99,55 @@ PARARNN_DEVICE_FN void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+/// What this thread, and those that it has met, wrote is seen by who sees the sum (seen by
+/// load_acquire), and by those that it meets.
+PARARNN_DEVICE_FN void release_add(unsigned* to, unsigned value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+PARARNN_DEVICE_FN unsigned load_acquire(const unsigned* from) {
+  unsigned result = 0;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(result) : "l"(from) : "memory");
+  return result;
+}
+
+// Clusters of kBlocks neighbouring blocks along x (compute capability 9.0); a block alone is one
+// too. Their threads meet in two steps, each of which all threads take in turn.
+
+template <int kBlocks>
+PARARNN_DEVICE_FN void come_to_cluster() {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kBlocks > 1) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+/// What the others wrote before they came is seen, in shared memory too.
+template <int kBlocks>
+PARARNN_DEVICE_FN void wait_for_cluster() {
+  if constexpr (kBlocks == 1) {
+    __syncthreads();
+  } else {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+  }
+}
+/// Stores two numbers where block `rank` of the cluster has what is `mine` here, in shared memory.
+template <int kBlocks>
+PARARNN_DEVICE_FN void store_in_cluster(float* mine, int rank, float first, float second) {
+  if constexpr (kBlocks == 1) {
+    mine[0] = first;
+    mine[1] = second;
+  } else {
+#if __CUDA_ARCH__ >= 900
+    const auto address = static_cast<unsigned>(__cvta_generic_to_shared(mine));
+    asm volatile(
+        "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.v2.f32 "
+        "[there], {%2, %3};}" ::"r"(address),
+        "r"(rank), "f"(first), "f"(second)
+        : "memory");
+#endif
+  }
 }
 
 }  // namespace pararnn::cuda

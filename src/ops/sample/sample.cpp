@@ -84,12 +84,14 @@ void sample_definition(const Tensor& logits, double temperature, double top_p, S
 
 void sample_on_cuda(const Tensor& logits, double temperature, double top_p, SampleState& state) {
   const int64_t rows = logits.size(0), vocabulary = logits.size(1);
-  const int64_t packs = (vocabulary + kSampleThreads - 1) / kSampleThreads;
+  const int split = has_clusters(logits) ? kSampleCluster : 1;
+  const int64_t threads = int64_t(split) * kSampleThreads;
+  const int64_t packs = (vocabulary + threads - 1) / threads;
   const auto numbers = [](const Tensor& t) {
     return reinterpret_cast<long long*>(t.data_ptr<int64_t>());
   };
-  launch_kernel("sample/sample_kernel.hpp", fmt::format("sample_tokens<{}>", packs), logits, rows,
-                kSampleThreads,
+  launch_kernel("sample/sample_kernel.hpp", fmt::format("sample_tokens<{}, {}>", packs, split),
+                logits, rows * split, kSampleThreads,
                 SampleProblem{.rows = rows,
                               .vocabulary = static_cast<int>(vocabulary),
                               .temperature = static_cast<float>(temperature),
@@ -99,7 +101,8 @@ void sample_on_cuda(const Tensor& logits, double temperature, double top_p, Samp
                               .positions = numbers(state.positions),
                               .tokens = numbers(state.tokens),
                               .drawn = state.drawn.data_ptr<int32_t>(),
-                              .remembered = state.drawn.size(0)});
+                              .remembered = state.drawn.size(0)},
+                split);
 }
 
 }  // namespace pararnn::ops

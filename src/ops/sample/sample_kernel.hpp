@@ -1,7 +1,8 @@
-// Drawing tokens on a GPU (sample.hpp), without a sort: the weight of the last token that is kept
-// is found by bisection on the weights' bits, as positive floats are in the order of their bits.
+// Drawing tokens on a GPU (sample.hpp), without a sort: whether a token is kept is known from the
+// weights of those before it, and only the one that wins must be looked at.
 //
-// A block has a row, whose weights stay in registers: a thread has kPacks of them, a block apart.
+// A cluster of kSplit blocks has a row, whose weights stay in registers: a thread has kPacks of
+// them, a cluster's threads apart.
 #pragma once
 
 #include "ops/sample/sample_problem.hpp"
@@ -11,40 +12,30 @@
 
 namespace pararnn::ops {
 
-/// Combines what the threads of a block hold, in one order, for all of them to know.
-template <class T, class Combine>
-PARARNN_DEVICE_FN T combine_in_block(T mine, const Combine& combine) {
-  constexpr int kWarps = kSampleThreads / cuda::kWarp;
-  using Values = T[kWarps];
-  PARARNN_SHARED(Values, values);
-  for (int distance = cuda::kWarp / 2; distance > 0; distance /= 2) {
-    mine = combine(mine, __shfl_xor_sync(0xffffffffu, mine, distance));
-  }
-  __syncthreads();  // what was combined before has been read
-  if (threadIdx.x % cuda::kWarp == 0) values[threadIdx.x / cuda::kWarp] = mine;
-  __syncthreads();
-  // Each warp combines them once more, in the same way.
-  mine = values[threadIdx.x % kWarps];
-  for (int distance = kWarps / 2; distance > 0; distance /= 2) {
-    mine = combine(mine, __shfl_xor_sync(0xffffffffu, mine, distance));
-  }
-  return mine;
-}
+/// Of some tokens: a sum, and the largest score with its token, the first of several.
+struct SampleTotals {
+  float sum, score;
+  int token;
 
-template <class T>
-PARARNN_DEVICE_FN T sum_in_block(T mine) {
-  return combine_in_block(mine, [](T a, T b) { return a + b; });
-}
-
-/// The token with the largest score, the first of several; the same on all threads. Scores are
-/// positive.
-PARARNN_DEVICE_FN int best_in_block(float score, int token) {
-  const float largest =
-      combine_in_block(score, [](float a, float b) { return less(a, b) ? b : a; });
-  constexpr int kNone = 0x7fffffff;
-  return combine_in_block(score == largest ? token : kNone,
-                          [](int a, int b) { return a < b ? a : b; });
-}
+  PARARNN_DEVICE_FN void take(float other_score, int other) {
+    if (less(score, other_score) || (score == other_score && other < token)) {
+      score = other_score;
+      token = other;
+    }
+  }
+  PARARNN_DEVICE_FN void add(const SampleTotals& other) {
+    sum += other.sum;
+    take(other.score, other.token);
+  }
+  /// Over `lanes` neighbouring lanes, for all of them to know.
+  PARARNN_DEVICE_FN void add_in_warp(int lanes) {
+    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      add({__shfl_xor_sync(0xffffffffu, sum, distance),
+           __shfl_xor_sync(0xffffffffu, score, distance),
+           __shfl_xor_sync(0xffffffffu, token, distance)});
+    }
+  }
+};
 
 /// -log(1 - (bits + 1/2) / 2³²), accurate relative to the result.
 PARARNN_DEVICE_FN float exponential_of(unsigned bits) {
@@ -53,110 +44,129 @@ PARARNN_DEVICE_FN float exponential_of(unsigned bits) {
   return select(less(x, 1.0f / 64), series, -log(1 - x));
 }
 
-template <int kPacks>
+template <int kPacks, int kSplit>
 struct SampleRow {
+  static constexpr int kWarps = kSampleThreads / cuda::kWarp;
   // Beyond this many weights a thread they lie in local memory, and loops are loops.
   static constexpr int kUnroll = kPacks <= 64 ? kPacks : 1;
+  static constexpr float kNone = -1;  // scores but logits are positive
+
+  struct Memory {
+    SampleTotals of_warps[kWarps];
+    float of_blocks[2][kSplit][4];  // one to read while the other is written
+  };
+  Memory& memory;
+  int turn = 0;
   float weight[kPacks];
 
   PARARNN_DEVICE_FN static int token(int pack) {
-    return pack * kSampleThreads + static_cast<int>(threadIdx.x);
+    const int rank = static_cast<int>(blockIdx.x) % kSplit;
+    return (pack * kSplit + rank) * kSampleThreads + static_cast<int>(threadIdx.x);
   }
-  /// Adds f(weight, token) up over the row.
-  template <class T, class F>
-  PARARNN_DEVICE_FN T sum(const F& f) const {
-    T mine = 0;
-#pragma unroll kUnroll
-    for (int p = 0; p < kPacks; ++p) mine += f(weight[p], token(p));
-    return sum_in_block(mine);
-  }
-  PARARNN_DEVICE_FN float mass_from(unsigned least) const {
-    return sum<float>([&](float w, int) { return __float_as_uint(w) >= least ? w : 0.0f; });
+  /// What all threads of the row hold, added up in one order, for all of them to know.
+  PARARNN_DEVICE_FN SampleTotals total(SampleTotals mine) {
+    mine.add_in_warp(cuda::kWarp);
+    __syncthreads();  // what was added up before has been read
+    if (threadIdx.x % cuda::kWarp == 0) memory.of_warps[threadIdx.x / cuda::kWarp] = mine;
+    __syncthreads();
+    mine = memory.of_warps[threadIdx.x % kWarps];
+    mine.add_in_warp(kWarps);
+    if constexpr (kSplit > 1) {
+      if (threadIdx.x < kSplit) {
+        float* to = memory.of_blocks[turn][blockIdx.x % kSplit];
+        const int rank = static_cast<int>(threadIdx.x);
+        cuda::store_in_cluster<kSplit>(to, rank, mine.sum, mine.score);
+        cuda::store_in_cluster<kSplit>(to + 2, rank,
+                                       __uint_as_float(static_cast<unsigned>(mine.token)), 0);
+      }
+      cuda::come_to_cluster<kSplit>();
+      cuda::wait_for_cluster<kSplit>();
+      const auto block = [&](int rank) {
+        const float* of = memory.of_blocks[turn][rank];
+        return SampleTotals{of[0], of[1], static_cast<int>(__float_as_uint(of[2]))};
+      };
+      mine = block(0);
+      for (int rank = 1; rank < kSplit; ++rank) mine.add(block(rank));
+      turn = 1 - turn;
+    }
+    return mine;
   }
 };
 
-template <int kPacks>
+template <int kPacks, int kSplit>
 __global__ void __launch_bounds__(kSampleThreads)
     sample_tokens(const __grid_constant__ SampleProblem problem) {
-  using Row = SampleRow<kPacks>;
+  using Row = SampleRow<kPacks, kSplit>;
+  using Memory = typename Row::Memory;
+  PARARNN_SHARED(Memory, memory);
+  cuda::come_to_cluster<kSplit>();  // a block must be there before others write to its memory
   const float infinity = __uint_as_float(0x7f800000u);
-  const long long row = blockIdx.x;
+  const long long row = blockIdx.x / kSplit;
   const float* logits = problem.logits + row * problem.vocabulary;
   const long long position = problem.positions[row];
-  Row values;
-  float largest = -infinity;
-  int largest_token = 0, wrong = 0;
+  Row values{memory};
+  SampleTotals mine{0, -infinity, 0};  // the sum counts what is no number
 #pragma unroll Row::kUnroll
   for (int p = 0; p < kPacks; ++p) {
     const int i = Row::token(p);
     const float logit = i < problem.vocabulary ? __ldg(logits + i) : -infinity;
-    wrong += !less(logit, infinity);
+    mine.sum += less(logit, infinity) ? 0.0f : 1.0f;
     values.weight[p] = logit;
-    if (less(largest, logit)) {
-      largest = logit;
-      largest_token = i;
+    if (less(mine.score, logit)) {
+      mine.score = logit;
+      mine.token = i;
     }
   }
-  const float mine = largest;
-  largest = combine_in_block(mine, [](float a, float b) { return less(a, b) ? b : a; });
-  wrong = sum_in_block(wrong) + (largest == -infinity);
+  cuda::wait_for_cluster<kSplit>();
+  const SampleTotals largest = values.total(mine);
+  const bool wrong = largest.sum > 0 || largest.score == -infinity;
   const auto end = [&](int token) {
-    if (threadIdx.x != 0) return;
+    if (threadIdx.x != 0 || blockIdx.x % kSplit != 0) return;
     problem.tokens[row] = wrong ? 0 : token;
     problem.drawn[position % problem.remembered * problem.rows + row] = wrong ? -1 : token;
     problem.positions[row] = position + 1;
   };
-  if (wrong) return end(0);
-  if (problem.temperature == 0) {
-    constexpr int kNone = 0x7fffffff;
-    return end(combine_in_block(mine == largest ? largest_token : kNone,
-                                [](int a, int b) { return a < b ? a : b; }));
-  }
+  if (wrong || problem.temperature == 0) return end(largest.token);
 #pragma unroll Row::kUnroll
   for (int p = 0; p < kPacks; ++p) {
-    values.weight[p] = exp((values.weight[p] - largest) / problem.temperature);
+    values.weight[p] = exp((values.weight[p] - largest.score) / problem.temperature);
   }
-  // The least weight that is kept, as bits, and the last token of those that have it.
-  unsigned least = 0;
-  int last = problem.vocabulary;
-  if (problem.top_p < 1) {
-    const float wanted = problem.top_p * values.mass_from(0);
-    unsigned beyond = __float_as_uint(1.0f) + 1;
-    while (beyond - least > 1) {
-      const unsigned middle = least + (beyond - least) / 2;
-      (values.mass_from(middle) >= wanted ? least : beyond) = middle;
-    }
-    const float weight = __uint_as_float(least);
-    const float above = values.mass_from(least + 1);
-    const int equals =
-        values.template sum<int>([&](float w, int) { return __float_as_uint(w) == least; });
-    const float missing = -floor((above - wanted) / weight);  // of them; no number for weight 0
-    if (less(missing, static_cast<float>(equals))) {
-      const int needed = less(missing, 1.0f) ? 1 : static_cast<int>(missing);
-      int before = -1;
-      while (last - before > 1) {
-        const int middle = before + (last - before) / 2;
-        const int count = values.template sum<int>(
-            [&](float w, int i) { return __float_as_uint(w) == least && i <= middle; });
-        (count >= needed ? last : before) = middle;
+  // All tokens draw. If one wins that is not kept, neither are those that come after it: they
+  // drop out, and the others draw once more.
+  const unsigned long long start = start_of_draw(problem.seeds[row], position);
+  float wanted = 0, last_weight = infinity;
+  int last = -1;
+  const auto comes_before = [&](float w, int i) {
+    return last < 0 || less(last_weight, w) || (w == last_weight && i < last);
+  };
+  for (;;) {
+    mine = {0, Row::kNone, 0};
+#pragma unroll Row::kUnroll
+    for (int p = 0; p < kPacks; ++p) {
+      const int i = Row::token(p);
+      if (i >= problem.vocabulary || !comes_before(values.weight[p], i)) continue;
+      mine.sum += values.weight[p];
+      const float ratio = values.weight[p] / exponential_of(random_bits(start, i));
+      if (less(mine.score, ratio)) {
+        mine.score = ratio;
+        mine.token = i;
       }
     }
-  }
-  const unsigned long long start = start_of_draw(problem.seeds[row], position);
-  float best = -1;
-  int token = 0;
+    const SampleTotals drawn = values.total(mine);
+    if (last < 0) wanted = problem.top_p * drawn.sum;
+    last = drawn.token;
+    if (problem.top_p >= 1) return end(last);
+    last_weight = exp((__ldg(logits + last) - largest.score) / problem.temperature);
+    mine = {0, Row::kNone, 0};
 #pragma unroll Row::kUnroll
-  for (int p = 0; p < kPacks; ++p) {
-    const unsigned bits = __float_as_uint(values.weight[p]);
-    const int i = Row::token(p);
-    if (bits < least || (bits == least && i > last) || i >= problem.vocabulary) continue;
-    const float ratio = values.weight[p] / exponential_of(random_bits(start, i));
-    if (less(best, ratio)) {
-      best = ratio;
-      token = i;
+    for (int p = 0; p < kPacks; ++p) {
+      const int i = Row::token(p);
+      if (i < problem.vocabulary && comes_before(values.weight[p], i)) {
+        mine.sum += values.weight[p];
+      }
     }
+    if (less(values.total(mine).sum, wanted)) return end(last);
   }
-  end(best_in_block(best, token));
 }
 
 }  // namespace pararnn::ops

@@ -5,8 +5,8 @@
 
 namespace pararnn::ops {
 
-/// Threads of a block, which has a row.
-inline constexpr int kSampleThreads = 1024;
+/// Threads of a block. Where there are clusters, so many blocks have a row; or else one.
+inline constexpr int kSampleThreads = 512, kSampleCluster = 8;
 
 /// Each row draws a token from its logits, and counts it in `positions`. What it drew goes to
 /// `tokens`, and to row position % `remembered` of `drawn` (remembered,rows); -1 goes there and 0
