@@ -15,7 +15,6 @@
 
 #define PARARNN_DEVICE_FN inline
 #define PARARNN_SHARED(Type, name) Type& name = ::pararnn::fibers::shared_variable<Type>([] {})
-#define PARARNN_LAUNCHED_SHARED(Type, name) PARARNN_SHARED(Type, name)
 
 struct alignas(8) uint2 {
   unsigned x, y;
@@ -137,9 +136,6 @@ inline void let_others_run() {
 
 inline void let_next_kernel_start() {}
 inline void wait_for_previous_kernel() {}
-
-inline void release_add(unsigned* to, unsigned value) { *to += value; }
-inline unsigned load_acquire(const unsigned* from) { return *from; }
 
 template <int kBlocks>
 void come_to_cluster() {

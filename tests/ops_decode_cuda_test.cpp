@@ -1,11 +1,10 @@
-// The GPU's kernel that decodes, on the host (cuda_on_host.hpp): its steps are the definition's.
+// The GPU's kernels that decode, on the host (cuda_on_host.hpp): each equals its definition.
 #include <gtest/gtest.h>
 #include <torch/types.h>
+#include <torch/utils.h>
 
 #include "cells/cell_registry.hpp"
-#include "decode_test_support.hpp"
 #include "ops/decode/decode.hpp"
-#include "ops/decode/decode_cuda.hpp"
 #include "pararnn/cells.hpp"
 
 // Redefines names of the C++ library, so it comes last.
@@ -18,115 +17,188 @@ namespace catalogue {
 #include "../examples/cells/gru_d.hpp"
 }
 
-using test::DecodedSizes;
 using torch::Tensor;
 
-/// Relative to the largest number. What is rounded to bfloat16 on the way may be rounded another
-/// way where the sums differ in their last bits.
+Tensor halves(torch::IntArrayRef shape) { return torch::randn(shape).to(torch::kBFloat16); }
+
+/// Memory in which what is not written is found.
+Tensor unwritten_like(const Tensor& t) {
+  return torch::full_like(t, std::numeric_limits<double>::quiet_NaN());
+}
+
+float* numbers_of(const Tensor& t) { return t.data_ptr<float>(); }
+
+/// bfloat16 may round another way where the sums differ in their last bits.
 void expect_near(const Tensor& got, const Tensor& expected, const char* what) {
   ASSERT_EQ(got.sizes(), expected.sizes()) << what;
+  const double tolerance = expected.scalar_type() == torch::kBFloat16 ? 8e-3 : 2e-5;
   const Tensor a = got.to(torch::kDouble), b = expected.to(torch::kDouble);
-  EXPECT_LE((a - b).abs().max().item<double>(), 1e-2 * (1 + b.abs().max().item<double>())) << what;
-  // Of most numbers none was.
-  EXPECT_LE((a - b).abs().median().item<double>(), 1e-3) << what;
+  EXPECT_LE((a - b).abs().max().item<double>(), tolerance * (1 + b.abs().max().item<double>()))
+      << what;
 }
 
-/// Two steps of a model by so many blocks.
-template <class C, unsigned kGiven, int kTaps, int kLayers, int kSlots, int kRowTiles, int kSplit,
-          int kWide>
-void expect_decode_step(const CellDefinition& cell, const DecodedSizes& size, int64_t batch,
-                        int blocks) {
-  SCOPED_TRACE(testing::Message() << cell.name << ", " << batch << " rows, width " << size.width
-                                  << ", " << blocks << " blocks in clusters of " << kSplit);
-  const DecodedModel expected = test::random_decoded_model(cell, size, batch);
-  const DecodedModel model = test::map_tensors(expected, [](const Tensor& t) { return t.clone(); });
-  const DecodePlan plan{kRowTiles, kSplit, kWide};
-  // Memory in which what is not written is found.
-  const auto unwritten = [&](int64_t columns, torch::ScalarType dtype) {
-    return torch::full({batch, columns}, std::numeric_limits<double>::quiet_NaN(), dtype);
-  };
-  const Tensor stream = unwritten(size.width, torch::kFloat),
-               gate = unwritten(size.width, torch::kFloat),
-               x = unwritten(size.width, torch::kBFloat16),
-               y = unwritten(size.width, torch::kBFloat16),
-               convolved = unwritten(size.width, torch::kBFloat16),
-               activated = unwritten(size.hidden, torch::kBFloat16),
-               squares = unwritten(plan.parts(kMixerOutput, int(size.width)), torch::kFloat),
-               y_squares =
-                   unwritten(size.heads * plan.parts(kProjection, int(size.width / size.heads)),
-                             torch::kFloat);
-  const Tensor barriers =
-      torch::zeros({kDecodeLayerKinds * kLayers + 1, kDecodeBarrierWords}, torch::kInt);
-  const auto numbers = [](const Tensor& t) { return t.data_ptr<float>(); };
-  for (int number = 0; number < 2; ++number) {
-    const Tensor tokens = torch::randint(size.vocabulary, {batch}, torch::kLong);
-    const Tensor right = torch::empty({batch, size.vocabulary});
-    decode_step_definition(expected, tokens, right);
-    const Tensor logits = unwritten(size.vocabulary, torch::kFloat);
-    DecodeProblem<kLayers> problem{
-        .model = {.batch = int(batch),
-                  .width = int(size.width),
-                  .heads = int(size.heads),
-                  .hidden = int(size.hidden),
-                  .vocabulary = int(size.vocabulary),
-                  .epsilon = float(model.epsilon),
-                  .tokens = reinterpret_cast<const long long*>(tokens.data_ptr<int64_t>()),
-                  .embedding = model.embedding.data_ptr(),
-                  .norm = numbers(model.norm),
-                  .output = model.output.data_ptr(),
-                  .logits = numbers(logits),
-                  .stream = numbers(stream),
-                  .x = x.data_ptr(),
-                  .squares = numbers(squares),
-                  .convolved = convolved.data_ptr(),
-                  .gate = numbers(gate),
-                  .y = y.data_ptr(),
-                  .y_squares = numbers(y_squares),
-                  .activated = activated.data_ptr(),
-                  .barriers = reinterpret_cast<unsigned*>(barriers.data_ptr<int>())},
-        .layers = {}};
-    for (int i = 0; i < kLayers; ++i) problem.layers[i] = decode_layer_of(model.layers[size_t(i)]);
-    fibers::machine.run({.blocks = blocks, .threads = kDecodeThreads, .cooperative = true}, [&] {
-      decode_step<C, kGiven, kTaps, kLayers, kSlots, kRowTiles, kSplit, kWide>(problem);
-    });
-    expect_near(logits, right, "logits");
-    for (int i = 0; i < kLayers; ++i) {
-      const DecodedLayer &got = model.layers[size_t(i)], &wanted = expected.layers[size_t(i)];
-      expect_near(got.state, wanted.state, "state");
-      if (kTaps > 1) expect_near(got.before, wanted.before, "before");
-    }
+/// A kernel's launch for rows of a batch: x (B, heads · depth) and what it is multiplied by.
+template <int kTiles, int kColumns, int kRowTiles>
+struct DecodeOnFibers {
+  DecodeOnFibers(const DecodeInput& input, const Tensor& weight, int64_t groups, int64_t heads = 1)
+      : batch(input.x.size(0)) {
+    const int64_t depth = weight.size(-1), channels = weight.numel() / depth / heads / groups;
+    const int64_t a_block = kTiles * kColumns * kDecodeChannels, rows = kRowTiles * kDecodeRows;
+    blocks = (channels + a_block - 1) / a_block;
+    grid = {.blocks = int(blocks),
+            .rows_of_blocks = int(heads * ((batch + rows - 1) / rows)),
+            .threads = kDecodeThreads};
+    product = {.batch = int(batch),
+               .heads = int(heads),
+               .channels = int(channels),
+               .depth = int(depth),
+               .weight = weight.data_ptr(),
+               .x = input.x.data_ptr(),
+               .squares = input.squares.defined() ? numbers_of(input.squares) : nullptr,
+               .parts = input.squares.defined() ? int(input.squares.size(1)) : 0,
+               .width = int(input.x.size(1)),
+               .epsilon = float(input.epsilon)};
+    const int64_t parts = heads * blocks * a_block / std::min<int64_t>(a_block, kWarp);
+    squares = torch::full({batch, parts}, std::numeric_limits<float>::quiet_NaN());
   }
+  DecodeSquares squares_to() const { return {numbers_of(squares), int(squares.size(1))}; }
+  template <class End>
+  void run(void (*kernel)(DecodeProblem<End>), const End& end) const {
+    fibers::machine.run(grid, [&] { kernel({product, end}); });
+  }
+
+  int64_t batch, blocks;
+  cuda::Grid grid;
+  DecodeProduct product;
+  Tensor squares;
+};
+
+constexpr double kEpsilon = 1e-5;
+
+/// x whose norm's factor is still to come, from parts.
+DecodeInput input_of(int64_t batch, int64_t width) {
+  return {halves({batch, width}), torch::rand({batch, 3}) * double(width), kEpsilon};
 }
 
-// One row and several; more blocks than units of a product, and fewer; channels and vocabularies
-// that fill no unit; several heads; rings that hold little more than a warp takes at once, and more
-// than a product.
-TEST(DecodeOnFibers, FewRows) {
+template <int kTiles, int kColumns, int kRowTiles>
+void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
+  SCOPED_TRACE(testing::Message() << batch << " rows of " << width << ", taps " << taps);
+  const DecodeInput input = input_of(batch, width);
+  const Tensor weight = halves({2 * width, width}) / 8, tap_weights = torch::randn({taps, width});
+  const Tensor before = halves({batch, taps - 1, width}), expected_before = before.clone();
+  const auto [expected, expected_gate] =
+      decode_convolution(input, weight, tap_weights, expected_before);
+  const Tensor convolved = unwritten_like(expected), gate = unwritten_like(expected_gate);
+  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2)
+      .run(&decode_convolution<kTiles, kColumns, kRowTiles>,
+           DecodeConvolution{int(taps), numbers_of(tap_weights), before.data_ptr(),
+                             convolved.data_ptr(), numbers_of(gate)});
+  expect_near(convolved, expected, "convolved");
+  expect_near(gate, expected_gate, "gate");
+  if (taps > 1) expect_near(before, expected_before, "before");
+}
+
+template <class C, unsigned kGiven, int kTiles, int kColumns, int kRowTiles>
+void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width, int64_t heads) {
+  SCOPED_TRACE(testing::Message() << cell.name << ", " << batch << " rows of " << width);
+  const int64_t channels = width / heads, inputs = cell.inputs - int64_t(cell.side_inputs.size());
+  const Tensor x = halves({batch, width}),
+               weight = halves({heads, inputs * channels, channels}) / 8;
+  const Tensor bias = torch::randn({heads, inputs * channels});
+  const Tensor recurrent = torch::randn({C::kParams, width}), norm = torch::randn({width});
+  const Tensor gate = torch::randn({batch, width});
+  const Tensor state = 0.1 + torch::rand({batch, C::kState, width});
+  const Tensor expected_state = state.clone();
+  const DecodeInput expected =
+      decode_cell(x, weight, bias, recurrent, expected_state, cell, norm, kEpsilon, gate);
+  const Tensor next = unwritten_like(expected.x);
+  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel({x}, weight, inputs, heads);
+  kernel.run(&decode_cell<C, kGiven, kTiles, kColumns, kRowTiles>,
+             DecodeCell{numbers_of(bias), numbers_of(recurrent), numbers_of(state),
+                        numbers_of(norm), numbers_of(gate), next.data_ptr(), kernel.squares_to()});
+  expect_near(state, expected_state, "state");
+  expect_near(next, expected.x, "next");
+  expect_near(kernel.squares.sum(1), expected.squares.sum(1), "squares");
+}
+
+template <int kTiles, int kColumns, int kRowTiles>
+void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool normed) {
+  SCOPED_TRACE(testing::Message() << batch << " rows of " << width << " by " << depth);
+  DecodeInput input = input_of(batch, depth);
+  if (!normed) input = {input.x};
+  const Tensor weight = halves({width, depth}) / 8, scale = torch::randn({width}),
+               norm = torch::randn({width});
+  const Tensor stream = torch::randn({batch, width}), expected_stream = stream.clone();
+  const DecodeInput expected =
+      decode_residual(input, weight, scale, expected_stream, norm, kEpsilon);
+  const Tensor next = unwritten_like(expected.x);
+  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel(input, weight, 1);
+  kernel.run(&decode_residual<kTiles, kColumns, kRowTiles>,
+             DecodeResidual{numbers_of(scale), numbers_of(stream), numbers_of(norm),
+                            next.data_ptr(), kernel.squares_to()});
+  expect_near(stream, expected_stream, "stream");
+  expect_near(next, expected.x, "next");
+  expect_near(kernel.squares.sum(1), expected.squares.sum(1), "squares");
+}
+
+TEST(DecodeOnFibers, Embedding) {
   torch::manual_seed(1);
-  expect_decode_step<Gru, 0, 4, 2, 16, 1, 1, 1>(find_cell("gru"), {.heads = 2, .layers = 2}, 1, 3);
-  expect_decode_step<Lstm, 0, 2, 1, 40, 1, 1, 1>(
-      find_cell("lstm"), {.width = 96, .hidden = 1120, .vocabulary = 33, .taps = 2}, 16, 5);
-  // Rows beyond those of a unit, as without clusters.
-  expect_decode_step<Gru, 0, 1, 1, 17, 1, 1, 1>(find_cell("gru"),
-                                                {.width = 32, .hidden = 32, .taps = 1}, 19, 14);
+  const int64_t batch = 3, width = 320;
+  const Tensor tokens = torch::tensor({4, 0, 9}, torch::kLong), embedding = halves({10, width});
+  const Tensor norm = torch::randn({width}), expected_stream = torch::empty({batch, width});
+  const DecodeInput expected = decode_embedding(tokens, embedding, norm, kEpsilon, expected_stream);
+  const Tensor stream = unwritten_like(expected_stream), next = unwritten_like(expected.x),
+               squares = unwritten_like(expected.squares);
+  fibers::machine.run({.blocks = int(batch), .threads = kDecodeThreads}, [&] {
+    decode_embedding({int(width), reinterpret_cast<long long*>(tokens.data_ptr<int64_t>()),
+                      embedding.data_ptr(), numbers_of(norm), numbers_of(stream), next.data_ptr(),
+                      numbers_of(squares)});
+  });
+  expect_near(stream, expected_stream, "stream");
+  expect_near(next, expected.x, "next");
+  expect_near(squares, expected.squares, "squares");
 }
 
-TEST(DecodeOnFibers, InputsThatAreGiven) {
+// One tile of rows and several; rows beyond those of a block; channels and depths that fill no
+// block, and depths of more pieces than warps have at once.
+TEST(DecodeOnFibers, Convolution) {
   torch::manual_seed(2);
+  expect_decode_convolution<1, 1, 1>(1, 32, 4);
+  expect_decode_convolution<2, 2, 2>(19, 64, 1);
+  expect_decode_convolution<1, 1, 4>(70, 32, 2);
+}
+
+TEST(DecodeOnFibers, Cell) {
+  torch::manual_seed(3);
+  expect_decode_cell<Gru, 0, 1, 1, 1>(find_cell("gru"), 2, 64, 2);
+  expect_decode_cell<Lstm, 0, 1, 4, 1>(find_cell("lstm"), 3, 96, 1);
   const CellDefinition& given =
       register_cell(read_cell(PARARNN_SOURCE "/examples/cells/gru_d.hpp"));
-  expect_decode_step<catalogue::GruD, 0b11000, 4, 1, 16, 1, 1, 1>(given, {}, 3, 2);
+  expect_decode_cell<catalogue::GruD, 0b11000, 1, 2, 2>(given, 18, 32, 1);
 }
 
-// Clusters that share the depth, of which some blocks may have nothing; more pieces of x than a
-// block holds at once; rows that fill no tile, and several units of rows.
-TEST(DecodeOnFibers, Clusters) {
-  torch::manual_seed(3);
-  expect_decode_step<Gru, 0, 4, 2, 8, 2, 2, 1>(find_cell("gru"), {.heads = 2, .layers = 2}, 17, 4);
-  expect_decode_step<LstmCifg, 0, 4, 1, 13, 2, 2, 2>(
-      find_cell("lstm_cifg"), {.width = 32, .hidden = 1632, .vocabulary = 300}, 20, 2);
-  expect_decode_step<Gru, 0, 4, 1, 9, 4, 8, 1>(find_cell("gru"), {.width = 32, .hidden = 32}, 100,
-                                               8);
+TEST(DecodeOnFibers, Residual) {
+  torch::manual_seed(4);
+  expect_decode_residual<1, 1, 1>(2, 20, 96, true);
+  expect_decode_residual<4, 1, 1>(1, 40, 1120, false);
+  expect_decode_residual<2, 4, 4>(40, 72, 64, true);
+}
+
+TEST(DecodeOnFibers, SwigluAndLogits) {
+  torch::manual_seed(5);
+  const DecodeInput input = input_of(5, 64);
+  const Tensor weight = halves({2 * 20, 64}) / 8, expected = decode_swiglu(input, weight);
+  const Tensor hidden = unwritten_like(expected);
+  DecodeOnFibers<2, 2, 1>(input, weight, 2)
+      .run(&decode_swiglu<2, 2, 1>, DecodeSwiglu{hidden.data_ptr()});
+  expect_near(hidden, expected, "hidden");
+
+  const Tensor right = torch::empty({5, 40});
+  decode_logits(input, weight, right);
+  const Tensor logits = unwritten_like(right);
+  DecodeOnFibers<4, 4, 1>(input, weight, 1)
+      .run(&decode_logits<4, 4, 1>, DecodeLogits{numbers_of(logits)});
+  expect_near(logits, right, "logits");
 }
 
 }  // namespace

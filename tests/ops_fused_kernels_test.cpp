@@ -88,31 +88,39 @@ TEST(FusedKernels, OfCrossEntropyDoNotSpill) {
     expect_no_spills(
         file, fmt::format("scale_gradient<{}, {}>", storage_name(dtype), kLogitsPackBytes / bytes));
   }
-  expect_no_spills("sample/sample_kernel.hpp", "sample_tokens<32>");
+  for (const char* arguments : {"8, 8", "13, 8", "63, 1"}) {
+    expect_no_spills("sample/sample_kernel.hpp", fmt::format("sample_tokens<{}>", arguments));
+  }
 }
 
-/// The models that are measured: 134M and 1.3B parameters, at batch 1 and 64 and between, with the
-/// shared memory of an H100.
+/// The models that are measured: 134M and 1.3B parameters, at batch 1 and 64, on 132
+/// multiprocessors.
 TEST(FusedKernels, DecodingDoesNotSpill) {
-  constexpr int64_t kShared = 227 << 10;
-  for (const auto& [width, layers] : {std::array<int64_t, 2>{768, 12}, {2048, 24}}) {
-    for (const int64_t batch : {1, 20, 64}) {
-      for (const char* name : {"gru", "lstm_cifg"}) {
-        const CellDefinition& cell = find_cell(name);
-        const DecodePlan plan = plan_decode(width, cell.inputs, batch, kShared, true);
-        EXPECT_EQ(plan.split > 1, batch > 16);
-        const int64_t slots = decode_slots(plan, cell.inputs, kShared);
-        fmt::print("{} slots\n", slots);
-        expect_no_spills(decode_source(cell, 4, layers, slots, plan));
+  for (const auto& [width, hidden, vocabulary] :
+       {std::array<int64_t, 3>{768, 2048, 32000}, {2048, 5632, 32000}}) {
+    for (const int64_t batch : {1, 64}) {
+      const auto tiles = [&](int64_t groups, int64_t channels, int64_t heads, int64_t depth) {
+        const DecodePlan plan = plan_decode(groups, channels, heads, depth, batch, 132);
+        EXPECT_GE(plan.blocks * plan.tiles * plan.columns * 8, channels);
+        EXPECT_GE(plan.row_blocks * plan.row_tiles * 16, batch);
+        return plan.arguments();
+      };
+      const auto expect = [&](const char* kernel, const std::string& arguments) {
+        expect_no_spills("decode/decode_kernel.hpp", fmt::format("{}<{}>", kernel, arguments));
+      };
+      expect("decode_convolution", tiles(2, width, 1, width));
+      expect("decode_residual", tiles(1, width, 1, width));
+      expect("decode_swiglu", tiles(2, hidden, 1, width));
+      expect("decode_residual", tiles(1, width, 1, hidden));
+      expect("decode_logits", tiles(1, vocabulary, 1, width));
+      for (const char* cell : {"gru", "lstm_cifg"}) {
+        const CellDefinition& definition = find_cell(cell);
+        expect_no_spills(
+            decode_cell_source(definition, tiles(definition.inputs, width / 4, 4, width / 4)));
       }
     }
   }
-  // Without clusters, with the least shared memory of a device with tensor cores for bfloat16.
-  const CellDefinition& cell = find_cell("lstm");
-  constexpr int64_t kLeastShared = 99 << 10;
-  const DecodePlan plan = plan_decode(768, cell.inputs, 64, kLeastShared, false);
-  jit::compile_cached(
-      decode_source(cell, 4, 12, decode_slots(plan, cell.inputs, kLeastShared), plan), "sm_86");
+  expect_no_spills("decode/decode_kernel.hpp", "decode_embedding");
 }
 
 }  // namespace

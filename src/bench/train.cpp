@@ -24,9 +24,10 @@
 namespace pararnn::bench {
 namespace {
 
-/// Steps before the time is taken: kernels are compiled in them, plans learned, a graph captured.
-/// No more than so many times those that are timed.
-constexpr int64_t kStepsBefore = 20, kMostTimesBefore = 15;
+/// Before the time is taken kernels are compiled, plans learned, a graph captured: so many steps,
+/// and more until all is settled, or this time is over.
+constexpr int64_t kStepsBefore = 20;
+constexpr double kMostSecondsBefore = 25;
 constexpr int64_t kProfiledSteps = 3;
 
 /// A row of random tokens, the same each time.
@@ -85,9 +86,11 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
   };
   const double first_loss = trainer.train_step().loss;
+  const auto begin = std::chrono::steady_clock::now();
   trainer.train_steps(std::min(kStepsBefore, bench.steps));
-  const int64_t most_before = kMostTimesBefore * bench.steps;
-  while (!trainer.graph().settled() && trainer.step() < most_before) trainer.train_step();
+  while (!trainer.graph().settled() && seconds_since(begin) < kMostSecondsBefore) {
+    trainer.train_step();
+  }
   if (!trainer.graph().failure().empty()) {
     fmt::print(stderr, "{}: no CUDA graph: {}\n", bench.name, trainer.graph().failure());
   }

@@ -23,7 +23,6 @@ namespace pararnn::jit {
   X(cudaFuncGetAttributes)                         \
   X(cudaFuncSetAttribute)                          \
   X(cudaOccupancyMaxActiveBlocksPerMultiprocessor) \
-  X(cudaOccupancyMaxActiveClusters)                \
   X(cudaLaunchKernelExC)                           \
   X(cudaThreadExchangeStreamCaptureMode)           \
   X(cudaStreamIsCapturing)                         \

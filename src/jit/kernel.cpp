@@ -225,16 +225,6 @@ void launch(const Kernel& kernel, const Launch& how, std::span<void* const> argu
                                  how.block.x * how.block.y * how.block.z, how.shared_bytes));
 }
 
-int clusters_at_once(const Kernel& kernel, const Launch& how) {
-  Launch whole = how;
-  whole.grid = dim3(how.cluster);
-  const LaunchConfig config(whole);
-  int clusters = 0;
-  check_cuda(cuda().cudaOccupancyMaxActiveClusters(&clusters, kernel.handle, &config.config),
-             fmt::format("tell how many clusters of {} fit", kernel.name));
-  return clusters;
-}
-
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes) {
   int blocks = 0;
   check_cuda(cuda().cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel.handle, threads,

@@ -72,7 +72,4 @@ void launch(const Kernel& kernel, const Launch& how, const Arguments&... argumen
 /// most this times the number of multiprocessors.
 int blocks_per_multiprocessor(const Kernel& kernel, int threads, size_t shared_bytes = 0);
 
-/// How many clusters of such a launch the device holds at once; its grid does not count.
-int clusters_at_once(const Kernel& kernel, const Launch& how);
-
 }  // namespace pararnn::jit

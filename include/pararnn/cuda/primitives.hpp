@@ -13,10 +13,6 @@
 #define PARARNN_DEVICE_FN __device__ __forceinline__
 /// A variable that the threads of a block share.
 #define PARARNN_SHARED(Type, name) __shared__ Type name
-/// The one whose bytes the launch asks for.
-#define PARARNN_LAUNCHED_SHARED(Type, name)          \
-  extern __shared__ uint4 pararnn_launched_shared[]; \
-  Type& name = *reinterpret_cast<Type*>(pararnn_launched_shared)
 
 namespace pararnn::cuda {
 
@@ -99,17 +95,6 @@ PARARNN_DEVICE_FN void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-}
-
-/// What this thread, and those that it has met, wrote is seen by who sees the sum (seen by
-/// load_acquire), and by those that it meets.
-PARARNN_DEVICE_FN void release_add(unsigned* to, unsigned value) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
-}
-PARARNN_DEVICE_FN unsigned load_acquire(const unsigned* from) {
-  unsigned result = 0;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(result) : "l"(from) : "memory");
-  return result;
 }
 
 // Clusters of kBlocks neighbouring blocks along x (compute capability 9.0); a block alone is one

@@ -23,59 +23,77 @@ class Parameters {
   torch::OrderedDict<std::string, Tensor> parameters_;
 };
 
-ops::DecodedLayer layer_of(const Parameters& parameters, const std::string& name,
-                           const MixerState& state) {
-  const auto own_copy = [](const Tensor& t, torch::ScalarType dtype) {
+/// The weights of a block, and its state.
+struct DecodedBlock {
+  DecodedBlock(const Parameters& parameters, const std::string& name, const MixerState& mixer)
+      : norm(parameters.numbers(name + "mixer_norm.weight")),
+        input(parameters.matrix(name + "mixer.input.weight")),
+        taps(parameters.numbers(name + "mixer.convolution.weight")),
+        projection(parameters.matrix(name + "mixer.projection.weight")),
+        bias(parameters.numbers(name + "mixer.projection.bias")),
+        recurrent(parameters.numbers(name + "mixer.recurrent_weight")),
+        cell_norm(parameters.numbers(name + "mixer.norm.weight")),
+        output(parameters.matrix(name + "mixer.output.weight")),
+        scale(parameters.numbers(name + "mixer_scale")),
+        mlp_norm(parameters.numbers(name + "mlp_norm.weight")),
+        mlp_input(parameters.matrix(name + "mlp.input.weight")),
+        mlp_output(parameters.matrix(name + "mlp.output.weight")),
+        mlp_scale(parameters.numbers(name + "mlp_scale")),
+        before(own_copy(mixer[0], torch::kBFloat16)),
+        state(own_copy(mixer[1], torch::kFloat)) {}
+
+  Tensor norm, input, taps, projection, bias, recurrent, cell_norm, output, scale;
+  Tensor mlp_norm, mlp_input, mlp_output, mlp_scale;
+  Tensor before, state;
+
+ private:
+  static Tensor own_copy(const Tensor& t, torch::ScalarType dtype) {
     return t.to(dtype).clone(torch::MemoryFormat::Contiguous);
-  };
-  return {.norm = parameters.numbers(name + "mixer_norm.weight"),
-          .input = parameters.matrix(name + "mixer.input.weight"),
-          .taps = parameters.numbers(name + "mixer.convolution.weight"),
-          .before = own_copy(state[0], torch::kBFloat16),
-          .projection = parameters.matrix(name + "mixer.projection.weight"),
-          .bias = parameters.numbers(name + "mixer.projection.bias"),
-          .recurrent = parameters.numbers(name + "mixer.recurrent_weight"),
-          .state = own_copy(state[1], torch::kFloat),
-          .cell_norm = parameters.numbers(name + "mixer.norm.weight"),
-          .output = parameters.matrix(name + "mixer.output.weight"),
-          .scale = parameters.numbers(name + "mixer_scale"),
-          .mlp_norm = parameters.numbers(name + "mlp_norm.weight"),
-          .mlp_input = parameters.matrix(name + "mlp.input.weight"),
-          .mlp_output = parameters.matrix(name + "mlp.output.weight"),
-          .mlp_scale = parameters.numbers(name + "mlp_scale")};
-}
+  }
+};
 
 class RnnDecoder : public Decoder {
  public:
   RnnDecoder(LanguageModel& model, const LanguageModelState& state, const Tensor& logits)
-      : logits_(torch::empty(logits.sizes(), logits.options().dtype(torch::kFloat))) {
-    torch::NoGradGuard no_grad;
-    const ModelConfig& config = model->config();
+      : cell_(find_cell(model->config().rnn.cell)), epsilon_(model->config().norm_epsilon) {
     const Parameters parameters(model);
-    const Tensor embedding = parameters.matrix("embedding");
-    ops::DecodedModel decoded{
-        .cell = &find_cell(config.rnn.cell),
-        .epsilon = config.norm_epsilon,
-        .embedding = embedding,
-        .layers = {},
-        .norm = parameters.numbers("norm.weight"),
-        .output = config.tie_embedding ? embedding : parameters.matrix("output")};
+    embedding_ = parameters.matrix("embedding");
+    output_ = model->config().tie_embedding ? embedding_ : parameters.matrix("output");
+    norm_ = parameters.numbers("norm.weight");
     for (size_t i = 0; i < state.layers.size(); ++i) {
-      decoded.layers.push_back(
-          layer_of(parameters, "block" + std::to_string(i) + ".", state.layers[i]));
+      blocks_.emplace_back(parameters, "block" + std::to_string(i) + ".", state.layers[i]);
     }
-    step_ = ops::make_decode_step(decoded, logits.size(0));
+    stream_ = torch::empty({logits.size(0), model->config().width}, norm_.options());
+    logits_ = torch::empty(logits.sizes(), norm_.options());
   }
 
   void read(const Tensor& tokens) override {
     torch::NoGradGuard no_grad;
-    step_(tokens, logits_);
+    // The norm before what comes next.
+    const auto norm_of = [&](size_t block) {
+      return block < blocks_.size() ? blocks_[block].norm : norm_;
+    };
+    ops::DecodeInput x = ops::decode_embedding(tokens, embedding_, norm_of(0), epsilon_, stream_);
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      const DecodedBlock& b = blocks_[i];
+      const auto [convolved, gate] = ops::decode_convolution(x, b.input, b.taps, b.before);
+      x = ops::decode_cell(convolved, b.projection, b.bias, b.recurrent, b.state, cell_,
+                           b.cell_norm, epsilon_, gate);
+      x = ops::decode_residual(x, b.output, b.scale, stream_, b.mlp_norm, epsilon_);
+      const Tensor hidden = ops::decode_swiglu(x, b.mlp_input);
+      x = ops::decode_residual({hidden}, b.mlp_output, b.mlp_scale, stream_, norm_of(i + 1),
+                               epsilon_);
+    }
+    ops::decode_logits(x, output_, logits_);
   }
   const Tensor& logits() const override { return logits_; }
 
  private:
-  Tensor logits_;
-  ops::DecodeStep step_;
+  const CellDefinition& cell_;
+  double epsilon_;
+  Tensor embedding_, output_, norm_;
+  std::vector<DecodedBlock> blocks_;
+  Tensor stream_, logits_;
 };
 
 }  // namespace
@@ -83,7 +101,7 @@ class RnnDecoder : public Decoder {
 bool has_rnn_decoder(const ModelConfig& config) {
   constexpr int64_t kDepth = 32;
   const std::vector<LayerRun> mixers = mixers_of(config);
-  return mixers.size() == 1 && config.layers > 0 && mixers[0].mixer == "rnn" &&
+  return mixers.size() == 1 && mixers[0].mixer == "rnn" &&
          config.width / config.rnn.heads % kDepth == 0 && config.hidden_width() % kDepth == 0;
 }
 

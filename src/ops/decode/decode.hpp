@@ -1,56 +1,59 @@
-// A language model of RNNs that reads one token of each of B rows. On a GPU a step is one kernel
-// (decode_kernel.hpp); on a CPU its definition in LibTorch's operations runs.
+// The parts of a language model of RNNs that reads one token of each of B rows: the products, each
+// with what follows it up to the next one. On a GPU each is one kernel (decode_kernel.hpp); on a
+// CPU its definition in LibTorch's operations runs.
 //
-// d channels of H heads, m hidden channels of the MLP, V tokens. Matrices are bfloat16, (rows,
-// depth), and all else is float32: the stream, the states, biases, norms; all are contiguous.
-// d/H and m are multiples of 32.
+// Matrices and what is multiplied by them are bfloat16, as (rows, depth) and contiguous; all else
+// is float32: the stream, the states, biases, norms. Depths are multiples of 32.
 #pragma once
 
 #include <torch/types.h>
-
-#include <functional>
-#include <vector>
 
 #include "cells/cell_definition.hpp"
 
 namespace pararnn::ops {
 
-/// A mixer and an MLP, each after a norm (d) and added to the stream with a scale (d).
-struct DecodedLayer {
-  torch::Tensor norm;
-  torch::Tensor input;   // (2d,d), for the branch through convolution and cell, and the gate
-  torch::Tensor taps;    // (K,d), of the convolution
-  torch::Tensor before;  // (B,K-1,d), bfloat16: its inputs before, which a step moves on by one
-  // (H,U·d/H,d/H) and (H,U·d/H), for the U inputs of the cell that are projected; others are 1.
-  torch::Tensor projection, bias;
-  torch::Tensor recurrent;  // (P,d)
-  torch::Tensor state;      // (B,S,d), which a step advances
-  torch::Tensor cell_norm;  // (d), of the cell's output, which the gate's silu follows
-  torch::Tensor output;     // (d,d)
-  torch::Tensor scale;
-  torch::Tensor mlp_norm;
-  torch::Tensor mlp_input;   // (2m,d), for gate and value
-  torch::Tensor mlp_output;  // (d,m)
-  torch::Tensor mlp_scale;
+/// What a product takes: x (B,K), bfloat16, and the sums of squares whose root its rows are divided
+/// by, in parts (B,parts) that are to be added up. Undefined: not divided.
+/// An RMSNorm of v with weight g: x = g ⊙ v, squares those of v, 1 / sqrt(squares / width +
+/// epsilon).
+struct DecodeInput {
+  torch::Tensor x, squares = {};
+  double epsilon = 0;
 };
 
-struct DecodedModel {
-  const CellDefinition* cell;
-  double epsilon;           // of the norms
-  torch::Tensor embedding;  // (V,d)
-  std::vector<DecodedLayer> layers;
-  torch::Tensor norm, output;  // (d); (V,d)
-};
+/// Sets the stream (B,d) to the embeddings (V,d) of the tokens (B), int64; returns it for the norm.
+DecodeInput decode_embedding(const torch::Tensor& tokens, const torch::Tensor& embedding,
+                             const torch::Tensor& norm_weight, double epsilon,
+                             const torch::Tensor& stream);
 
-/// Reads tokens (B), int64, and writes logits (B,V), float32. The state is the model's.
-using DecodeStep = std::function<void(const torch::Tensor& tokens, const torch::Tensor& logits)>;
+/// weight (2d,d), for branch and gate. Returns the branch through the convolution with its taps
+/// (K,d) after the inputs `before` (B,K-1,d), bfloat16, which move on by one, and silu(gate) (B,d),
+/// float32.
+std::pair<torch::Tensor, torch::Tensor> decode_convolution(const DecodeInput& input,
+                                                           const torch::Tensor& weight,
+                                                           const torch::Tensor& taps,
+                                                           const torch::Tensor& before);
 
-/// Steps of a model with at least one layer, for `batch` rows, one after another on one stream.
-/// Throws Error if the depth of a product is no multiple of 32.
-DecodeStep make_decode_step(const DecodedModel& model, int64_t batch);
+/// weight (H, U·d/H, d/H), bias (H, U·d/H), for the U inputs of the cell that are projected; the
+/// others are 1. Takes a step of the cell with the recurrent weights (P,d), advancing its state
+/// (B,S,d). Returns the output y for the norm, times the gate (B,d).
+DecodeInput decode_cell(const torch::Tensor& x, const torch::Tensor& weight,
+                        const torch::Tensor& bias, const torch::Tensor& recurrent,
+                        const torch::Tensor& state, const CellDefinition& cell,
+                        const torch::Tensor& norm_weight, double epsilon,
+                        const torch::Tensor& gate);
 
-/// One step in LibTorch's operations: the definition.
-void decode_step_definition(const DecodedModel& model, const torch::Tensor& tokens,
-                            const torch::Tensor& logits);
+/// weight (d,K). Adds scale (d) ⊙ product to the stream (B,d); returns it for the norm that
+/// follows.
+DecodeInput decode_residual(const DecodeInput& input, const torch::Tensor& weight,
+                            const torch::Tensor& scale, const torch::Tensor& stream,
+                            const torch::Tensor& norm_weight, double epsilon);
+
+/// weight (2m,d), for gate and value -> silu(gate) ⊙ value, (B,m), bfloat16.
+torch::Tensor decode_swiglu(const DecodeInput& input, const torch::Tensor& weight);
+
+/// weight (V,d). Writes logits (B,V), float32.
+void decode_logits(const DecodeInput& input, const torch::Tensor& weight,
+                   const torch::Tensor& logits);
 
 }  // namespace pararnn::ops

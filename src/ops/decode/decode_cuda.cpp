@@ -4,91 +4,182 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 
 #include "base/error.hpp"
 #include "jit/kernel.hpp"
 #include "ops/cuda_kernels.hpp"
+#include "ops/decode/decode_problem.hpp"
 #include "pararnn/cuda/problem.hpp"
 
 namespace pararnn::ops {
 namespace {
 
+using cuda::kWarp;
 using torch::Tensor;
 
-int projected_inputs(const CellDefinition& cell) {
-  return cell.inputs - static_cast<int>(cell.side_inputs.size());
+constexpr const char* kDecodeFile = "decode/decode_kernel.hpp";
+
+Tensor floats_like(const Tensor& t, torch::IntArrayRef shape) {
+  return torch::empty(shape, t.options().dtype(torch::kFloat));
+}
+Tensor halves_like(const Tensor& t, torch::IntArrayRef shape) {
+  return torch::empty(shape, t.options().dtype(torch::kBFloat16));
 }
 
-int attribute_of(cudaDeviceAttr which, const c10::Device& device) {
-  int value = 0;
-  jit::check_cuda(jit::cuda().cudaDeviceGetAttribute(&value, which, device.index()),
-                  "ask the GPU for its properties");
-  return value;
+/// Whether kernels of a device may start before the one before them has ended.
+bool can_overlap(int device) {
+  constexpr int kLeastMajor = 9;
+  int major = 0;
+  jit::check_cuda(
+      jit::cuda().cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+      "tell the compute capability");
+  return major >= kLeastMajor;
 }
 
-/// What stays from one step to the next, and what lies between two products.
-struct DecodeMemory {
-  DecodedModel model;
-  std::vector<Tensor> tensors;
-  std::vector<std::byte> problem;  // a DecodeProblem of as many layers
-  const jit::Kernel* kernel = nullptr;
-  jit::Launch launch;
+/// Launches a kernel that may start before the one before it has ended. The source is made anew at
+/// each launch, as decoding launches from a graph.
+template <class Problem>
+void launch_decode(const jit::KernelSource& source, const Tensor& on, dim3 grid,
+                   const Problem& problem) {
+  const c10::DeviceGuard device(on.device());
+  const c10::impl::VirtualGuardImpl gpu(on.device().type());
+  jit::launch(jit::get_kernel(source),
+              {.grid = grid,
+               .block = dim3(kDecodeThreads),
+               .stream = static_cast<cudaStream_t>(gpu.getStream(on.device()).native_handle()),
+               .overlaps = can_overlap(on.device().index())},
+              problem);
+}
 
-  Tensor make(torch::IntArrayRef shape, torch::ScalarType dtype) {
-    tensors.push_back(torch::zeros(shape, model.embedding.options().dtype(dtype)));
-    return tensors.back();
+/// A product of `groups` groups with its plan.
+struct Product {
+  Product(const DecodeInput& input, const Tensor& weight, int64_t groups, int64_t heads = 1)
+      : on(weight) {
+    const int64_t depth = weight.size(-1), batch = input.x.size(0);
+    const int64_t channels = weight.numel() / depth / heads / groups;
+    require(depth % kDecodeDepth == 0, "a row of weights has {} numbers, no multiple of {}", depth,
+            kDecodeDepth);
+    plan = plan_decode(groups, channels, heads, depth, batch, multiprocessors_of(weight));
+    problem = {.batch = static_cast<int>(batch),
+               .heads = static_cast<int>(heads),
+               .channels = static_cast<int>(channels),
+               .depth = static_cast<int>(depth),
+               .weight = weight.data_ptr(),
+               .x = input.x.data_ptr(),
+               .squares = input.squares.defined() ? input.squares.data_ptr<float>() : nullptr,
+               .parts = input.squares.defined() ? static_cast<int>(input.squares.size(1)) : 0,
+               .width = static_cast<int>(input.x.size(1)),
+               .epsilon = static_cast<float>(input.epsilon)};
   }
+
+  /// Memory for the sums of squares of what the product gives.
+  Tensor squares() const {
+    return floats_like(on, {problem.batch, plan.parts_of_head() * problem.heads});
+  }
+  template <class End>
+  void launch(const jit::KernelSource& source, const End& end) const {
+    const dim3 grid(static_cast<unsigned>(plan.blocks),
+                    static_cast<unsigned>(plan.row_blocks * problem.heads));
+    launch_decode(source, on, grid, DecodeProblem<End>{problem, end});
+  }
+  template <class End>
+  void launch(const char* kernel, const End& end) const {
+    launch(kernel_source(kDecodeFile, fmt::format("{}<{}>", kernel, plan.arguments())), end);
+  }
+
+  Tensor on;
+  DecodePlan plan;
+  DecodeProduct problem;
 };
+
+DecodeSquares squares_to(const Tensor& squares) {
+  return {squares.data_ptr<float>(), static_cast<int>(squares.size(1))};
+}
 
 }  // namespace
 
-DecodeLayer decode_layer_of(const DecodedLayer& l) {
-  const auto numbers = [](const Tensor& t) { return t.data_ptr<float>(); };
-  return {.weights = {l.input.data_ptr(), l.projection.data_ptr(), l.output.data_ptr(),
-                      l.mlp_input.data_ptr(), l.mlp_output.data_ptr()},
-          .norm = numbers(l.norm),
-          .taps = numbers(l.taps),
-          .before = l.before.data_ptr(),
-          .bias = numbers(l.bias),
-          .recurrent = numbers(l.recurrent),
-          .state = numbers(l.state),
-          .cell_norm = numbers(l.cell_norm),
-          .scale = numbers(l.scale),
-          .mlp_norm = numbers(l.mlp_norm),
-          .mlp_scale = numbers(l.mlp_scale)};
+std::string DecodePlan::arguments() const {
+  return fmt::format("{}, {}, {}", tiles, columns, row_tiles);
 }
 
-DecodePlan plan_decode(int64_t width, int projected_inputs, int64_t batch, int64_t shared_bytes,
-                       bool has_clusters) {
-  constexpr int kCluster = 8, kClusters = 16;  // of the largest devices
+int64_t DecodePlan::parts_of_head() const {
+  const int64_t channels = tiles * columns * kDecodeChannels;
+  return blocks * channels / std::min<int64_t>(channels, kWarp);
+}
+
+DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
+                       int64_t batch, int64_t multiprocessors) {
+  const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t needed = up(std::min<int64_t>(batch, kDecodeMostRows), kDecodeRows);
+  DecodePlan best{};
+  best.row_tiles = needed <= 2 ? needed : 4;
+  best.row_blocks = up(batch, best.row_tiles * kDecodeRows);
   // One plan for all batches of one tile, so that a row of a small batch is what it is alone.
-  const DecodePlan alone{.row_tiles = 1, .split = 1, .wide = 1};
-  if (batch <= kDecodeRows || !has_clusters) return alone;
-  DecodePlan plan{.row_tiles = batch <= 2 * kDecodeRows ? 2 : 4, .split = kCluster, .wide = 1};
-  // Wider, as long as all clusters have some.
-  if (width >= 2 * kClusters * plan.channels(kMixerOutput)) plan.wide = 2;
-  return decode_slots(plan, projected_inputs, shared_bytes) >=
-                 plan.ahead(projected_inputs) * plan.most_weights(projected_inputs)
-             ? plan
-             : alone;
+  const int64_t rows_of_block = best.row_tiles == 1 ? 1 : std::min<int64_t>(batch, kDecodeMostRows);
+  // What takes longest: the weights from memory, all blocks' bytes from the second cache, or those
+  // of the multiprocessor with most of them; and what a block begins and ends with, two at a time.
+  // In bytes from the second cache, by an H100's rates.
+  constexpr double kOfMemory = 1.8, kOfMultiprocessor = 100, kOfRound = 3e6;
+  const double weights = 2.0 * double(groups * channels * heads) * double(depth);
+  double least = 0;
+  for (int64_t in_block = 1; in_block <= 16; in_block *= 2) {
+    // As few columns as registers allow: warps of one column share x.
+    const int64_t tiles = std::min<int64_t>(in_block, groups > 2 ? 1 : 4 / groups);
+    const int64_t columns = in_block / tiles;
+    if (columns > 4) break;
+    const int64_t blocks = up(channels, in_block * kDecodeChannels);
+    const double bytes =
+        2.0 * double(depth) * double(groups * in_block * kDecodeChannels + rows_of_block);
+    const auto all = double(blocks * heads * best.row_blocks);
+    const double of_one = bytes * double(up(int64_t(all), multiprocessors));
+    const double time = std::max({kOfMemory * weights, all * bytes, kOfMultiprocessor * of_one}) +
+                        kOfRound * double(up(int64_t(all), 2 * multiprocessors));
+    if (in_block == 1 || time < least) {
+      least = time;
+      best.tiles = tiles;
+      best.columns = columns;
+      best.blocks = blocks;
+    }
+  }
+  return best;
 }
 
-int64_t decode_slots(const DecodePlan& plan, int projected_inputs, int64_t shared_bytes) {
-  constexpr int64_t kMostSlots = 48;  // groups of copies on their way are counted up to 63
-  const int64_t bytes = shared_bytes - plan.other_bytes(projected_inputs);
-  return std::min(kMostSlots, bytes / DecodePlan::kSlotBytes);
+DecodeInput decode_embedding_cuda(const Tensor& tokens, const Tensor& embedding,
+                                  const Tensor& norm_weight, double epsilon, const Tensor& stream) {
+  const int64_t batch = stream.size(0), width = stream.size(1);
+  const Tensor next = halves_like(stream, {batch, width});
+  const Tensor squares = floats_like(stream, {batch, 1});
+  launch_decode(kernel_source(kDecodeFile, "decode_embedding"), stream,
+                dim3(static_cast<unsigned>(batch)),
+                DecodeEmbedding{.width = static_cast<int>(width),
+                                .tokens = reinterpret_cast<long long*>(tokens.data_ptr<int64_t>()),
+                                .embedding = embedding.data_ptr(),
+                                .norm_weight = norm_weight.data_ptr<float>(),
+                                .stream = stream.data_ptr<float>(),
+                                .next = next.data_ptr(),
+                                .squares = squares.data_ptr<float>()});
+  return {next, squares, epsilon};
 }
 
-jit::KernelSource decode_source(const CellDefinition& cell, int64_t taps, int64_t layers,
-                                int64_t slots, const DecodePlan& plan) {
+std::pair<Tensor, Tensor> decode_convolution_cuda(const DecodeInput& input, const Tensor& weight,
+                                                  const Tensor& taps, const Tensor& before) {
+  const Product product(input, weight, 2);
+  const int64_t batch = input.x.size(0), width = taps.size(1);
+  const Tensor convolved = halves_like(weight, {batch, width});
+  const Tensor gate = floats_like(weight, {batch, width});
+  product.launch("decode_convolution", DecodeConvolution{.taps = static_cast<int>(taps.size(0)),
+                                                         .weight = taps.data_ptr<float>(),
+                                                         .before = before.data_ptr(),
+                                                         .convolved = convolved.data_ptr(),
+                                                         .gate = gate.data_ptr<float>()});
+  return {convolved, gate};
+}
+
+jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& plan) {
   unsigned given = 0;
   for (const int input : cell.side_inputs) given |= 1u << input;
   jit::KernelSource source =
-      kernel_source("decode/decode_kernel.hpp",
-                    fmt::format("decode_step<{}, {}u, {}, {}, {}, {}, {}, {}>", cell.type, given,
-                                taps, layers, slots, plan.row_tiles, plan.split, plan.wide));
+      kernel_source(kDecodeFile, fmt::format("decode_cell<{}, {}u, {}>", cell.type, given, plan));
   source.text = fmt::format("#include \"{}\"\n", kCellHeader) + source.text;
   const std::vector<jit::Header> headers = headers_of(cell);
   source.headers.insert(source.headers.end(), headers.begin(), headers.end());
@@ -97,86 +188,47 @@ jit::KernelSource decode_source(const CellDefinition& cell, int64_t taps, int64_
   return source;
 }
 
-DecodeStep make_decode_step_cuda(const DecodedModel& model, int64_t batch) {
-  const c10::Device device = model.embedding.device();
-  const c10::DeviceGuard guard(device);
-  const DecodedLayer& first = model.layers.at(0);
-  const int64_t width = model.embedding.size(1), heads = first.projection.size(0);
-  const int64_t hidden = first.mlp_output.size(1), taps = first.taps.size(0);
-  const auto layers = static_cast<int64_t>(model.layers.size());
-  for (const int64_t depth : {width / heads, hidden}) {
-    require(depth % kDecodeDepth == 0, "a row of weights has {} numbers, no multiple of {}", depth,
-            kDecodeDepth);
-  }
-  const int inputs = projected_inputs(*model.cell);
-  const int64_t shared_bytes = attribute_of(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  const DecodePlan plan = plan_decode(width, inputs, batch, shared_bytes,
-                                      attribute_of(cudaDevAttrComputeCapabilityMajor, device) >= 9);
-  const int64_t slots = decode_slots(plan, inputs, shared_bytes);
+DecodeInput decode_cell_cuda(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                             const Tensor& recurrent, const Tensor& state,
+                             const CellDefinition& cell, const Tensor& norm_weight, double epsilon,
+                             const Tensor& gate) {
+  const int64_t heads = weight.size(0), groups = weight.size(1) / weight.size(2);
+  const Product product({x}, weight, groups, heads);
+  const Tensor next = halves_like(weight, x.sizes()), squares = product.squares();
+  product.launch(decode_cell_source(cell, product.plan.arguments()),
+                 DecodeCell{.bias = bias.data_ptr<float>(),
+                            .recurrent = recurrent.data_ptr<float>(),
+                            .state = state.data_ptr<float>(),
+                            .norm_weight = norm_weight.data_ptr<float>(),
+                            .gate = gate.data_ptr<float>(),
+                            .next = next.data_ptr(),
+                            .squares = squares_to(squares)});
+  return {next, squares, epsilon};
+}
 
-  const auto memory = std::make_shared<DecodeMemory>();
-  memory->model = model;
-  memory->kernel = &jit::get_kernel(decode_source(*model.cell, taps, layers, slots, plan));
-  memory->launch = {
-      .grid = {},
-      .block = dim3(kDecodeThreads),
-      .shared_bytes = size_t(slots * DecodePlan::kSlotBytes + plan.other_bytes(inputs)),
-      .cooperative = true,  // its blocks meet
-      .cluster = static_cast<unsigned>(plan.split)};
-  const int64_t clusters = plan.split > 1 ? jit::clusters_at_once(*memory->kernel, memory->launch)
-                                          : multiprocessors_of(model.embedding);
-  memory->launch.grid = dim3(static_cast<unsigned>(clusters * plan.split));
+DecodeInput decode_residual_cuda(const DecodeInput& input, const Tensor& weight,
+                                 const Tensor& scale, const Tensor& stream,
+                                 const Tensor& norm_weight, double epsilon) {
+  const Product product(input, weight, 1);
+  const Tensor next = halves_like(stream, stream.sizes()), squares = product.squares();
+  product.launch("decode_residual", DecodeResidual{.scale = scale.data_ptr<float>(),
+                                                   .stream = stream.data_ptr<float>(),
+                                                   .norm_weight = norm_weight.data_ptr<float>(),
+                                                   .next = next.data_ptr(),
+                                                   .squares = squares_to(squares)});
+  return {next, squares, epsilon};
+}
 
-  const auto numbers = [&](int64_t columns) {
-    return memory->make({batch, columns}, torch::kFloat).data_ptr<float>();
-  };
-  const auto halves = [&](int64_t columns) {
-    return memory->make({batch, columns}, torch::kBFloat16).data_ptr();
-  };
-  const auto channels_of_head = static_cast<int>(width / heads);
-  const DecodeModel m{
-      .batch = static_cast<int>(batch),
-      .width = static_cast<int>(width),
-      .heads = static_cast<int>(heads),
-      .hidden = static_cast<int>(hidden),
-      .vocabulary = static_cast<int>(model.output.size(0)),
-      .epsilon = static_cast<float>(model.epsilon),
-      .tokens = nullptr,
-      .embedding = model.embedding.data_ptr(),
-      .norm = model.norm.data_ptr<float>(),
-      .output = model.output.data_ptr(),
-      .logits = nullptr,
-      .stream = numbers(width),
-      .x = halves(width),
-      .squares = numbers(plan.parts(kMixerOutput, static_cast<int>(width))),
-      .convolved = halves(width),
-      .gate = numbers(width),
-      .y = halves(width),
-      .y_squares = numbers(heads * plan.parts(kProjection, channels_of_head)),
-      .activated = halves(hidden),
-      .barriers = reinterpret_cast<unsigned*>(
-          memory->make({kDecodeLayerKinds * layers + 1, kDecodeBarrierWords}, torch::kInt)
-              .data_ptr<int>())};
-  std::vector<DecodeLayer> table;
-  for (const DecodedLayer& layer : model.layers) table.push_back(decode_layer_of(layer));
-  static_assert(sizeof(DecodeProblem<3>) == sizeof(DecodeModel) + 3 * sizeof(DecodeLayer));
-  memory->problem.resize(sizeof m + table.size() * sizeof(DecodeLayer));
-  std::memcpy(memory->problem.data() + sizeof m, table.data(), table.size() * sizeof(DecodeLayer));
+Tensor decode_swiglu_cuda(const DecodeInput& input, const Tensor& weight) {
+  const Product product(input, weight, 2);
+  const Tensor next = halves_like(weight, {input.x.size(0), weight.size(0) / 2});
+  product.launch("decode_swiglu", DecodeSwiglu{next.data_ptr()});
+  return next;
+}
 
-  return [memory, m, device](const Tensor& tokens, const Tensor& logits) {
-    const c10::DeviceGuard on_device(device);
-    const c10::impl::VirtualGuardImpl gpu(device.type());
-    DecodeModel now = m;
-    now.tokens = reinterpret_cast<const long long*>(tokens.data_ptr<int64_t>());
-    now.logits = logits.data_ptr<float>();
-    std::memcpy(memory->problem.data(), &now, sizeof now);
-    jit::Launch launch = memory->launch;
-    launch.stream = static_cast<cudaStream_t>(gpu.getStream(device).native_handle());
-    void* const argument = memory->problem.data();
-    const size_t bytes = memory->problem.size();
-    jit::launch(*memory->kernel, launch, std::span<void* const>(&argument, 1),
-                std::span<const size_t>(&bytes, 1));
-  };
+void decode_logits_cuda(const DecodeInput& input, const Tensor& weight, const Tensor& logits) {
+  const Product product(input, weight, 1);
+  product.launch("decode_logits", DecodeLogits{logits.data_ptr<float>()});
 }
 
 }  // namespace pararnn::ops

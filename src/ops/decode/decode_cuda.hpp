@@ -1,26 +1,47 @@
-// Steps of decode.hpp by the kernel of decode_kernel.hpp.
+// The functions of decode.hpp by the kernels of decode_kernel.hpp.
 #pragma once
+
+#include <string>
 
 #include "jit/source.hpp"
 #include "ops/decode/decode.hpp"
-#include "ops/decode/decode_problem.hpp"
 
 namespace pararnn::ops {
 
-DecodeStep make_decode_step_cuda(const DecodedModel& model, int64_t batch);
+DecodeInput decode_embedding_cuda(const torch::Tensor& tokens, const torch::Tensor& embedding,
+                                  const torch::Tensor& norm_weight, double epsilon,
+                                  const torch::Tensor& stream);
+std::pair<torch::Tensor, torch::Tensor> decode_convolution_cuda(const DecodeInput& input,
+                                                                const torch::Tensor& weight,
+                                                                const torch::Tensor& taps,
+                                                                const torch::Tensor& before);
+DecodeInput decode_cell_cuda(const torch::Tensor& x, const torch::Tensor& weight,
+                             const torch::Tensor& bias, const torch::Tensor& recurrent,
+                             const torch::Tensor& state, const CellDefinition& cell,
+                             const torch::Tensor& norm_weight, double epsilon,
+                             const torch::Tensor& gate);
+DecodeInput decode_residual_cuda(const DecodeInput& input, const torch::Tensor& weight,
+                                 const torch::Tensor& scale, const torch::Tensor& stream,
+                                 const torch::Tensor& norm_weight, double epsilon);
+torch::Tensor decode_swiglu_cuda(const DecodeInput& input, const torch::Tensor& weight);
+void decode_logits_cuda(const DecodeInput& input, const torch::Tensor& weight,
+                        const torch::Tensor& logits);
 
-/// A layer as the kernel takes it.
-DecodeLayer decode_layer_of(const DecodedLayer& layer);
+/// The program of decode_cell for a cell; `plan`: the arguments of a DecodePlan.
+jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& plan);
 
-/// How a model is cut on a device whose blocks have so much shared memory, with clusters or
-/// without.
-DecodePlan plan_decode(int64_t width, int projected_inputs, int64_t batch, int64_t shared_bytes,
-                       bool has_clusters);
-/// Slots for weights on their way, of each warp: what a block has room for.
-int64_t decode_slots(const DecodePlan& plan, int projected_inputs, int64_t shared_bytes);
+/// How a product is cut into blocks: kTiles, kColumns and kRowTiles of the kernel, and its grid,
+/// along x and, times the heads, along y.
+struct DecodePlan {
+  int64_t tiles, columns, row_tiles, blocks, row_blocks;
 
-/// The program of decode_step.
-jit::KernelSource decode_source(const CellDefinition& cell, int64_t taps, int64_t layers,
-                                int64_t slots, const DecodePlan& plan);
+  /// "1, 2, 4": the template arguments.
+  std::string arguments() const;
+  /// Into how many parts a head's sums of squares come.
+  int64_t parts_of_head() const;
+};
+/// For so many groups, channels a head, heads, numbers of depth and rows of the batch.
+DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
+                       int64_t batch, int64_t multiprocessors);
 
 }  // namespace pararnn::ops
