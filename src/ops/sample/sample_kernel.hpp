@@ -48,7 +48,7 @@ template <int kPacks, int kSplit>
 struct SampleRow {
   static constexpr int kWarps = kSampleThreads / cuda::kWarp;
   // Beyond this many weights a thread they lie in local memory, and loops are loops.
-  static constexpr int kUnroll = kPacks <= 64 ? kPacks : 1;
+  static constexpr int kUnroll = kPacks <= 32 ? kPacks : 1;
   static constexpr float kNone = -1;  // scores but logits are positive
 
   struct Memory {
@@ -58,6 +58,8 @@ struct SampleRow {
   Memory& memory;
   int turn = 0;
   float weight[kPacks];
+
+  PARARNN_DEVICE_FN explicit SampleRow(Memory& shared) : memory(shared) {}
 
   PARARNN_DEVICE_FN static int token(int pack) {
     const int rank = static_cast<int>(blockIdx.x) % kSplit;
@@ -94,7 +96,7 @@ struct SampleRow {
 };
 
 template <int kPacks, int kSplit>
-__global__ void __launch_bounds__(kSampleThreads)
+__global__ void __launch_bounds__(kSampleThreads, kPacks <= 16 ? 2 : 1)
     sample_tokens(const __grid_constant__ SampleProblem problem) {
   using Row = SampleRow<kPacks, kSplit>;
   using Memory = typename Row::Memory;
