@@ -6,7 +6,7 @@
 namespace pararnn::ops {
 
 /// Threads of a block. Where there are clusters, so many blocks have a row; or else one.
-inline constexpr int kSampleThreads = 512, kSampleCluster = 8;
+inline constexpr int kSampleThreads = 256, kSampleCluster = 8;
 
 /// Each row draws a token from its logits, and counts it in `positions`. What it drew goes to
 /// `tokens`, and to row position % `remembered` of `drawn` (remembered,rows); -1 goes there and 0
