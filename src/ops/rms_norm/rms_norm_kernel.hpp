@@ -61,27 +61,19 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
   });
 }
 
-/// Blocks on a multiprocessor, of 640 threads in all, that a backward pass leaves registers for:
-/// the more rows are on their way, the closer it comes to the memory's rate.
-template <int kBlock>
-inline constexpr int kNormBlocks = kBlock <= 640 ? 640 / kBlock : 1;
-
 /// With n = x r and g = dL/dn: dL/dx = r (g - n mean(g ⊙ n)).
 template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
           bool kGated>
-__global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock,
-                                  kNormBlocks<RowShare<kWidth, kPacks, kThreads>::kBlock>)
+__global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock)
     rms_norm_backward(const __grid_constant__ RmsNormBackward problem) {
   using Share = RowShare<kWidth, kPacks, kThreads>;
   constexpr int kChannels = Share::kChannels;
   using Values = typename Share::Values;
   const int width = problem.width;
   const float part = 1.0f / width;  // of a channel in a mean
-  // Near at hand, and loaded where they are needed: registers are for what comes from afar.
-  const auto load_weight = [&] {
-    return Share::load(static_cast<const P*>(problem.weight), width);
-  };
-  Values dweight{}, dscale{};
+  const Values weight = Share::load(static_cast<const P*>(problem.weight), width);
+  Values scale{}, dweight{}, dscale{};
+  if constexpr (kResidual) scale = Share::load(static_cast<const P*>(problem.scale), width);
   struct Row {
     typename Share::template Fetched<X> x, dsum;
     typename Share::template Fetched<Y> dy, branch, gate;
@@ -107,7 +99,6 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock,
   Share::for_each_row(problem.rows, fetch, [&](Int row, bool there, const Row& here, int turn) {
     Values x = here.x.unpack(), dy = here.dy.unpack();
     Values slope{};  // of y along the gate, over dy
-    const Values weight = load_weight();
     if constexpr (kGated) {
       const Values gate = here.gate.unpack();
       static_for<kChannels>([&](auto i) {
@@ -129,15 +120,13 @@ __global__ void __launch_bounds__(RowShare<kWidth, kPacks, kThreads>::kBlock,
         Share::store(slope, static_cast<Y*>(problem.dgate) + row * problem.dgate_stride, width);
     }
     if (!there) return;
-    const Values weight_again = load_weight();
     static_for<kChannels>([&](auto i) {
       const float normed = x[i] * inverse;
       dweight[i] += dy[i] * normed;
-      x[i] = inverse * (dy[i] * weight_again[i] - normed * mean);
+      x[i] = inverse * (dy[i] * weight[i] - normed * mean);
     });
     if constexpr (kResidual) {
       const Values dsum = here.dsum.unpack(), branch = here.branch.unpack();
-      const Values scale = Share::load(static_cast<const P*>(problem.scale), width);
       static_for<kChannels>([&](auto i) { x[i] += dsum[i]; });
       Values dbranch{};
       static_for<kChannels>([&](auto i) {
