@@ -11,6 +11,7 @@
 #include "bench/plot.hpp"
 #include "bench/report.hpp"
 #include "bench/tables.hpp"
+#include "bench/training_plot.hpp"
 
 namespace pararnn::bench {
 namespace {
@@ -183,6 +184,30 @@ TEST(BenchReport, EqualFactorsAreEqualDistancesInThePlot) {
   EXPECT_NE(svg.find("a &lt; b &amp; c"), std::string::npos);
   EXPECT_THROW(plot_svg({"", "", "", {}}), Error);
   EXPECT_THROW(plot_svg({"", "", "", {{"zero", {{1, 0}}}}}), Error);
+}
+
+TEST(BenchReport, BarsOfTrainingAreTheSharesOfAStep) {
+  const auto part = [](const char* name, double seconds) {
+    return json{{"name", name}, {"calls", 1}, {"seconds", seconds}};
+  };
+  const json measured = {
+      {"size", "134m"},
+      {"cell", "gru"},
+      {"batch", 2},
+      {"steps", 64},
+      {"milliseconds", 100.0},
+      {"tokens_per_second", 1280.0},
+      {"profile",
+       {{"seconds", 0.2},
+        {"parts", {part("products", 0.06), part("scan", 0.02), part("idle", 0.12)}}}}};
+  const json report = {{"results", json::array()}, {"training", {measured}}};
+  const std::string svg = training_parts_svg(report);
+  const std::string bars = svg.substr(svg.find("<rect"));
+  const auto widths = attributes(bars, "width");
+  ASSERT_EQ(widths.size(), 4u);  // two parts, and their places in the legend
+  EXPECT_NEAR(widths[0], 3 * widths[1], 0.3);
+  EXPECT_NE(svg.find("134m gru B2 T64"), std::string::npos);
+  EXPECT_THROW(training_parts_svg({{"results", json::array()}}), Error);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@
 #include "bench/report.hpp"
 #include "bench/sequences.hpp"
 #include "bench/train.hpp"
+#include "bench/training_plot.hpp"
 #include "cli/common_options.hpp"
 #include "nn/presets.hpp"
 #include "train/device.hpp"
@@ -142,9 +143,15 @@ nlohmann::json run(BenchArguments arguments) {
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
+/// Of a report of steps of training alone, where their time goes.
+std::string plot_of(const nlohmann::json& report) {
+  const bool training_alone = report["results"].empty() && report.contains("training");
+  return training_alone ? training_parts_svg(report) : time_against_steps_svg(report);
+}
+
 struct TrainingArguments {
   std::vector<std::string> presets = {"134m"}, cells = {"gru"};
-  std::string device = "auto", json_file;
+  std::string device = "auto", json_file, plot_file;
   int64_t vocabulary = 32000;
   bool profile = false;
   TrainBench bench;
@@ -173,6 +180,9 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
         about_option("--json", [&] { write_report(arguments.json_file, report); });
       }
     }
+  }
+  if (!arguments.plot_file.empty()) {
+    about_option("--plot", [&] { write_file(arguments.plot_file, training_parts_svg(report)); });
   }
   return report;
 }
@@ -223,6 +233,8 @@ void add_bench_train_command(CLI::App& bench) {
   add_threads_option(*command);
   command->add_flag("--profile", arguments->profile, "show where the time goes, kernel by kernel");
   command->add_option("--json", arguments->json_file, "write the measurements to this file");
+  command->add_option("--plot", arguments->plot_file,
+                      "write a plot of where the time goes to this file, as SVG");
   command->callback([arguments] { bench_training(*arguments); });
 }
 
@@ -270,7 +282,8 @@ void add_bench_command(CLI::App& program) {
   command->add_option("--json", options.json_file, "write the measurements to this file");
   command->add_option("--markdown", arguments->markdown_file, "write the tables to this file");
   command->add_option("--plot", arguments->plot_file,
-                      "write a plot of time against steps on a GPU to this file, as SVG");
+                      "write a plot of time against steps on a GPU to this file, as SVG; --from "
+                      "reports of `bench train`, of where the time goes");
   command
       ->add_option("--from", arguments->from_files,
                    "measure nothing; take what earlier --json have written, on one machine")
@@ -290,7 +303,7 @@ void add_bench_command(CLI::App& program) {
     if (!json_file.empty()) about_option("--json", [&] { write_report(json_file, report); });
     if (!markdown_file.empty())
       write("--markdown", markdown_file, markdown_of(report, markdown_file, plot_file));
-    if (!plot_file.empty()) write("--plot", plot_file, time_against_steps_svg(report));
+    if (!plot_file.empty()) write("--plot", plot_file, plot_of(report));
     const std::vector<std::string> wrong = wrong_results(report);
     require(wrong.empty(), "{}", fmt::join(wrong, "; "));
   });
