@@ -12,6 +12,7 @@
 #include <iterator>
 
 #include "base/temporary_folder.hpp"
+#include "error_test_support.hpp"
 
 namespace pararnn {
 namespace {
@@ -23,15 +24,6 @@ class OutputFileTest : public testing::Test {
   static std::string read(const fs::path& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
-  }
-  static std::string error_of(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    ADD_FAILURE() << "no Error was thrown";
-    return "";
   }
   size_t files() const {
     return static_cast<size_t>(std::distance(fs::directory_iterator(folder_.path()), {}));

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/temporary_folder.hpp"
+#include "error_test_support.hpp"
 
 namespace pararnn {
 
@@ -53,16 +54,6 @@ class TestFolder : public TemporaryFolder {
     return file.string();
   }
 };
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// `text` with `from` in place of `to`.
 inline std::string replaced(std::string text, const std::string& from, const std::string& to) {

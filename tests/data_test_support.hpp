@@ -14,6 +14,7 @@
 #include "base/error.hpp"
 #include "base/temporary_folder.hpp"
 #include "data/token_source.hpp"
+#include "error_test_support.hpp"
 
 namespace pararnn::data {
 
@@ -26,18 +27,6 @@ inline std::string read(const std::filesystem::path& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();
   return content.str();
-}
-
-/// The sentence of the Error that `action` throws; a failure if it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return "";
 }
 
 inline std::vector<int32_t> read_all(const TokenSource& source) {

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "error_test_support.hpp"
 #include "nn/config.hpp"
 #include "nn/language_model.hpp"
 #include "nn/layer_pattern.hpp"
@@ -15,23 +16,6 @@ using namespace pararnn;
 using namespace pararnn::nn;
 
 namespace {
-
-/// The sentence of the Error that f throws.
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return "";
-}
-
-void expect_refusal(const std::string& sentence, const std::string& part) {
-  EXPECT_NE(sentence.find(part), std::string::npos)
-      << "'" << sentence << "' should hold '" << part << "'";
-}
 
 TEST(LayerPattern, IsNamesEachSoManyTimes) {
   const auto expect_runs = [](const std::string& pattern, const std::vector<LayerRun>& runs) {
@@ -43,7 +27,7 @@ TEST(LayerPattern, IsNamesEachSoManyTimes) {
   EXPECT_EQ(length_of(parse_layer_pattern("a,b*2,a*3")), 6);
   for (const char* wrong : {"", ",", "a,", ",a", "a,,b", "a*", "a*0", "a*-1", "a*x", "a*2x", "*2",
                             "a**2", "a*2*2", "a*2147483648", "a*99999999999999999999"}) {
-    expect_refusal(refusal([&] { parse_layer_pattern(wrong); }), "rnn*3");
+    expect_holds(error_of([&] { parse_layer_pattern(wrong); }), "rnn*3");
   }
 }
 
@@ -73,10 +57,10 @@ TEST(LayerPattern, MakesAModelsLayers) {
   }
   for (const char* wrong : {"rnn*3", "rnn*8", "rnn*3,rnn*2"}) {
     config.mixer = wrong;
-    expect_refusal(refusal([&] { validate(config); }), "layers must be a multiple of");
+    expect_holds(error_of([&] { validate(config); }), "layers must be a multiple of");
   }
   config.mixer = "rnn,perceptron";
-  expect_refusal(refusal([&] { validate(config); }), "unknown mixer 'perceptron': there are rnn");
+  expect_holds(error_of([&] { validate(config); }), "unknown mixer 'perceptron': there are rnn");
 }
 
 TEST(Config, ComesBackFromJson) {
@@ -169,7 +153,7 @@ TEST(Config, WrongOnesAreRefusedByName) {
   const nlohmann::json good =
       to_json(ModelConfig{.width = 16, .layers = 2, .rnn = {.cell = "lstm", .heads = 2}});
   const auto sentence_of = [](const nlohmann::json& bad) {
-    return refusal([&] { config_from_json(bad, "config.json"); });
+    return error_of([&] { config_from_json(bad, "config.json"); });
   };
   const auto sentence = [&](const std::string& path, const nlohmann::json& value) {
     nlohmann::json bad = good;
@@ -178,25 +162,25 @@ TEST(Config, WrongOnesAreRefusedByName) {
   };
   for (const std::string place : {"", "/mixers", "/mixers/rnn"}) {
     for (const auto& [key, value] : good[nlohmann::json::json_pointer(place)].items()) {
-      expect_refusal(sentence(place + "/" + key, nlohmann::json::array()), "'" + key + "'");
+      expect_holds(sentence(place + "/" + key, nlohmann::json::array()), "'" + key + "'");
     }
   }
-  expect_refusal(sentence("/depth", 3), "config.json has the unknown key 'depth'");
-  expect_refusal(sentence("/heads", 3), "config.json has the unknown key 'heads'");
-  expect_refusal(sentence("/mixers/rnn/depth", 3),
-                 "'rnn' of 'mixers' in config.json has the unknown key 'depth'");
-  expect_refusal(sentence("/mixers/perceptron", {{"depth", 3}}),
-                 "'mixers' in config.json has the unknown key 'perceptron'");
-  expect_refusal(sentence("/width", 0), "width must be from 1");
-  expect_refusal(sentence("/width", uint64_t{1} << 63), "too large");
-  expect_refusal(sentence("/width", 16.5), "whole number");
-  expect_refusal(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
-  expect_refusal(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
-  expect_refusal(sentence("/norm_epsilon", 0), "norm_epsilon");
-  expect_refusal(sentence("/mixers/rnn/heads", 3), "heads must divide width");
-  expect_refusal(sentence("/mixers/rnn/cell", "perceptron"), "gru");
-  expect_refusal(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
-  expect_refusal(sentence_of(nlohmann::json::array()), "JSON object");
+  expect_holds(sentence("/depth", 3), "config.json has the unknown key 'depth'");
+  expect_holds(sentence("/heads", 3), "config.json has the unknown key 'heads'");
+  expect_holds(sentence("/mixers/rnn/depth", 3),
+               "'rnn' of 'mixers' in config.json has the unknown key 'depth'");
+  expect_holds(sentence("/mixers/perceptron", {{"depth", 3}}),
+               "'mixers' in config.json has the unknown key 'perceptron'");
+  expect_holds(sentence("/width", 0), "width must be from 1");
+  expect_holds(sentence("/width", uint64_t{1} << 63), "too large");
+  expect_holds(sentence("/width", 16.5), "whole number");
+  expect_holds(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
+  expect_holds(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
+  expect_holds(sentence("/norm_epsilon", 0), "norm_epsilon");
+  expect_holds(sentence("/mixers/rnn/heads", 3), "heads must divide width");
+  expect_holds(sentence("/mixers/rnn/cell", "perceptron"), "gru");
+  expect_holds(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
+  expect_holds(sentence_of(nlohmann::json::array()), "JSON object");
 }
 
 }  // namespace

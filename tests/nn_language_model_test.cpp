@@ -14,6 +14,7 @@
 #include "cells/cell_registry.hpp"
 
 #include "base/error.hpp"
+#include "error_test_support.hpp"
 #include "nn/decoder.hpp"
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
@@ -42,23 +43,6 @@ LanguageModel exact_model(const ModelConfig& config) {
 
 Tensor random_tokens(const ModelConfig& config, int64_t batch, int64_t steps) {
   return torch::randint(config.vocabulary, {batch, steps}, torch::kLong);
-}
-
-/// Runs f, which must throw Error, and returns its sentence.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return "";
-}
-
-void expect_holds(const std::string& sentence, const std::string& part) {
-  EXPECT_NE(sentence.find(part), std::string::npos)
-      << "'" << sentence << "' should hold '" << part << "'";
 }
 
 struct TemporaryFolder {

@@ -13,6 +13,7 @@
 #include <random>
 
 #include "base/error.hpp"
+#include "error_test_support.hpp"
 #include "nn/safetensors.hpp"
 
 using namespace pararnn;
@@ -52,20 +53,10 @@ class SafetensorsFile : public testing::Test {
 
   /// The sentence of the Error that loading throws.
   std::string error() const {
-    try {
-      load_safetensors(path_);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    ADD_FAILURE() << "no Error was thrown";
-    return "";
+    return error_of([&] { load_safetensors(path_); });
   }
 
-  void expect_error(const std::string& part) const {
-    const std::string sentence = error();
-    EXPECT_NE(sentence.find(part), std::string::npos)
-        << "'" << sentence << "' should hold '" << part << "'";
-  }
+  void expect_error(const std::string& part) const { expect_holds(error(), part); }
 
   std::filesystem::path folder_ = std::filesystem::temp_directory_path() /
                                   ("pararnn-" + std::to_string(std::random_device()()));

@@ -216,7 +216,7 @@ TEST(Memory, WhatClearlyCannotFitIsOneSentenceAboutTheLargestCause) {
           {"activations", "--batch", "--recompute block"});
   const MemoryNeed least =
       training_memory({.layers = 8}, {.data = {}, .batch = 10'000'000}, torch::kCPU, {.blocks = 8});
-  EXPECT_EQ(data::error_of([&] { require_memory(least, "cpu", kHave); }).find("--recompute"),
+  EXPECT_EQ(error_of([&] { require_memory(least, "cpu", kHave); }).find("--recompute"),
             std::string::npos);
   // The products of these sizes are beyond 64 bits.
   refused({.width = 1 << 30},

@@ -17,7 +17,7 @@ using data::write;
 /// Runs `action`, which must throw an Error: one line that contains all of `words`.
 template <class Action>
 void expect_error(Action action, std::initializer_list<std::string_view> words) {
-  const std::string sentence = data::error_of(action);
+  const std::string sentence = error_of(action);
   EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
   for (const std::string_view word : words) {
     EXPECT_NE(sentence.find(word), std::string::npos)

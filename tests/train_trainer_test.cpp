@@ -648,7 +648,7 @@ TEST_F(TrainerTest, AFullDiskIsOneSentenceAndTheLastCheckpointIsWhole) {
     rlimit small = before;
     small.rlim_cur = limit;
     setrlimit(RLIMIT_FSIZE, &small);
-    const std::string sentence = data::error_of([&] { trainer.run(); });
+    const std::string sentence = error_of([&] { trainer.run(); });
     setrlimit(RLIMIT_FSIZE, &before);
     EXPECT_NE(sentence.find("cannot write"), std::string::npos) << sentence;
     EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
