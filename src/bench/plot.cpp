@@ -135,14 +135,7 @@ std::string curve(const PlotSeries& series, const Axis& x, const Axis& y,
 std::string plot_svg(const Plot& plot) {
   const Axis x = axis_around(plot, &PlotPoint::x, plot.x_scale, kBaseOfX, 8, kLeft, kRight);
   const Axis y = axis_around(plot, &PlotPoint::y, plot.y_scale, kBaseOfY, 10, kBottom, kTop);
-  std::string result = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:g} {1:g}\" width=\"{0:g}\" "
-      "height=\"{1:g}\" font-family=\"sans-serif\" font-size=\"13\">\n",
-      kWidth, kHeight);
-  result +=
-      "<style>text{fill:#24292f}.title{font-weight:bold}.grid{stroke:#8888;stroke-width:.5}"
-      "@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>\n";
-  result += grid(plot, x, y);
+  std::string result = grid(plot, x, y);
   bool extrapolated = false;
   double legend = kTop + 8;
   for (size_t i = 0; i < plot.series.size(); ++i) {
@@ -158,7 +151,7 @@ std::string plot_svg(const Plot& plot) {
   if (extrapolated) {
     result += text(kRight + 18, legend + 6, "start", "hollow: from a shorter sequence");
   }
-  return result + "</svg>\n";
+  return svg::document(kWidth, kHeight, result);
 }
 
 }  // namespace pararnn::bench

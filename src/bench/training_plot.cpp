@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "train/profile.hpp"
 #include "verdict/svg.hpp"
 
 namespace pararnn::bench {
@@ -13,7 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kIdle = "idle";  // of a profile: in which no kernel ran
 constexpr double kPlotWidth = 860, kBarLeft = 190, kBarRight = 660, kBarTop = 44;
 constexpr double kBarHeight = 22, kBarStep = 34, kLegendStep = 94;
 
@@ -28,7 +28,8 @@ std::vector<std::string> parts_of(const json& training) {
   for (const json& m : training) {
     for (const json& part : m["profile"]["parts"]) {
       const auto name = part["name"].get<std::string>();
-      if (name != kIdle && std::ranges::find(parts, name) == parts.end()) parts.push_back(name);
+      if (name != train::kIdle && std::ranges::find(parts, name) == parts.end())
+        parts.push_back(name);
     }
   }
   return parts;
@@ -54,13 +55,8 @@ std::string training_parts_svg(const json& report) {
   require(!training.empty(), "there is nothing to plot: the report has no measurement of training");
   const std::vector<std::string> parts = parts_of(training);
   const double bottom = kBarTop + kBarStep * double(training.size());
-  std::string result = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:g} {1:g}\" width=\"{0:g}\" "
-      "height=\"{1:g}\" font-family=\"sans-serif\" font-size=\"13\">\n"
-      "<style>text{{fill:#24292f}}.title{{font-weight:bold}}"
-      "@media(prefers-color-scheme:dark){{text{{fill:#e6edf3}}}}</style>\n",
-      kPlotWidth, bottom + 40);
-  result += svg::text(20, 24, "start", "Where the time of a training step goes", "class=\"title\"");
+  std::string result =
+      svg::text(20, 24, "start", "Where the time of a training step goes", "class=\"title\"");
   double y = kBarTop;
   for (const json& m : training) {
     // A profile slows the host down, so the time in which nothing runs is not the profile's.
@@ -84,7 +80,7 @@ std::string training_parts_svg(const json& report) {
     result += svg::text(x + 17, bottom + 19, "start", parts[i]);
   }
   result += svg::text(x, bottom + 19, "start", "rest: no kernel");
-  return result + "</svg>\n";
+  return svg::document(kPlotWidth, bottom + 40, result);
 }
 
 }  // namespace pararnn::bench

@@ -21,7 +21,6 @@ namespace {
 namespace profiler = torch::autograd::profiler;
 using torch::profiler::impl::ActivityType;
 
-constexpr const char* kIdle = "idle";
 constexpr const char* kOther = "other";
 constexpr size_t kSlowestKept = 40, kSlowestShown = 12;
 

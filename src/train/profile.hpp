@@ -14,6 +14,9 @@
 
 namespace pararnn::train {
 
+/// The part in which nothing ran.
+inline constexpr const char* kIdle = "idle";
+
 /// What one step spends on a part, or on one kind of kernel, in the mean.
 struct ProfiledTime {
   std::string name;
@@ -24,7 +27,7 @@ struct ProfiledTime {
 struct Profile {
   int64_t steps = 0;
   double seconds = 0;                 // of a step, from its start to its end
-  std::vector<ProfiledTime> parts;    // products, scan, fused, …; the last is idle: nothing ran
+  std::vector<ProfiledTime> parts;    // products, scan, fused, …; the last is kIdle
   std::vector<ProfiledTime> slowest;  // kernels, or operators of a CPU, by name, the slowest first
 
   /// A table of the parts, and one of the slowest kernels: lines for a terminal.

@@ -6,6 +6,15 @@
 
 namespace pararnn::svg {
 
+std::string document(double width, double height, std::string_view content) {
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:g} {1:g}\" width=\"{0:g}\" "
+      "height=\"{1:g}\" font-family=\"sans-serif\" font-size=\"13\">\n"
+      "<style>text{{fill:#24292f}}.title{{font-weight:bold}}.grid{{stroke:#8888;stroke-width:.5}}"
+      "@media(prefers-color-scheme:dark){{text{{fill:#e6edf3}}}}</style>\n{2}</svg>\n",
+      width, height, content);
+}
+
 std::string escaped(std::string_view text) {
   std::string result;
   for (const char c : text) {

@@ -11,6 +11,10 @@ namespace pararnn::svg {
 inline constexpr const char* kColors[] = {"#d55e00", "#0080c8", "#009e73", "#b07aa1",
                                           "#c79a00", "#56a0d0", "#8a8a8a"};
 
+/// A drawing by itself, of so many pixels, legible on light and dark pages: texts, and lines of the
+/// class grid.
+std::string document(double width, double height, std::string_view content);
+
 /// Text for the inside of an element or an attribute, of SVG or HTML.
 std::string escaped(std::string_view text);
 
