@@ -16,6 +16,7 @@
 #include "base/temporary_folder.hpp"
 #include "bench/host_timer.hpp"
 #include "data/dataset.hpp"
+#include "nn/mixer.hpp"
 #include "train/device.hpp"
 #include "train/memory.hpp"
 #include "train/profile.hpp"
@@ -109,6 +110,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   const train::Profile profile = profiler.stop(kProfiledSteps, folder / "trace.json");
 
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
+  const double operations = operations_per_token(bench.model, bench.train.length);
   const double peak = peak_operations(train::describe(device));
   nlohmann::json measurement = {
       {"size", bench.name},
@@ -123,20 +125,25 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
       {"parameters", train::parameter_count(bench.model)},
       {"tokens_per_second", tokens_per_second},
       {"milliseconds", 1e3 * seconds},
-      {"operations_per_token", operations_per_token(bench.model)},
+      {"operations_per_token", operations},
       {"share_of_peak", nullptr},
       {"peak_gigabytes", memory / (1 << 30)},
       {"first_loss", first_loss},
       {"last_loss", last_loss},
       {"profile", profile.json()}};
   if (peak > 0) {
-    measurement["share_of_peak"] = operations_per_token(bench.model) * tokens_per_second / peak;
+    measurement["share_of_peak"] = operations * tokens_per_second / peak;
   }
   return measurement;
 }
 
-double operations_per_token(const nn::ModelConfig& model) {
-  return 6 * train::parameter_count(model);
+double operations_per_token(const nn::ModelConfig& model, int64_t length) {
+  double operations = 6 * train::parameter_count(model);
+  const double looked_at = double(length + 1) / 2;  // tokens, itself too, on average
+  for (const auto& [sizes, layers] : nn::sizes_of_mixers(model)) {
+    operations += 3 * layers * (sizes.operations + looked_at * sizes.operations_of_pair);
+  }
+  return operations;
 }
 
 double peak_operations(const std::string& gpu) {

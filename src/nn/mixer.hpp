@@ -59,12 +59,15 @@ struct Numbers {
 
 /// What a layer of a mixer takes on a device, reckoned from its options.
 struct MixerSizes {
-  double tensors = 0;  // its parameters
-  Numbers parameters;  // in them: those that decay, and the others
-  Numbers kept;        // of each token, for the backward pass, its normalised input too
-  Numbers backward;    // of each token, more than that at the peak of the backward pass
-  Numbers held;        // of each token at once, where no backward pass follows, beside it
-  Numbers state;       // of each row
+  double tensors = 0;      // its parameters
+  Numbers parameters;      // in them: those that decay, and the others
+  Numbers kept;            // of each token, for the backward pass, its normalised input too
+  Numbers backward;        // of each token, more than that at the peak of the backward pass
+  Numbers held;            // of each token at once, where no backward pass follows, beside it
+  Numbers state;           // of each row, when nothing was read yet
+  Numbers state_of_token;  // of each row, more for each token read: a cache
+  double operations = 0;   // of each token, forward, beside two for each parameter
+  double operations_of_pair = 0;  // of each token with each that it may look at, itself too
 };
 
 /// The mixer of a layer, from 0, freshly initialised.

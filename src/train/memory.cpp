@@ -353,9 +353,10 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
   const double logits = bytes * double(config.vocabulary);
   const double activations = held_by_block(config, bytes);
   // Those of the prompts, and those that decoding goes on with.
-  const double states = 2 * sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
-                          return bytes_of(mixer.state, bytes);
-                        });
+  const double states =
+      2 * sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
+        return bytes_of(mixer.state, bytes) + tokens * bytes_of(mixer.state_of_token, bytes);
+      });
   return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
            "--prompt"},
           {"rows", double(rows - 1) * (2 * logits + states), "--batch"}};
