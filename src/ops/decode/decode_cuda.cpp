@@ -17,6 +17,7 @@ namespace {
 using cuda::kWarp;
 using torch::Tensor;
 
+static_assert(kDecodeMultiple == kDecodeDepth);
 constexpr const char* kDecodeFile = "decode/decode_kernel.hpp";
 
 Tensor floats_like(const Tensor& t, torch::IntArrayRef shape) {
