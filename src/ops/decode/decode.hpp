@@ -24,6 +24,10 @@ struct DecodeInput {
   double epsilon = 0;
 };
 
+/// The product with weight (rows,K) by LibTorch's operations, with the norm's factor: (B,rows),
+/// float32.
+torch::Tensor product_of(const DecodeInput& input, const torch::Tensor& weight);
+
 /// Sets the stream (B,d) to the embeddings (V,d) of the tokens (B), int64; returns it for the norm.
 DecodeInput decode_embedding(const torch::Tensor& tokens, const torch::Tensor& embedding,
                              const torch::Tensor& norm_weight, double epsilon,

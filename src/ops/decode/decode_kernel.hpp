@@ -90,7 +90,7 @@ struct BlockProduct {
         x.row_tiles[t][half] = {};
         if (row >= p.batch || piece >= pieces) return;
         x.row_tiles[t][half] = *reinterpret_cast<const uint4*>(
-            static_cast<const BFloat16*>(p.x) + (Int(row) * p.heads + head) * p.depth +
+            static_cast<const BFloat16*>(p.x) + Int(row) * p.width + head * p.head_stride +
             piece * kDecodeDepth + lane % 4 * 8);
       });
     });

@@ -12,16 +12,17 @@ inline constexpr int kDecodeMostRows = 64, kDecodeRows = 16, kDecodeChannels = 8
 inline constexpr int kDecodeDepth = 32;
 
 /// The product that each kernel begins with: for each channel c of a head and each group g
-///   sum[g] = 1 / rms[b] Σ_k weight[head (groups · channels) + g · channels + c][k] x[b][head depth
-///   + k].
+///   sum[g] = 1 / rms[b] Σ_k weight[head (groups · channels) + g · channels + c][k]
+///                           x[b][head · head_stride + k].
 /// rms² is the mean of what `squares` adds up to, over `width`, plus epsilon; without squares it
 /// is 1.
 struct DecodeProduct {
   int batch, heads, channels, depth;
   const void* weight;    // bfloat16, rows of `depth` numbers
-  const void* x;         // bfloat16, (B, heads · depth)
+  const void* x;         // bfloat16, (B,width)
   const float* squares;  // (B,parts)
   int parts, width;
+  int head_stride;  // `depth`, or 0 where all heads take the same x
   float epsilon;
 };
 
