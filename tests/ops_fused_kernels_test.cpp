@@ -102,7 +102,7 @@ TEST(FusedKernels, DecodingDoesNotSpill) {
       const auto tiles = [&](int64_t groups, int64_t channels, int64_t heads, int64_t depth) {
         const DecodePlan plan = plan_decode(groups, channels, heads, depth, batch, 132);
         EXPECT_GE(plan.blocks * plan.tiles * plan.columns * 8, channels);
-        EXPECT_GE(plan.row_blocks * plan.row_tiles * 16, batch);
+        EXPECT_GE(plan.row_blocks * plan.rows_of_block(), batch);
         return plan.arguments();
       };
       const auto expect = [&](const char* kernel, const std::string& arguments) {

@@ -1,5 +1,7 @@
 #include "ops/decode/decode_cuda.hpp"
 
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/mm.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -66,10 +68,17 @@ struct Product {
                .depth = static_cast<int>(depth),
                .weight = weight.data_ptr(),
                .x = input.x.data_ptr(),
+               .sums = nullptr,
                .squares = input.squares.defined() ? input.squares.data_ptr<float>() : nullptr,
                .parts = input.squares.defined() ? static_cast<int>(input.squares.size(1)) : 0,
                .width = static_cast<int>(input.x.size(1)),
                .epsilon = static_cast<float>(input.epsilon)};
+    if (plan.row_tiles > 0) return;
+    const Tensor rows = weight.view({heads, groups * channels, depth});
+    const Tensor x = input.x.view({batch, heads, depth}).transpose(0, 1);
+    sums = heads == 1 ? at::mm(x[0], rows[0].t(), torch::kFloat)
+                      : at::bmm(x, rows.transpose(1, 2), torch::kFloat);
+    problem.sums = sums.data_ptr<float>();
   }
 
   /// Memory for the sums of squares of what the product gives.
@@ -90,6 +99,7 @@ struct Product {
   Tensor on;
   DecodePlan plan;
   DecodeProduct problem;
+  Tensor sums;  // of the library's product
 };
 
 DecodeSquares squares_to(const Tensor& squares) {
@@ -102,6 +112,11 @@ std::string DecodePlan::arguments() const {
   return fmt::format("{}, {}, {}", tiles, columns, row_tiles);
 }
 
+int64_t DecodePlan::rows_of_block() const {
+  return row_tiles > 0 ? row_tiles * kDecodeRows
+                       : kDecodeThreads / (tiles * columns * kDecodeChannels);
+}
+
 int64_t DecodePlan::parts_of_head() const {
   const int64_t channels = tiles * columns * kDecodeChannels;
   return blocks * channels / std::min<int64_t>(channels, kWarp);
@@ -110,6 +125,15 @@ int64_t DecodePlan::parts_of_head() const {
 DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
                        int64_t batch, int64_t multiprocessors) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  if (batch > kDecodeOwnRows) {
+    DecodePlan after{.tiles = 1,
+                     .columns = kWarp / kDecodeChannels,
+                     .row_tiles = 0,
+                     .blocks = up(channels, kWarp),
+                     .row_blocks = 0};
+    after.row_blocks = up(batch, after.rows_of_block());
+    return after;
+  }
   const int64_t needed = up(std::min<int64_t>(batch, kDecodeMostRows), kDecodeRows);
   DecodePlan best{};
   best.row_tiles = needed <= 2 ? needed : 4;

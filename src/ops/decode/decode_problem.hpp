@@ -8,6 +8,8 @@ inline constexpr int kDecodeThreads = 256;
 /// Rows of the batch that a block takes at once, at most, in tiles of kDecodeRows; and of the
 /// weights, in tiles of kDecodeChannels.
 inline constexpr int kDecodeMostRows = 64, kDecodeRows = 16, kDecodeChannels = 8;
+/// Of more rows of the batch the products are the library's.
+inline constexpr int kDecodeOwnRows = 16;
 /// Numbers of a row of weights that a warp takes at once: rows are multiples of it.
 inline constexpr int kDecodeDepth = 32;
 
@@ -18,8 +20,9 @@ inline constexpr int kDecodeDepth = 32;
 /// is 1.
 struct DecodeProduct {
   int batch, heads, channels, depth;
-  const void* weight;    // bfloat16, rows of `depth` numbers
-  const void* x;         // bfloat16, (B, heads · depth)
+  const void* weight;  // bfloat16, rows of `depth` numbers
+  const void* x;       // bfloat16, (B, heads · depth)
+  const float* sums;   // (heads, B, groups · channels), before the factor; null: still to be made
   const float* squares;  // (B,parts)
   int parts, width;
   float epsilon;
