@@ -9,7 +9,6 @@
 #include "base/error.hpp"
 #include "nn/decoder.hpp"
 #include "nn/generate.hpp"
-#include "nn/mixers/rnn_decoder.hpp"
 #include "ops/cuda_graph.hpp"
 
 namespace pararnn::nn {

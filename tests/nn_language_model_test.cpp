@@ -16,9 +16,9 @@
 #include "base/error.hpp"
 #include "error_test_support.hpp"
 #include "nn/decoder.hpp"
+#include "nn/fused_decoder.hpp"
 #include "nn/generate.hpp"
 #include "nn/language_model.hpp"
-#include "nn/mixers/rnn_decoder.hpp"
 #include "nn/model_files.hpp"
 
 using namespace pararnn;
@@ -428,11 +428,11 @@ TEST(Decoder, GoesOnAsTheModelDoes) {
       for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has
         weight.copy_(weight.to(torch::kBFloat16));
       }
-      ASSERT_TRUE(has_rnn_decoder(config));
+      ASSERT_TRUE(has_fused_decoder(config));
       const Tensor tokens = random_tokens(config, 3, 20);
       const auto [logits, state] = model->forward(tokens.narrow(1, 0, 12), {});
       const auto modules = make_module_decoder(model, state, logits.select(1, -1));
-      const auto kernels = make_rnn_decoder(model, state, logits.select(1, -1));
+      const auto kernels = make_fused_decoder(model, state, logits.select(1, -1));
       const Tensor expected = model->forward(tokens);
       const Tensor* places[] = {&modules->logits(), &kernels->logits()};
       for (int64_t t = 12; t < 20; ++t) {

@@ -5,9 +5,12 @@
 
 #include "cells/cell_registry.hpp"
 #include "ops/decode/decode.hpp"
+#include "ops/decode/decode_attention.hpp"
+#include "ops/rotary/rotary_problem.hpp"
 #include "pararnn/cells.hpp"
 
 // Redefines names of the C++ library, so it comes last.
+#include "ops/decode/decode_attention_kernel.hpp"
 #include "ops/decode/decode_kernel.hpp"
 
 namespace pararnn::ops {
@@ -55,16 +58,22 @@ struct DecodeOnFibers {
                .depth = int(depth),
                .weight = weight.data_ptr(),
                .x = input.x.data_ptr(),
-               .sums = nullptr,
                .squares = input.squares.defined() ? numbers_of(input.squares) : nullptr,
                .parts = input.squares.defined() ? int(input.squares.size(1)) : 0,
                .width = int(input.x.size(1)),
-               .epsilon = float(input.epsilon)};
+               .head_stride = input.x.size(1) == depth ? 0 : int(depth),
+               .epsilon = float(input.epsilon),
+               .sums = nullptr,
+               .sums_row = 0,
+               .sums_head = 0};
     if (kRowTiles == 0) {
-      sums = torch::einsum("bhk,hnk->hbn", {input.x.view({batch, heads, depth}).to(torch::kFloat),
-                                            weight.view({heads, -1, depth}).to(torch::kFloat)})
+      const Tensor x = input.x.view({batch, -1, depth}).expand({-1, heads, -1});
+      sums = torch::einsum("bhk,hnk->hbn",
+                           {x.to(torch::kFloat), weight.view({heads, -1, depth}).to(torch::kFloat)})
                  .contiguous();
       product.sums = numbers_of(sums);
+      product.sums_row = int(sums.stride(1));
+      product.sums_head = int(sums.stride(0));
     }
     const int64_t parts = heads * blocks * a_block / std::min<int64_t>(a_block, kWarp);
     squares = torch::full({batch, parts}, std::numeric_limits<float>::quiet_NaN());
@@ -149,6 +158,113 @@ void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool no
   expect_near(kernel.squares.sum(1), expected.squares.sum(1), "squares");
 }
 
+long long* positions_of(const Tensor& t) {
+  return reinterpret_cast<long long*>(t.data_ptr<int64_t>());
+}
+
+/// A cache of rows that began and read to different indices, with NaN where nothing was read.
+DecodeCache random_cache(int64_t batch, int64_t capacity, int64_t query_heads, int64_t key_heads,
+                         int64_t channels) {
+  DecodeCache cache{.keys = unwritten_like(halves({batch, capacity, key_heads, channels})),
+                    .read = torch::randint(capacity, {batch}, torch::kLong)};
+  cache.values = cache.keys.clone();
+  cache.begin = (torch::rand({batch}) * (cache.read + 1)).to(torch::kLong);
+  for (int64_t row = 0; row < batch; ++row) {
+    const auto seen = [&](const Tensor& t) {
+      return t[row].slice(0, cache.begin[row].item<int64_t>(), cache.read[row].item<int64_t>());
+    };
+    for (const Tensor& t : {cache.keys, cache.values}) seen(t).normal_();
+  }
+  cache.make_counters(query_heads);
+  return cache;
+}
+DecodeCache copy_of(const DecodeCache& cache) {
+  return {cache.keys.clone(), cache.values.clone(), cache.begin, cache.read.clone(),
+          cache.arrived.clone()};
+}
+/// With what is NaN in both set to 0.
+void expect_near_where_written(const Tensor& got, const Tensor& expected, const char* what) {
+  EXPECT_TRUE(torch::equal(got.isnan(), expected.isnan())) << what;
+  expect_near(got.nan_to_num(), expected.nan_to_num(), what);
+}
+
+template <int kTiles, int kColumns, int kRowTiles>
+void expect_decode_attention_input(int64_t batch, int64_t width, int64_t query_heads,
+                                   int64_t key_heads, int64_t channels) {
+  SCOPED_TRACE(testing::Message() << batch << " rows, " << query_heads << " heads of " << channels);
+  const DecodeInput input = input_of(batch, width);
+  const Tensor weight = halves({(query_heads + 2 * key_heads) * channels, width}) / 8;
+  const DecodeCache cache = random_cache(batch, 9, query_heads, key_heads, channels);
+  cache.read[batch - 1] = 9;  // full
+  const DecodeCache expected_cache = copy_of(cache);
+  const Tensor expected = decode_attention_input(input, weight, expected_cache, 100);
+  const Tensor queries = unwritten_like(expected);
+  DecodeRotation end{int(query_heads),          int(key_heads),           9,
+                     positions_of(cache.begin), positions_of(cache.read), numbers_of(queries),
+                     cache.keys.data_ptr(),     cache.values.data_ptr(),  {}};
+  set_turns(end.turns, int(channels / 2), 100);
+  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2, query_heads + 2 * key_heads)
+      .run(&decode_attention_input<kTiles, kColumns, kRowTiles>, end);
+  expect_near(queries, expected, "queries");
+  expect_near_where_written(cache.keys, expected_cache.keys, "keys");
+  expect_near_where_written(cache.values, expected_cache.values, "values");
+}
+
+template <int kQueries, int kLanes>
+void expect_decode_attention(int64_t batch, int64_t capacity, int64_t query_heads,
+                             int64_t key_heads, int64_t channels, int64_t splits) {
+  SCOPED_TRACE(testing::Message() << batch << " rows of " << capacity << ", " << query_heads
+                                  << " heads of " << channels << ", splits " << splits);
+  const DecodeCache cache = random_cache(batch, capacity, query_heads, key_heads, channels);
+  const Tensor queries = 2 * torch::randn({batch, query_heads, channels});
+  const auto one = [&](const Tensor& t, int64_t row) {
+    return t[row][cache.read[row].item<int64_t>()];
+  };
+  for (int64_t row = 0; row < batch; ++row) {  // what the token itself has written
+    for (const Tensor& t : {cache.keys, cache.values}) one(t, row).normal_();
+  }
+  if (batch > 2) cache.read[2] = capacity;
+  const DecodeCache expected_cache = copy_of(cache);
+  const Tensor partial = torch::empty({batch, query_heads, splits, channels}),
+               largests = torch::empty({batch, query_heads, splits}),
+               sums = torch::empty_like(largests);
+  // Two tokens: what counts the blocks is as it was.
+  for (int token = 0; token < 2; ++token) {
+    const Tensor expected = decode_attention(queries, expected_cache);
+    const Tensor next = unwritten_like(expected);
+    const DecodeAttention problem{int(query_heads),
+                                  int(key_heads),
+                                  int(channels),
+                                  int(splits),
+                                  capacity,
+                                  float(1.4426950408889634 / std::sqrt(double(channels))),
+                                  numbers_of(queries),
+                                  cache.keys.data_ptr(),
+                                  cache.values.data_ptr(),
+                                  positions_of(cache.begin),
+                                  positions_of(cache.read),
+                                  next.data_ptr(),
+                                  reinterpret_cast<unsigned*>(cache.arrived.data_ptr<int32_t>()),
+                                  numbers_of(partial),
+                                  numbers_of(largests),
+                                  numbers_of(sums)};
+    fibers::machine.run({.blocks = int(batch * query_heads / kQueries),
+                         .rows_of_blocks = int(splits),
+                         .threads = kAttentionThreads},
+                        [&] { decode_attention<kQueries, kLanes>(problem); });
+    expect_near_where_written(next, expected, "next");
+    EXPECT_TRUE(torch::equal(cache.read, expected_cache.read));
+    EXPECT_EQ(cache.arrived.abs().sum().item<int64_t>(), 0);
+    for (int64_t row = 0; row < batch; ++row) {
+      if (cache.read[row].item<int64_t>() >= capacity) continue;
+      for (const auto member : {&DecodeCache::keys, &DecodeCache::values}) {
+        one(cache.*member, row).normal_();
+        one(expected_cache.*member, row).copy_(one(cache.*member, row));
+      }
+    }
+  }
+}
+
 TEST(DecodeOnFibers, Embedding) {
   torch::manual_seed(1);
   const int64_t batch = 3, width = 320;
@@ -215,6 +331,26 @@ TEST(DecodeOnFibers, SwigluAndLogits) {
   DecodeOnFibers<4, 4, 1>(input, weight, 1)
       .run(&decode_logits<4, 4, 1>, DecodeLogits{numbers_of(logits)});
   expect_near(logits, right, "logits");
+}
+
+// Heads of pairs that fill no tile and several; caches that are full.
+TEST(DecodeOnFibers, AttentionInput) {
+  torch::manual_seed(6);
+  expect_decode_attention_input<1, 1, 1>(1, 64, 2, 1, 16);
+  expect_decode_attention_input<2, 1, 1>(9, 32, 3, 3, 40);
+  expect_decode_attention_input<2, 2, 2>(20, 64, 4, 2, 24);
+}
+
+// Heads that share, teams of idle threads, tokens that fill no round and no split, splits without
+// tokens, more splits than threads of a warp.
+TEST(DecodeOnFibers, Attention) {
+  torch::manual_seed(7);
+  expect_decode_attention<1, 1>(4, 37, 2, 2, 8, 1);
+  expect_decode_attention<1, 8>(9, 301, 2, 2, 64, 3);
+  expect_decode_attention<1, 16>(2, 150, 3, 3, 96, 1);
+  expect_decode_attention<3, 8>(3, 90, 12, 2, 48, 2);
+  expect_decode_attention<8, 4>(1, 700, 8, 1, 32, 40);
+  expect_decode_attention<2, 32>(3, 33, 4, 2, 256, 5);
 }
 
 }  // namespace

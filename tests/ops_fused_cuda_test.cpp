@@ -353,7 +353,7 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
                    .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
                    .tensors = {of(a, to_a), of(b, to_b)},
                    .turns = {}};
-    set_turns(problem, base);
+    set_turns(problem.turns, problem.pairs, base);
     const int64_t tokens = std::max<int64_t>(1, kRotaryThreads / kPairs);
     run(&rotate_pairs<Storage, kWidth, kPairs>, int((batch * steps + tokens - 1) / tokens),
         kRotaryThreads, problem);

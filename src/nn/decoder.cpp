@@ -1,6 +1,6 @@
 #include "nn/decoder.hpp"
 
-#include "nn/mixers/rnn_decoder.hpp"
+#include "nn/fused_decoder.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -46,8 +46,8 @@ std::unique_ptr<Decoder> make_module_decoder(LanguageModel& model, const Languag
 std::unique_ptr<Decoder> make_decoder(LanguageModel& model, const LanguageModelState& state,
                                       const Tensor& logits) {
   const bool halves = model->precision() == torch::kBFloat16 && logits.is_cuda();
-  return halves && has_rnn_decoder(model->config()) ? make_rnn_decoder(model, state, logits)
-                                                    : make_module_decoder(model, state, logits);
+  return halves && has_fused_decoder(model->config()) ? make_fused_decoder(model, state, logits)
+                                                      : make_module_decoder(model, state, logits);
 }
 
 }  // namespace pararnn::nn

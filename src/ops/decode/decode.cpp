@@ -10,7 +10,13 @@ namespace {
 
 using torch::Tensor;
 
-/// The product in float32, (B,channels), with the norm's factor.
+/// v (B,d) for a norm.
+DecodeInput normed(const Tensor& v, const Tensor& weight, double epsilon) {
+  return {(v * weight).to(torch::kBFloat16), v.square().sum(1, /*keepdim=*/true), epsilon};
+}
+
+}  // namespace
+
 Tensor product_of(const DecodeInput& input, const Tensor& weight) {
   Tensor y = torch::matmul(input.x.to(torch::kFloat), weight.to(torch::kFloat).t());
   if (input.squares.defined()) {
@@ -19,13 +25,6 @@ Tensor product_of(const DecodeInput& input, const Tensor& weight) {
   }
   return y;
 }
-
-/// v (B,d) for a norm.
-DecodeInput normed(const Tensor& v, const Tensor& weight, double epsilon) {
-  return {(v * weight).to(torch::kBFloat16), v.square().sum(1, /*keepdim=*/true), epsilon};
-}
-
-}  // namespace
 
 DecodeInput decode_embedding(const Tensor& tokens, const Tensor& embedding,
                              const Tensor& norm_weight, double epsilon, const Tensor& stream) {

@@ -1,9 +1,9 @@
-// The parts of a language model of RNNs that reads one token of each of B rows: the products, each
+// The parts of a language model that reads one token of each of B rows: the products, each
 // with what follows it up to the next one. On a GPU each is one kernel (decode_kernel.hpp); on a
 // CPU its definition in LibTorch's operations runs.
 //
 // Matrices and what is multiplied by them are bfloat16, as (rows, depth) and contiguous; all else
-// is float32: the stream, the states, biases, norms. Depths are multiples of 32.
+// is float32: the stream, the states, biases, norms. Depths are multiples of kDecodeMultiple.
 #pragma once
 
 #include <torch/types.h>
@@ -11,6 +11,9 @@
 #include "cells/cell_definition.hpp"
 
 namespace pararnn::ops {
+
+/// Of which depths are multiples.
+inline constexpr int64_t kDecodeMultiple = 32;
 
 /// What a product takes: x (B,K), bfloat16, and the sums of squares whose root its rows are divided
 /// by, in parts (B,parts) that are to be added up. Undefined: not divided.
@@ -20,6 +23,10 @@ struct DecodeInput {
   torch::Tensor x, squares = {};
   double epsilon = 0;
 };
+
+/// The product with weight (rows,K) by LibTorch's operations, with the norm's factor: (B,rows),
+/// float32.
+torch::Tensor product_of(const DecodeInput& input, const torch::Tensor& weight);
 
 /// Sets the stream (B,d) to the embeddings (V,d) of the tokens (B), int64; returns it for the norm.
 DecodeInput decode_embedding(const torch::Tensor& tokens, const torch::Tensor& embedding,

@@ -131,7 +131,7 @@ struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTile
         x.row_tiles[t][half] = {};
         if (row >= p.batch || piece >= pieces) return;
         x.row_tiles[t][half] = *reinterpret_cast<const uint4*>(
-            static_cast<const BFloat16*>(p.x) + (Int(row) * p.heads + head) * p.depth +
+            static_cast<const BFloat16*>(p.x) + Int(row) * p.width + head * p.head_stride +
             piece * kDecodeDepth + lane % 4 * 8);
       });
     });
@@ -230,7 +230,7 @@ struct BlockProduct<kGroups, kTiles, kColumns, 0>
     const bool there = channel < p.channels && row < p.batch;
     Vec<float, kGroups> sum{};
     if (there) {
-      const float* sums = p.sums + (Int(head) * p.batch + row) * kGroups * p.channels + channel;
+      const float* sums = p.sums + Int(row) * p.sums_row + Int(head) * p.sums_head + channel;
       static_for<kGroups>(
           [&](auto g) { sum[g] = sums[g * p.channels] * inverse[row - first_row]; });
     }

@@ -14,18 +14,21 @@ inline constexpr int kDecodeOwnRows = 16;
 inline constexpr int kDecodeDepth = 32;
 
 /// The product that each kernel begins with: for each channel c of a head and each group g
-///   sum[g] = 1 / rms[b] Σ_k weight[head (groups · channels) + g · channels + c][k] x[b][head depth
-///   + k].
+///   sum[g] = 1 / rms[b] Σ_k weight[head (groups · channels) + g · channels + c][k]
+///                           x[b][head · head_stride + k].
 /// rms² is the mean of what `squares` adds up to, over `width`, plus epsilon; without squares it
 /// is 1.
 struct DecodeProduct {
   int batch, heads, channels, depth;
-  const void* weight;  // bfloat16, rows of `depth` numbers
-  const void* x;       // bfloat16, (B, heads · depth)
-  const float* sums;   // (heads, B, groups · channels), before the factor; null: still to be made
+  const void* weight;    // bfloat16, rows of `depth` numbers
+  const void* x;         // bfloat16, (B,width)
   const float* squares;  // (B,parts)
   int parts, width;
+  int head_stride;  // `depth`, or 0 where all heads take the same x
   float epsilon;
+  /// Of a product that was made before, without the factor; otherwise null.
+  const float* sums;  // (B, heads, groups · channels), with these strides of rows and heads
+  int sums_row, sums_head;
 };
 
 /// Sums of squares, a part from each block, for the norm that follows.

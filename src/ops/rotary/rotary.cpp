@@ -44,7 +44,7 @@ torch::autograd::variable_list rotate_on_cuda(Tensor q, Tensor k, const Tensor& 
                  .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
                  .tensors = {of(q, rotated_q), of(k, rotated_k)},
                  .turns = {}};
-  set_turns(problem, base);
+  set_turns(problem.turns, problem.pairs, base);
   int64_t width =
       std::min<int64_t>(access_width({q, k, rotated_q, rotated_k}), 16 / q.element_size());
   while (pairs % width != 0) width /= 2;
@@ -78,10 +78,10 @@ struct FusedRotary : torch::autograd::Function<FusedRotary> {
 
 }  // namespace
 
-void set_turns(Rotary& problem, double base) {
-  for (int i = 0; i < problem.pairs; ++i) {
-    const double turns = std::pow(base, -double(i) / problem.pairs) / (2 * std::numbers::pi);
-    problem.turns[i] = static_cast<unsigned long long>(std::ldexp(turns, 64));
+void set_turns(unsigned long long* turns, int pairs, double base) {
+  for (int i = 0; i < pairs; ++i) {
+    const double of_step = std::pow(base, -double(i) / pairs) / (2 * std::numbers::pi);
+    turns[i] = static_cast<unsigned long long>(std::ldexp(of_step, 64));
   }
 }
 

@@ -9,6 +9,13 @@
 
 namespace pararnn::ops {
 
+/// The angle at a position of a pair that turns so far a step, in [-π, π].
+PARARNN_DEVICE_FN float rotary_angle(Int position, unsigned long long turns) {
+  constexpr float kTurn = 1.4629180792671596e-9f;  // 2π / 2^32
+  const unsigned long long turned = static_cast<unsigned long long>(position) * turns;
+  return static_cast<float>(static_cast<int>(turned >> 32)) * kTurn;
+}
+
 /// kPairs: room for so many pairs, a multiple of kWidth.
 template <class Storage, int kWidth, int kPairs>
 __global__ void __launch_bounds__(kRotaryThreads)
@@ -23,12 +30,10 @@ __global__ void __launch_bounds__(kRotaryThreads)
   for (int i = threadIdx.x; i < here * problem.pairs; i += kRotaryThreads) {
     const int token = i / problem.pairs, pair = i % problem.pairs;
     const Int row = (first + token) / problem.steps, step = (first + token) % problem.steps;
-    const auto position = static_cast<unsigned long long>(
+    const Int position =
         problem
-            .positions[row * problem.position_batch_stride + step * problem.position_step_stride]);
-    const unsigned long long turned = position * problem.turns[pair];
-    constexpr float kTurn = 1.4629180792671596e-9f;  // 2π / 2^32
-    const float angle = static_cast<float>(static_cast<int>(turned >> 32)) * kTurn;
+            .positions[row * problem.position_batch_stride + step * problem.position_step_stride];
+    const float angle = rotary_angle(position, problem.turns[pair]);
     angles.cosines[token][pair] = cos(angle);
     angles.sines[token][pair] = static_cast<float>(problem.direction) * sin(angle);
   }

@@ -24,7 +24,7 @@ struct Rotary {
   unsigned long long turns[kMostRotaryPairs];
 };
 
-/// Fills in `turns`, which are those of rotary.hpp; 2π turn once.
-void set_turns(Rotary& problem, double base);
+/// The `turns` of so many pairs, which are those of rotary.hpp; 2π turn once.
+void set_turns(unsigned long long* turns, int pairs, double base);
 
 }  // namespace pararnn::ops
