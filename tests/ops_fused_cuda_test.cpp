@@ -337,12 +337,14 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
   const Tensor positions =
       positions_of(steps, torch::kCPU, start, torch::rand({batch, steps}) < 0.1);
   const double base = 10000;
-  const auto rotate = [&](int direction, const Tensor& a, const Tensor& b) {
-    const Tensor to_a = unwritten(a.sizes(), kDtype<Storage>),
-                 to_b = unwritten(b.sizes(), kDtype<Storage>);
-    const auto of = [](const Tensor& x, const Tensor& y) {
-      return RotaryTensor{int(x.size(2)), x.stride(0),  x.stride(1),
-                          x.stride(2),    x.data_ptr(), y.data_ptr()};
+  const Tensor v = product.narrow(2, heads * channels, channels).view(k.sizes());
+  const auto rotate = [&](int direction, const Tensor& a, const Tensor& b, const Tensor& c,
+                          const Tensor& to_a, const Tensor& to_b, const Tensor& to_c) {
+    const auto place = [](const Tensor& x) {
+      return RotaryPlace{x.stride(0), x.stride(1), x.stride(2), x.data_ptr()};
+    };
+    const auto of = [&](const Tensor& x, const Tensor& y) {
+      return RotaryTensor{int(x.size(2)), place(x), place(y)};
     };
     Rotary problem{.batch = batch,
                    .steps = steps,
@@ -351,15 +353,17 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
                    .position_batch_stride = positions.stride(0),
                    .position_step_stride = positions.stride(1),
                    .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
-                   .tensors = {of(a, to_a), of(b, to_b)},
+                   .tensors = {of(a, to_a), of(b, to_b), of(c, to_c)},
                    .turns = {}};
     set_turns(problem.turns, problem.pairs, base);
     const int64_t tokens = std::max<int64_t>(1, kRotaryThreads / kPairs);
     run(&rotate_pairs<Storage, kWidth, kPairs>, int((batch * steps + tokens - 1) / tokens),
         kRotaryThreads, problem);
-    return std::pair(to_a, to_b);
   };
-  const auto [rotated_q, rotated_k] = rotate(1, q, k);
+  const auto empty_like = [](const Tensor& x) { return unwritten(x.sizes(), kDtype<Storage>); };
+  const Tensor rotated_q = empty_like(q), rotated_k = empty_like(k), same_v = empty_like(v);
+  rotate(1, q, k, v, rotated_q, rotated_k, same_v);
+  EXPECT_TRUE(torch::equal(same_v, v));
   const auto [exact_q, exact_k] =
       rotary_definition(q.to(torch::kDouble), k.to(torch::kDouble), positions, base);
   const double tolerance = kSame<Storage, float> ? 1e-6 : 1e-2;
@@ -370,9 +374,12 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
   };
   expect_near(rotated_q, exact_q, "queries");
   expect_near(rotated_k, exact_k, "keys");
-  const auto [back_q, back_k] = rotate(-1, rotated_q, rotated_k);
-  expect_near(back_q, q.to(torch::kDouble), "queries turned back");
-  expect_near(back_k, k.to(torch::kDouble), "keys turned back");
+  // Back in their place.
+  const Tensor before = product.clone();
+  q.copy_(rotated_q);
+  k.copy_(rotated_k);
+  rotate(-1, q, k, v, q, k, v);
+  expect_near(product, before.to(torch::kDouble), "turned back");
 }
 
 TEST(FusedOnFibers, Rotary) {

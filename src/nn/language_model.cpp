@@ -30,19 +30,37 @@ Tensor LanguageModelImpl::forward(const Tensor& tokens) { return forward(tokens,
 std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& tokens,
                                                                  const LanguageModelState& state,
                                                                  const Tensor& reset) {
-  auto [hidden, next] = hidden_states(tokens, state, reset);
+  LanguageModelState next;
+  const Tensor hidden = hidden_states(tokens, state, reset, &next);
   return {linear_map(hidden, output_).to(embedding_.scalar_type()), std::move(next)};
 }
 
 std::pair<ops::CrossEntropy, LanguageModelState> LanguageModelImpl::loss(
     const Tensor& tokens, const Tensor& targets, const ops::CrossEntropyOptions& options,
     const LanguageModelState& state, const Tensor& reset) {
-  auto [hidden, next] = hidden_states(tokens, state, reset);
+  LanguageModelState next;
+  const Tensor hidden = hidden_states(tokens, state, reset, &next);
   return {ops::linear_cross_entropy(hidden, output_, targets, options), std::move(next)};
 }
 
-std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
-    const Tensor& tokens, const LanguageModelState& state, const Tensor& reset) {
+ops::CrossEntropy LanguageModelImpl::loss_of_whole(const Tensor& tokens, const Tensor& targets,
+                                                   const ops::CrossEntropyOptions& options,
+                                                   const Tensor& reset) {
+  return ops::linear_cross_entropy(hidden_states(tokens, {}, reset, nullptr), output_, targets,
+                                   options);
+}
+
+LanguageModelState LanguageModelImpl::reserve(const LanguageModelState& state,
+                                              int64_t steps) const {
+  LanguageModelState reserved;
+  for (size_t i = 0; i < state.layers.size(); ++i) {
+    reserved.layers.push_back(blocks_.at(i)->reserve(state.layers[i], steps));
+  }
+  return reserved;
+}
+
+Tensor LanguageModelImpl::hidden_states(const Tensor& tokens, const LanguageModelState& state,
+                                        const Tensor& reset, LanguageModelState* next) {
   require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
   require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
           "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
@@ -54,15 +72,14 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
   }
   require(state.layers.empty() || state.layers.size() == blocks_.size(),
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
-  LanguageModelState next;
   ResidualStream stream{.x = ops::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto [after, layer] = blocks_[i]->forward(
         std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset);
     stream = std::move(after);
-    next.layers.push_back(std::move(layer));
+    if (next) next->layers.push_back(std::move(layer));
   }
-  return {norm_->forward(stream).second, std::move(next)};
+  return norm_->forward(stream).second;
 }
 
 Tensor LanguageModelImpl::step(const Tensor& tokens, LanguageModelState& state) {

@@ -21,6 +21,7 @@ struct Linear : torch::nn::Module {
         "weight", torch::randn({outputs, inputs}) * (gain / std::sqrt(double(inputs))));
   }
   torch::Tensor forward(const torch::Tensor& x) { return linear_map(x, weight_); }
+  const torch::Tensor& weight() const { return weight_; }
 
  private:
   torch::Tensor weight_;

@@ -219,7 +219,7 @@ void Trainer::compute_step() {
   for (int64_t i = 0; i < config_.accumulate; ++i) {
     const torch::Tensor inputs = tokens_[i][0], targets = tokens_[i][1];  // (B,T)
     const ops::CrossEntropy loss =
-        model_->loss(inputs, targets, options, {}, starts_of_documents(inputs)).first;
+        model_->loss_of_whole(inputs, targets, options, starts_of_documents(inputs));
     loss.total.backward();
     mean_loss.add_(loss.cross_entropy, share);
   }
