@@ -87,10 +87,13 @@ TEST(Fused, RmsNormEqualsItsDefinition) {
                   [&](const auto& x) { return rms_norm_definition(x[0], x[1], 1e-5, branch); },
                   inputs, tolerance);
       inputs.push_back(half_of_wider({batch, steps, width}, branch) * 3);
-      expect_same(
-          [&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, branch, x[2]); },
-          [&](const auto& x) { return rms_norm_definition(x[0], x[1], 1e-5, branch, x[2]); },
-          inputs, tolerance);
+      for (const NormGate place : {NormGate::kAfter, NormGate::kBefore}) {
+        expect_same([&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, branch, x[2], place); },
+                    [&](const auto& x) {
+                      return rms_norm_definition(x[0], x[1], 1e-5, branch, x[2], place);
+                    },
+                    inputs, tolerance);
+      }
     }
   }
 }
@@ -183,8 +186,10 @@ TEST(Gradient, Functions) {
   torch::manual_seed(5);
   const Tensor x = leaf({2, 9, 5}), weight = leaf({5}), gate = leaf({2, 9, 5});
   expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble); }, {x, weight});
-  expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble, gate); },
-                  {x, weight, gate});
+  for (const NormGate place : {NormGate::kAfter, NormGate::kBefore}) {
+    expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble, gate, place); },
+                    {x, weight, gate});
+  }
   expect_gradient([&] { return add_scaled(x, weight, gate); }, {x, weight, gate});
   const Tensor wide = leaf({2, 9, 8}), taps = leaf({4, 5}), before = leaf({2, 3, 5});
   expect_gradient([&] { return swiglu(wide); }, {wide});

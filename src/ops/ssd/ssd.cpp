@@ -37,8 +37,7 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const Decays decays = decays_of(dt, a, reset.value_or(Tensor()), chunk);
     const Tensor b = in_chunks(b_steps, chunk), c = in_chunks(c_steps, chunk);
     const auto [by_head, to_end] = pack(x, decays, Scale::kToEnd, groups);
-    const Tensor within =
-        at::matmul(masked_scores(at::matmul(c, transposed(b)), decays), by_head);
+    const Tensor within = at::matmul(masked_scores(at::matmul(c, transposed(b)), decays), by_head);
     const Tensor h0 =
         start ? start->to(decays.log.scalar_type())
               : torch::zeros({x.size(0), x.size(2), x.size(3), b.size(4)}, decays.log.options());
@@ -84,19 +83,17 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const Tensor entering = of_group(states, groups), added = of_group(dstates, groups);
 
     const Tensor dx = empty_gradient(x, context->saved_data["x"]);
-    const JoinBackward joined =
-        join_backward(within, by_head_of(at::matmul(b, transposed(added)), channels),
-                      by_head_of(at::matmul(c, transposed(entering)), channels), decays, x, dy, d, dx);
-    const DecaysBackward of_decays =
-        decays_backward(decays, a, of_scores, carried, joined, steps);
+    const JoinBackward joined = join_backward(
+        within, by_head_of(at::matmul(b, transposed(added)), channels),
+        by_head_of(at::matmul(c, transposed(entering)), channels), decays, x, dy, d, dx);
+    const DecaysBackward of_decays = decays_backward(decays, a, of_scores, carried, joined, steps);
 
     const auto in_steps = [&](const Tensor& gradient, size_t input, const char* name) {
       const Tensor to = empty_gradient(saved[input], context->saved_data[name]);
       out_of_chunks(gradient, to);
       return to;
     };
-    const Tensor db =
-        at::matmul(flat(to_end), added) + at::matmul(transposed(of_scores.scores), c);
+    const Tensor db = at::matmul(flat(to_end), added) + at::matmul(transposed(of_scores.scores), c);
     const Tensor dc = at::matmul(flat(from_start), entering) + at::matmul(of_scores.scores, b);
     const c10::IValue start = context->saved_data["start"];
     return {dx,
@@ -119,8 +116,8 @@ std::pair<Tensor, Tensor> ssd(const Tensor& x, const Tensor& dt, const Tensor& a
   require(x.numel() > 0 && b.size(3) > 0, "ssd needs at least one number of each size");
   require(x.size(2) % b.size(2) == 0, "groups must divide heads: {} does not divide {}", b.size(2),
           x.size(2));
-  const auto results = Ssd::apply(x, dt, a, b, c, d, h0,
-                                  reset.defined() ? std::make_optional(reset) : std::nullopt);
+  const auto results =
+      Ssd::apply(x, dt, a, b, c, d, h0, reset.defined() ? std::make_optional(reset) : std::nullopt);
   return {results[0], results[1]};
 }
 
@@ -134,7 +131,8 @@ std::pair<Tensor, Tensor> ssd_step(const Tensor& x, const Tensor& dt, const Tens
   };
   const Tensor wide = x.to(arithmetic);
   const Tensor decay = (dt * a).exp().unsqueeze(-1).unsqueeze(-1);
-  const Tensor next = decay * h + (wide * dt.unsqueeze(-1)).unsqueeze(-1) * of_heads(b).unsqueeze(2);
+  const Tensor next =
+      decay * h + (wide * dt.unsqueeze(-1)).unsqueeze(-1) * of_heads(b).unsqueeze(2);
   const Tensor y = at::matmul(next, of_heads(c).unsqueeze(-1)).squeeze(-1) + d.unsqueeze(-1) * wide;
   return {y.to(x.scalar_type()), next};
 }

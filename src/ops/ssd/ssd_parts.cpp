@@ -96,8 +96,7 @@ Tensor masked_scores(const Tensor& scores, const Decays& decays) {
 
 Packed pack(const Tensor& x, const Decays& decays, Scale scale, int64_t groups) {
   const Tensor steps = cut(x, decays.chunk());
-  const Tensor factor =
-      scale == Scale::kToEnd ? to_end(decays) * decays.step : from_start(decays);
+  const Tensor factor = scale == Scale::kToEnd ? to_end(decays) * decays.step : from_start(decays);
   return {steps.transpose(2, 3).contiguous(),
           by_group((steps * beside_channels(factor)).to(x.scalar_type()), groups)};
 }
@@ -115,8 +114,7 @@ Tensor carry(const Tensor& states, const Decays& decays, const Tensor& h0) {
 
 Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, const Tensor& x,
             const Tensor& d) {
-  const Tensor y = within.transpose(2, 3) +
-                   of_steps(across) * beside_channels(from_start(decays));
+  const Tensor y = within.transpose(2, 3) + of_steps(across) * beside_channels(from_start(decays));
   return (joined(y, x.size(1)) + x * d.unsqueeze(-1)).to(x.scalar_type());
 }
 
@@ -127,12 +125,11 @@ ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scor
   // What is multiplied by dt_j.
   const Tensor products = gradient * decay * of_each;
   const Tensor before = products.tril(-1);
-  ScoresBackward result{
-      (gradient * decay * step)
-          .unflatten(2, {scores.size(2), decays.heads() / scores.size(2)})
-          .sum(3)
-          .to(scores.scalar_type()),
-      (before * step).sum(-1), before.sum(-2), products.diagonal(0, -2, -1)};
+  ScoresBackward result{(gradient * decay * step)
+                            .unflatten(2, {scores.size(2), decays.heads() / scores.size(2)})
+                            .sum(3)
+                            .to(scores.scalar_type()),
+                        (before * step).sum(-1), before.sum(-2), products.diagonal(0, -2, -1)};
   gradient.copy_(of_each * decay * step);
   return result;
 }
@@ -168,12 +165,12 @@ DecaysBackward decays_backward(const Decays& decays, const Tensor& a, const Scor
   const Tensor end = to_end(decays), arriving = end * joined_parts.arriving;
   const Tensor added = arriving * decays.step;
   // Of log_i; then of its part dt_t a, which is in all from step t on.
-  const Tensor log = scores.rows - scores.columns * decays.step +
-                     from_start(decays) * joined_parts.across - added;
+  const Tensor log =
+      scores.rows - scores.columns * decays.step + from_start(decays) * joined_parts.across - added;
   last_of(log) += (added.sum(-1) + through(decays) * carried.decay).unsqueeze(-1);
   const Tensor part = log.flip(-1).cumsum(-1).flip(-1);
-  const Tensor dt = part * a.to(part.scalar_type()).unsqueeze(-1) + scores.columns + scores.own +
-                    arriving;
+  const Tensor dt =
+      part * a.to(part.scalar_type()).unsqueeze(-1) + scores.columns + scores.own + arriving;
   return {joined(dt.transpose(2, 3), steps), (part * decays.step).sum({0, 1, 3})};
 }
 
