@@ -271,6 +271,30 @@ void expect_convolution(int64_t batch, int64_t steps, int width, int64_t piece_s
   const Tensor expected = causal_convolution_definition(xs, weights, earlier, reset);
   expect_close(y, expected.detach(), "y");
   const Tensor dy = draw({batch, steps, width}, kDtype<Storage>);
+  {
+    // With bias and silu.
+    const Tensor bias = torch::randn({width}).to(kDtype<P>);
+    const ConvolutionForward problem{.extent = extent,
+                                     .x_batch_stride = x.stride(0),
+                                     .x_step_stride = x.stride(1),
+                                     .x = x.data_ptr(),
+                                     .taps = taps.data_ptr(),
+                                     .before = before.data_ptr(),
+                                     .reset = bytes,
+                                     .y = y.data_ptr(),
+                                     .bias = bias.data_ptr(),
+                                     .dy_batch_stride = dy.stride(0),
+                                     .dy_step_stride = dy.stride(1),
+                                     .dy = dy.data_ptr()};
+    const Tensor sums = (expected + bias.to(torch::kDouble)).detach().requires_grad_();
+    const Tensor silu = torch::silu(sums);
+    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSilu>, blocks,
+        kConvolutionThreads, problem);
+    expect_close(y, silu.detach(), "y behind silu");
+    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSlope>, blocks,
+        kConvolutionThreads, problem);
+    expect_close(y, gradients(silu, {sums}, dy)[0], "gradient before silu");
+  }
   const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
   const Tensor dx = both.narrow(2, width, width);
   const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);

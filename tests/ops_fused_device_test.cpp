@@ -151,6 +151,15 @@ TEST_F(FusedOnGpu, Convolution) {
                 },
                 {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
                  numbers({3, taps - 1, width}, dtype)});
+            expect_same_as(
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution_definition(t[0], t[1], t[2], reset, t[3])};
+                },
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution(t[0], t[1], t[2], reset, t[3])};
+                },
+                {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
+                 numbers({3, taps - 1, width}, dtype), numbers({width}, torch::kFloat)});
           }
         }
       }

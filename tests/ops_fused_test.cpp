@@ -98,6 +98,24 @@ TEST(Fused, RmsNormEqualsItsDefinition) {
   }
 }
 
+TEST(Fused, GateBeforeTheNormEqualsItsDefinition) {
+  torch::manual_seed(10);
+  for (const auto& [batch, steps, width] : shapes()) {
+    for (const auto& [stream, branch, tolerance] : kPrecisions) {
+      const auto weight = stream == torch::kDouble ? torch::kDouble : torch::kFloat;
+      const auto norm_with = [&, branch = branch](const auto& norm) {
+        return [&norm, branch](const std::vector<Tensor>& x) {
+          return norm(x[0], x[1], 1e-5, branch, x[2], NormGate::kBefore);
+        };
+      };
+      expect_same(norm_with(rms_norm), norm_with(rms_norm_definition),
+                  {half_of_wider({batch, steps, width}, stream), torch::randn(width, weight),
+                   half_of_wider({batch, steps, width}, branch) * 3},
+                  tolerance);
+    }
+  }
+}
+
 TEST(Fused, SwigluEqualsItsDefinition) {
   torch::manual_seed(1);
   for (const auto& [batch, steps, width] : shapes()) {
@@ -135,6 +153,14 @@ TEST(Fused, ConvolutionEqualsItsDefinition) {
               [&](const auto& x) { return causal_convolution_definition(x[0], x[1], x[2], reset); },
               {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
                torch::randn({batch, taps - 1, width}).to(branch)},
+              tolerance);
+          expect_same(
+              [&](const auto& x) { return causal_convolution(x[0], x[1], x[2], reset, x[3]); },
+              [&](const auto& x) {
+                return causal_convolution_definition(x[0], x[1], x[2], reset, x[3]);
+              },
+              {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
+               torch::randn({batch, taps - 1, width}).to(branch), torch::randn({width}, weight)},
               tolerance);
         }
       }
@@ -196,6 +222,8 @@ TEST(Gradient, Functions) {
   const Tensor reset = torch::rand({2, 9}) < 0.3;
   for (const Tensor& anew : {Tensor(), reset}) {
     expect_gradient([&] { return causal_convolution(x, taps, before, anew); }, {x, taps, before});
+    expect_gradient([&] { return causal_convolution(x, taps, before, anew, weight); },
+                    {x, taps, before, weight});
   }
   for (const int64_t heads : {1, 2, 4}) {
     const Tensor blocks = leaf({heads, 3 * 8 / heads, 8 / heads}),

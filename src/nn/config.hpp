@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "nn/layer_pattern.hpp"
+#include "nn/mixers/mamba2_mixer.hpp"
 #include "nn/mixers/rnn_mixer.hpp"
 #include "nn/option.hpp"
 
@@ -27,6 +28,7 @@ struct ModelConfig {
   bool tie_embedding = true;   // output logits through the transposed embedding
   double norm_epsilon = 1e-5;  // added to the mean square in every RMSNorm
   RnnOptions rnn{};
+  Mamba2Options mamba2{};
 
   bool operator==(const ModelConfig&) const = default;
 
@@ -41,6 +43,7 @@ struct ModelConfig {
 template <MaybeConst<ModelConfig> Config, class Visit>
 void for_each_mixer(Config& config, Visit&& visit) {
   visit("rnn", config.rnn);
+  visit("mamba2", config.mamba2);
 }
 
 /// The options of a model, without those of its mixers.

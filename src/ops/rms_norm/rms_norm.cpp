@@ -77,7 +77,8 @@ PARARNN_VECTORISED void backward_rows(Rows<X> x, const Arithmetic<X>* weight, Ar
     A dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t i = 0; i < x.width; ++i) {
-      A product = widen(dys[i]) * widen(xs[i]) * scale;
+      const A n = widen(xs[i]) * scale;  // but for a gate before the norm
+      A product = widen(dys[i]) * n;
       if constexpr (kGated) {
         const A g = widen(gates[i]);
         const A s = sigmoid(g);

@@ -36,10 +36,10 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const int64_t groups = b_steps.size(2), chunk = ssd_chunk(x.size(1));
     const Decays decays = decays_of(dt, a, reset.value_or(Tensor()), chunk);
     const Tensor b = in_chunks(b_steps, chunk), c = in_chunks(c_steps, chunk);
-    const auto [by_head, to_end] = pack(x, decays, Scale::kToEnd, groups);
+    const auto [by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups);
     const Tensor within = at::matmul(masked_scores(at::matmul(c, transposed(b)), decays), by_head);
     const Tensor h0 =
-        start ? start->to(decays.log.scalar_type())
+        start ? *start
               : torch::zeros({x.size(0), x.size(2), x.size(3), b.size(4)}, decays.log.options());
     const Tensor states = at::matmul(transposed(flat(to_end)), b)
                               .view({x.size(0), decays.chunks(), x.size(2), x.size(3), b.size(4)});
@@ -47,7 +47,6 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const Tensor across = at::matmul(c, transposed(of_group(states, groups)));
     const Tensor y = join(within, by_head_of(across, x.size(3)), decays, x, d);
     context->save_for_backward({x, dt, a, b_steps, c_steps, d, states, reset.value_or(Tensor())});
-    context->saved_data["start"] = start ? c10::IValue(start->scalar_type()) : c10::IValue();
     context->saved_data["x"] = place_of_gradient(x);
     context->saved_data["b"] = place_of_gradient(b_steps);
     context->saved_data["c"] = place_of_gradient(c_steps);
@@ -71,8 +70,8 @@ struct Ssd : torch::autograd::Function<Ssd> {
                            ? gradients[1]
                            : torch::zeros(states.select(1, 0).sizes(), decays.log.options());
 
-    const auto [x_by_head, to_end] = pack(x, decays, Scale::kToEnd, groups);
-    const auto [dy_by_head, from_start] = pack(dy, decays, Scale::kFromStart, groups);
+    const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups);
+    const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups);
     const Tensor scores = at::matmul(c, transposed(b));
     const Tensor masked = at::matmul(dy_by_head, transposed(x_by_head));
     const ScoresBackward of_scores = masked_scores_backward(masked, scores, decays);
@@ -95,15 +94,8 @@ struct Ssd : torch::autograd::Function<Ssd> {
     };
     const Tensor db = at::matmul(flat(to_end), added) + at::matmul(transposed(of_scores.scores), c);
     const Tensor dc = at::matmul(flat(from_start), entering) + at::matmul(of_scores.scores, b);
-    const c10::IValue start = context->saved_data["start"];
-    return {dx,
-            of_decays.dt.to(dt.scalar_type()),
-            of_decays.a.to(a.scalar_type()),
-            in_steps(db, 3, "b"),
-            in_steps(dc, 4, "c"),
-            joined.own.sum({0, 1, 3}).to(d.scalar_type()),
-            start.isNone() ? Tensor() : carried.h0.to(start.toScalarType()),
-            Tensor()};
+    return {dx,          of_decays.dt, of_decays.a, in_steps(db, 3, "b"), in_steps(dc, 4, "c"),
+            of_decays.d, carried.h0,   Tensor()};
   }
 };
 

@@ -10,7 +10,6 @@
 
 #include <torch/types.h>
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -34,11 +33,13 @@ std::pair<torch::Tensor, torch::Tensor> ssd_step(const torch::Tensor& x, const t
                                                  const torch::Tensor& c, const torch::Tensor& d,
                                                  const torch::Tensor& h);
 
-/// Steps Q of a chunk, of so many in all: the products within a chunk grow with it, and the states
-/// between chunks are fewer. A multiple of 16, as tensor cores like it.
+/// Steps Q of a chunk, of so many in all, a power of two: the products within a chunk grow with it,
+/// and the states between chunks are fewer.
 inline int64_t ssd_chunk(int64_t steps) {
-  constexpr int64_t kLongest = 128, kMultiple = 16;
-  return std::min(kLongest, (steps + kMultiple - 1) / kMultiple * kMultiple);
+  constexpr int64_t kShortest = 16, kLongest = 128;
+  int64_t chunk = kShortest;
+  while (chunk < steps && chunk < kLongest) chunk *= 2;
+  return chunk;
 }
 
 }  // namespace pararnn::ops

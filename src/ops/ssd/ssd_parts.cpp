@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/rows.hpp"
+#include "ops/ssd/ssd_cuda.hpp"
 
 namespace pararnn::ops::ssd_parts {
 namespace {
@@ -72,13 +73,11 @@ Tensor beside_channels(const Tensor& t) { return t.transpose(2, 3).unsqueeze(-1)
 }  // namespace
 
 Decays decays_of(const Tensor& dt, const Tensor& a, const Tensor& reset, int64_t chunk) {
-  const auto arithmetic = arithmetic_dtype(dt.scalar_type());
-  Decays decays;
-  decays.step = cut(dt.to(arithmetic), chunk).transpose(2, 3).contiguous();
-  decays.log = (decays.step * a.to(arithmetic).unsqueeze(-1)).cumsum(-1);
-  if (reset.defined()) {
-    decays.segment = cut(reset, chunk).cumsum(-1, torch::kInt);
-  }
+  Tensor segment;
+  if (reset.defined()) segment = cut(reset, chunk).cumsum(-1, torch::kInt);
+  if (has_ssd_kernels(dt)) return decays_cuda(dt, a, segment, chunk);
+  Decays decays{.step = cut(dt, chunk).transpose(2, 3).contiguous(), .log = {}, .segment = segment};
+  decays.log = (decays.step * a.unsqueeze(-1)).cumsum(-1);
   return decays;
 }
 
@@ -90,18 +89,22 @@ void out_of_chunks(const Tensor& chunks, const Tensor& to) {
 }
 
 Tensor masked_scores(const Tensor& scores, const Decays& decays) {
+  if (has_ssd_kernels(scores)) return masked_scores_cuda(scores, decays);
   return (of_heads(scores, decays.heads()) * between(decays) * decays.step.unsqueeze(-2))
       .to(scores.scalar_type());
 }
 
-Packed pack(const Tensor& x, const Decays& decays, Scale scale, int64_t groups) {
+Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups) {
+  if (has_ssd_kernels(x)) return pack_cuda(x, decays, scale, groups);
   const Tensor steps = cut(x, decays.chunk());
-  const Tensor factor = scale == Scale::kToEnd ? to_end(decays) * decays.step : from_start(decays);
+  const Tensor factor =
+      scale == SsdScale::kToEnd ? to_end(decays) * decays.step : from_start(decays);
   return {steps.transpose(2, 3).contiguous(),
           by_group((steps * beside_channels(factor)).to(x.scalar_type()), groups)};
 }
 
 Tensor carry(const Tensor& states, const Decays& decays, const Tensor& h0) {
+  if (has_ssd_kernels(states)) return carry_cuda(states, decays, h0);
   const Tensor decay = through(decays).unsqueeze(-1).unsqueeze(-1);
   Tensor h = h0;
   for (int64_t chunk = 0; chunk < decays.chunks(); ++chunk) {
@@ -114,12 +117,14 @@ Tensor carry(const Tensor& states, const Decays& decays, const Tensor& h0) {
 
 Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, const Tensor& x,
             const Tensor& d) {
+  if (has_ssd_kernels(x)) return join_cuda(within, across, decays, x, d);
   const Tensor y = within.transpose(2, 3) + of_steps(across) * beside_channels(from_start(decays));
   return (joined(y, x.size(1)) + x * d.unsqueeze(-1)).to(x.scalar_type());
 }
 
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
                                       const Decays& decays) {
+  if (has_ssd_kernels(scores)) return masked_scores_backward_cuda(gradient, scores, decays);
   const Tensor decay = between(decays), of_each = of_heads(scores, decays.heads());
   const Tensor step = decays.step.unsqueeze(-2);
   // What is multiplied by dt_j.
@@ -129,18 +134,21 @@ ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scor
                             .unflatten(2, {scores.size(2), decays.heads() / scores.size(2)})
                             .sum(3)
                             .to(scores.scalar_type()),
-                        (before * step).sum(-1), before.sum(-2), products.diagonal(0, -2, -1)};
+                        (before * step).sum(-1), before.sum(-2).unsqueeze(0),
+                        products.diagonal(0, -2, -1)};
   gradient.copy_(of_each * decay * step);
   return result;
 }
 
 CarryBackward carry_backward(const Tensor& gradient, const Tensor& entering, const Decays& decays,
                              const Tensor& dhT) {
+  if (has_ssd_kernels(gradient)) return carry_backward_cuda(gradient, entering, decays, dhT);
   const Tensor decay = through(decays).unsqueeze(-1).unsqueeze(-1);
-  CarryBackward result{dhT, torch::empty_like(decays.log.select(-1, 0))};
+  CarryBackward result{dhT, torch::empty_like(decays.log.narrow(-1, 0, 1))};
   for (int64_t chunk = decays.chunks() - 1; chunk >= 0; --chunk) {
     const Tensor after = result.h0;
-    result.decay.select(1, chunk).copy_((after * entering.select(1, chunk)).sum({-2, -1}));
+    result.decay.select(1, chunk).squeeze(-1).copy_(
+        (after * entering.select(1, chunk)).sum({-2, -1}));
     result.h0 = decay.select(1, chunk) * after + gradient.select(1, chunk);
     gradient.select(1, chunk).copy_(after);
   }
@@ -150,6 +158,8 @@ CarryBackward carry_backward(const Tensor& gradient, const Tensor& entering, con
 JoinBackward join_backward(const Tensor& within, const Tensor& arriving, const Tensor& across,
                            const Decays& decays, const Tensor& x, const Tensor& dy, const Tensor& d,
                            const Tensor& dx) {
+  if (has_join_backward_kernel(x))
+    return join_backward_cuda(within, arriving, across, decays, x, dy, d, dx);
   const Tensor xs = cut(x, decays.chunk()).to(decays.log.scalar_type());
   const Tensor dys = cut(dy, decays.chunk());
   const Tensor arrives = of_steps(arriving);
@@ -162,16 +172,18 @@ JoinBackward join_backward(const Tensor& within, const Tensor& arriving, const T
 DecaysBackward decays_backward(const Decays& decays, const Tensor& a, const ScoresBackward& scores,
                                const CarryBackward& carried, const JoinBackward& joined_parts,
                                int64_t steps) {
+  if (has_ssd_kernels(decays.log))
+    return decays_backward_cuda(decays, a, scores, carried, joined_parts, steps);
   const Tensor end = to_end(decays), arriving = end * joined_parts.arriving;
-  const Tensor added = arriving * decays.step;
+  const Tensor added = arriving * decays.step, columns = scores.columns.sum(0);
   // Of log_i; then of its part dt_t a, which is in all from step t on.
   const Tensor log =
-      scores.rows - scores.columns * decays.step + from_start(decays) * joined_parts.across - added;
-  last_of(log) += (added.sum(-1) + through(decays) * carried.decay).unsqueeze(-1);
+      scores.rows - columns * decays.step + from_start(decays) * joined_parts.across - added;
+  last_of(log) += (added.sum(-1) + through(decays) * carried.decay.sum(-1)).unsqueeze(-1);
   const Tensor part = log.flip(-1).cumsum(-1).flip(-1);
-  const Tensor dt =
-      part * a.to(part.scalar_type()).unsqueeze(-1) + scores.columns + scores.own + arriving;
-  return {joined(dt.transpose(2, 3), steps), (part * decays.step).sum({0, 1, 3})};
+  const Tensor dt = part * a.unsqueeze(-1) + columns + scores.own + arriving;
+  return {joined(dt.transpose(2, 3), steps), (part * decays.step).sum({0, 1, 3}),
+          joined_parts.own.sum({0, 1, 3})};
 }
 
 }  // namespace pararnn::ops::ssd_parts

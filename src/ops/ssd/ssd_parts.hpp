@@ -8,6 +8,8 @@
 
 #include <torch/types.h>
 
+#include "ops/ssd/ssd_problem.hpp"
+
 namespace pararnn::ops::ssd_parts {
 
 using torch::Tensor;
@@ -36,15 +38,11 @@ void out_of_chunks(const Tensor& chunks, const Tensor& to);
 /// it, and the row did not start anew between; zeros elsewhere. (B,L,H,Q,Q).
 Tensor masked_scores(const Tensor& scores, const Decays& decays);
 
-/// A factor of each step: of what it adds to the state by the chunk's end, dt_j times the decay
-/// until there; or the decay from the chunk's start.
-enum class Scale { kToEnd, kFromStart };
-
 /// x (B,T,H,P) by head as it is, and by group with each step times its factor.
 struct Packed {
   Tensor by_head, scaled;
 };
-Packed pack(const Tensor& x, const Decays& decays, Scale scale, int64_t groups);
+Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups);
 
 /// The state through all chunks, from h0 (B,H,P,N). `states`: what each chunk adds to it; becomes
 /// the state that enters each. Returns the last one, in h0's dtype.
@@ -59,7 +57,7 @@ Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, co
 struct ScoresBackward {
   Tensor scores;   // (B,L,G,Q,Q)
   Tensor rows;     // Σ_{j<i} E_ij, (B,L,H,Q)
-  Tensor columns;  // Σ_{i>j} E_ij / dt_j
+  Tensor columns;  // Σ_{i>j} E_ij / dt_j, in parts to be added up, (K,B,L,H,Q)
   Tensor own;      // E_ii / dt_i
 };
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
@@ -69,7 +67,7 @@ ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scor
 /// chunk adds; dhT that of the last.
 struct CarryBackward {
   Tensor h0;
-  Tensor decay;  // of the decay of whole chunks, (B,L,H)
+  Tensor decay;  // of the decay of whole chunks, in parts to be added up, (B,L,H,K)
 };
 CarryBackward carry_backward(const Tensor& gradient, const Tensor& entering, const Decays& decays,
                              const Tensor& dhT);
@@ -85,9 +83,9 @@ JoinBackward join_backward(const Tensor& within, const Tensor& arriving, const T
                            const Decays& decays, const Tensor& x, const Tensor& dy, const Tensor& d,
                            const Tensor& dx);
 
-/// Gradients of dt (B,T,H) and a (H), from what the others give.
+/// Gradients of dt (B,T,H), a (H) and d (H), from what the others give.
 struct DecaysBackward {
-  Tensor dt, a;
+  Tensor dt, a, d;
 };
 DecaysBackward decays_backward(const Decays& decays, const Tensor& a, const ScoresBackward& scores,
                                const CarryBackward& carried, const JoinBackward& joined,
