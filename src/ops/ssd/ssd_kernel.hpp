@@ -11,7 +11,7 @@
 namespace pararnn::ops {
 
 /// exp(x) for x <= 0, to a few units of the sixth digit; 0 for -∞.
-PARARNN_FN float decay_of(float log) { return special_exp2(log * 1.442695041f); }
+PARARNN_DEVICE_FN float decay_of(float log) { return special_exp2(log * 1.442695041f); }
 
 /// The decays of one head in one chunk.
 struct SsdChunk {
