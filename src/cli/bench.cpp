@@ -47,7 +47,8 @@ const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
 // For --part operators.
-const std::vector<std::string> kOperatorShapes = {"32x2048x768", "32x2048x2048", "1x65536x768"};
+const std::vector<std::string> kOperatorShapes = {"32x2048x768", "32x2048x2048", "1x65536x768",
+                                                  "8x2048x4096"};
 // For --part sequences.
 const std::vector<std::string> kCpuRows = {"1x8192x512", "1x16384x64"};
 const std::vector<std::string> kGpuRows = {"1x65536x2048", "1x65536x256", "1x2097152x64"};

@@ -13,6 +13,7 @@
 
 #include "nn/layer_pattern.hpp"
 #include "nn/mixers/attention_mixer.hpp"
+#include "nn/mixers/mamba2_mixer.hpp"
 #include "nn/mixers/rnn_mixer.hpp"
 #include "nn/option.hpp"
 
@@ -29,6 +30,7 @@ struct ModelConfig {
   double norm_epsilon = 1e-5;  // added to the mean square in every RMSNorm
   RnnOptions rnn{};
   AttentionOptions attention{};
+  Mamba2Options mamba2{};
 
   bool operator==(const ModelConfig&) const = default;
 
@@ -44,6 +46,7 @@ template <MaybeConst<ModelConfig> Config, class Visit>
 void for_each_mixer(Config& config, Visit&& visit) {
   visit("rnn", config.rnn);
   visit("attention", config.attention);
+  visit("mamba2", config.mamba2);
 }
 
 /// The options of a model, without those of its mixers.

@@ -17,8 +17,9 @@ struct RmsNorm : torch::nn::Module {
     weight_ = register_parameter("weight", torch::ones(width));
   }
   /// x (...,d), gate (...,d) or none -> (...,d) in x's dtype.
-  torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {}) {
-    return ops::rms_norm(x, weight_, epsilon_, x.scalar_type(), gate);
+  torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {},
+                        ops::NormGate place = ops::NormGate::kAfter) {
+    return ops::rms_norm(x, weight_, epsilon_, x.scalar_type(), gate, place);
   }
   /// The stream with its branch added, and the norm of that.
   std::pair<torch::Tensor, torch::Tensor> forward(const ResidualStream& stream) {
