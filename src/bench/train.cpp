@@ -16,9 +16,9 @@
 #include "base/temporary_folder.hpp"
 #include "bench/host_timer.hpp"
 #include "data/dataset.hpp"
-#include "nn/mixer.hpp"
 #include "train/device.hpp"
 #include "train/memory.hpp"
+#include "train/model_sizes.hpp"
 #include "train/profile.hpp"
 #include "train/trainer.hpp"
 
@@ -77,12 +77,14 @@ data::Dataset random_dataset(int64_t tokens, int64_t vocabulary) {
 
 }  // namespace
 
-nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device) {
+nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device,
+                                const nn::RecomputePlan& recompute) {
   const TemporaryFolder folder;
   const int64_t tokens_of_step = bench.train.batch * bench.train.length * bench.train.accumulate;
   const data::Dataset dataset = random_dataset(tokens_of_step + 1, bench.model.vocabulary);
   train::reset_peak_memory(device);
-  train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device);
+  train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device, nullptr,
+                         std::make_shared<train::World>(), recompute);
   const auto finish = [&] {
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
   };
@@ -110,7 +112,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   const train::Profile profile = profiler.stop(kProfiledSteps, folder / "trace.json");
 
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
-  const double operations = operations_per_token(bench.model, bench.train.length);
+  const double operations = train::operations_per_token(bench.model, bench.train.length);
   const double peak = peak_operations(train::describe(device));
   nlohmann::json measurement = {
       {"size", bench.name},
@@ -135,15 +137,6 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
     measurement["share_of_peak"] = operations * tokens_per_second / peak;
   }
   return measurement;
-}
-
-double operations_per_token(const nn::ModelConfig& model, int64_t length) {
-  double operations = 6 * train::parameter_count(model);
-  const double looked_at = double(length + 1) / 2;  // tokens, itself too, on average
-  for (const auto& [sizes, layers] : nn::sizes_of_mixers(model)) {
-    operations += 3 * layers * (sizes.operations + looked_at * sizes.operations_of_pair);
-  }
-  return operations;
 }
 
 double peak_operations(const std::string& gpu) {

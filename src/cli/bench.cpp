@@ -172,8 +172,9 @@ nlohmann::json bench_training(const TrainingArguments& arguments) {
       bench.model.vocabulary = arguments.vocabulary;
       nn::validate(bench.model);
       nlohmann::json measurement;
-      train::run_within_memory(train::training_memory(bench.model, bench.train, device), device,
-                               [&] { measurement = measure_training(bench, device); });
+      train::run_within_memory(bench.model, bench.train, device, [&](const auto& recompute) {
+        measurement = measure_training(bench, device, recompute);
+      });
       print(training_table_row(measurement));
       report["training"].push_back(measurement);
       if (arguments.profile) print(measurement["profile"].dump(1) + "\n");

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "nn/initial_weights.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 
 namespace pararnn::nn {
@@ -10,9 +11,11 @@ using torch::Tensor;
 
 CausalConvolution::CausalConvolution(int64_t channels, int64_t width, ConvolutionEnding ending) {
   const double bound = 1 / std::sqrt(double(width));
-  weight_ = register_parameter("weight", torch::empty({width, channels}).uniform_(-bound, bound));
+  weight_ = register_parameter(
+      "weight", torch::empty({width, channels}, weight_options()).uniform_(-bound, bound));
   if (ending == ConvolutionEnding::kBiasAndSilu) {
-    bias_ = register_parameter("bias", torch::empty({channels}).uniform_(-bound, bound));
+    bias_ = register_parameter("bias",
+                               torch::empty({channels}, weight_options()).uniform_(-bound, bound));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "nn/initial_weights.hpp"
 #include "nn/linear.hpp"
 #include "ops/embedding/embedding.hpp"
 
@@ -11,16 +12,20 @@ namespace pararnn::nn {
 
 using torch::Tensor;
 
-LanguageModelImpl::LanguageModelImpl(const ModelConfig& config) : config_(config) {
+LanguageModelImpl::LanguageModelImpl(const ModelConfig& config, const torch::Device& device)
+    : config_(config) {
   validate(config);
+  const WeightsOn weights_on(device);
   const auto vocabulary_matrix = [&] {
-    return torch::randn({config.vocabulary, config.width}) / std::sqrt(double(config.width));
+    return torch::randn({config.vocabulary, config.width}, weight_options())
+        .div_(std::sqrt(double(config.width)));
   };
   embedding_ = register_parameter("embedding", vocabulary_matrix());
   output_ = config.tie_embedding ? embedding_ : register_parameter("output", vocabulary_matrix());
   for (int64_t i = 0; i < config.layers; ++i) {
     blocks_.push_back(
         register_module("block" + std::to_string(i), std::make_shared<Block>(config, i)));
+    blocks_.back()->to(device);  // what was made elsewhere
   }
   norm_ = register_module("norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
 }

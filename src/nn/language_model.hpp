@@ -29,9 +29,9 @@ struct LanguageModelState {
 };
 
 struct LanguageModelImpl : torch::nn::Module {
-  /// Random initial weights, drawn from torch's default generator, on the CPU: the same weights
-  /// wherever they are moved then. Throws Error on an invalid config.
-  explicit LanguageModelImpl(const ModelConfig& config);
+  /// Random initial weights, drawn on the device from its default generator: the same seed gives
+  /// others on a GPU than on a CPU. Throws Error on an invalid config.
+  explicit LanguageModelImpl(const ModelConfig& config, const torch::Device& device = torch::kCPU);
 
   const ModelConfig& config() const { return config_; }
 

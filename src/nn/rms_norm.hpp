@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "nn/initial_weights.hpp"
 #include "nn/residual_stream.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
 
@@ -14,7 +15,7 @@ namespace pararnn::nn {
 /// An RMSNorm with its weight, at first ones.
 struct RmsNorm : torch::nn::Module {
   RmsNorm(int64_t width, double epsilon) : epsilon_(epsilon) {
-    weight_ = register_parameter("weight", torch::ones(width));
+    weight_ = register_parameter("weight", torch::ones(width, weight_options()));
   }
   /// x (...,d), gate (...,d) or none -> (...,d) in x's dtype.
   torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {},

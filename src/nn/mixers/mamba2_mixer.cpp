@@ -16,7 +16,8 @@ using torch::Tensor;
 /// Biases whose softplus is spread evenly on a logarithmic scale, from 0.001 to 0.1, as published.
 Tensor step_biases(int64_t heads) {
   constexpr double kShortest = 1e-3, kLongest = 1e-1;
-  const Tensor dt = kShortest * torch::pow(kLongest / kShortest, torch::rand({heads}));
+  const Tensor dt =
+      kShortest * torch::pow(kLongest / kShortest, torch::rand({heads}, weight_options()));
   return dt + torch::log(-torch::expm1(-dt));
 }
 
@@ -33,9 +34,10 @@ Mamba2Mixer::Mamba2Mixer(const Mamba2Options& options, const ModelConfig& config
       "convolution", std::make_shared<CausalConvolution>(convolved, options.conv_width,
                                                          ConvolutionEnding::kBiasAndSilu));
   // -a is uniform from 1 to 16, as published.
-  decay_log_ = register_parameter("decay_log", torch::log(torch::empty({heads_}).uniform_(1, 16)));
+  decay_log_ = register_parameter(
+      "decay_log", torch::log(torch::empty({heads_}, weight_options()).uniform_(1, 16)));
   step_bias_ = register_parameter("step_bias", step_biases(heads_));
-  skip_ = register_parameter("skip", torch::ones({heads_}));
+  skip_ = register_parameter("skip", torch::ones({heads_}, weight_options()));
   norm_ = register_module("norm", std::make_shared<RmsNorm>(channels_, config.norm_epsilon));
   output_ = register_module(
       "output", std::make_shared<Linear>(channels_, config.width,
