@@ -13,7 +13,6 @@
 namespace pararnn::bench {
 namespace {
 
-constexpr double kWidth = 860, kHeight = 480;
 constexpr double kBaseOfX = 2, kBaseOfY = 10;
 constexpr double kLeft = 80, kRight = 620, kTop = 44, kBottom = 420;  // of the area of the lines
 
@@ -64,6 +63,7 @@ Axis axis_around(const Plot& plot, double PlotPoint::*coordinate, Scale scale, d
                  int most_ticks, double at_low, double at_high) {
   const bool logarithmic = scale == Scale::kLogarithmic;
   double low = std::numeric_limits<double>::infinity(), high = -low;
+  if (plot.y_from_zero && coordinate == &PlotPoint::y) low = 0;
   for (const PlotSeries& series : plot.series) {
     for (const PlotPoint& point : series.points) {
       const double value = point.*coordinate;
@@ -132,7 +132,7 @@ std::string curve(const PlotSeries& series, const Axis& x, const Axis& y,
 
 }  // namespace
 
-std::string plot_svg(const Plot& plot) {
+std::string plot_content(const Plot& plot) {
   const Axis x = axis_around(plot, &PlotPoint::x, plot.x_scale, kBaseOfX, 8, kLeft, kRight);
   const Axis y = axis_around(plot, &PlotPoint::y, plot.y_scale, kBaseOfY, 10, kBottom, kTop);
   std::string result = grid(plot, x, y);
@@ -151,7 +151,11 @@ std::string plot_svg(const Plot& plot) {
   if (extrapolated) {
     result += text(kRight + 18, legend + 6, "start", "hollow: from a shorter sequence");
   }
-  return svg::document(kWidth, kHeight, result);
+  return result;
+}
+
+std::string plot_svg(const Plot& plot) {
+  return svg::document(kPlotWidth, kPlotHeight, plot_content(plot));
 }
 
 }  // namespace pararnn::bench

@@ -154,20 +154,6 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
-/// Takes what parse_layer_pattern takes.
-CLI::Validator layer_pattern_validator() {
-  return CLI::Validator(
-      [](const std::string& pattern) -> std::string {
-        try {
-          nn::require_mixers(pattern);
-        } catch (const Error& error) {
-          return error.what();
-        }
-        return "";
-      },
-      "");
-}
-
 /// An option for each of `options` that has a flag.
 template <class Options>
 void add_options(CLI::App& command, Options& options, const std::string& group) {
