@@ -206,6 +206,25 @@ json trained(const char* mixer, const char* cell, int64_t length, double tokens_
   return measured;
 }
 
+TEST(BenchReport, ALogarithmicAxisFitsItsPoints) {
+  const auto ticks = [](double low, double high) {
+    const std::string svg = plot_svg({"", "", "", {{"", {{1, low}, {2, high}}}}});
+    std::string found;  // of the y axis, whose numbers end at it
+    const std::string key = "text-anchor=\"end\"";
+    for (size_t at = svg.find(key); at != svg.npos; at = svg.find(key, at + 1)) {
+      const size_t begin = svg.find('>', at) + 1;
+      found += svg.substr(begin, svg.find('<', begin) - begin) + " ";
+    }
+    return found;
+  };
+  EXPECT_EQ(ticks(7, 60), "5 10 20 50 100 ");
+  EXPECT_EQ(ticks(10, 20), "10 20 ");
+  EXPECT_EQ(ticks(2, 2), "2 5 ");
+  EXPECT_EQ(ticks(0.3, 0.4), "0.2 0.5 ");
+  EXPECT_EQ(ticks(1, 1000), "1 10 100 1000 ");
+  EXPECT_EQ(ticks(3, 4000), "1 10 100 1000 10000 ");
+}
+
 TEST(BenchReport, BarsOfTrainingAreTheSharesOfAStep) {
   const json report = {{"results", json::array()}, {"training", {trained("rnn", "gru", 64, 1280)}}};
   const std::string svg = training_svg(report);
