@@ -107,6 +107,29 @@ def test_a_compiled_language_model_computes_what_it_does_uncompiled(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("134m", 0.134e9), ("363m", 0.368e9), ("1.3b", 1.34e9)]
+)
+@pytest.mark.parametrize("mixer", ["gru", "attention"])
+def test_sizes_are_what_they_are_called(
+    compiled_lm: ModuleType, size: str, parameters: float, mixer: str
+) -> None:
+    with torch.device("meta"):
+        model = compiled_lm.make_model(compiled_lm.SIZES[size], mixer, 8)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == pytest.approx(parameters, rel=0.02)
+
+
+def test_the_report_in_the_documentation_is_read() -> None:
+    report = ROOT / "docs/benchmarks-lm.json"
+    measurements = json.loads(report.read_text())["results"]
+    table = run(COMPILED_LM, "--from", report).splitlines()
+    assert len(table) == 2 + len(measurements)
+    documentation = (ROOT / "docs/benchmarks.md").read_text()
+    for line in table[2:]:
+        assert line in documentation
+
+
 def test_a_mixer_that_is_none_is_refused_in_a_sentence(compiled_lm: ModuleType) -> None:
     for name, words in (
         ("grux", "there is no cell 'grux'"),
