@@ -17,6 +17,14 @@ struct TrainBench {
   int64_t steps = 20;        // that are timed, after as many, or 20, that are not
 };
 
+/// What mixes in the layers of a model, in a few words: its pattern, with the cell in the place of
+/// a mixer that runs one, as "gru*5,attention".
+std::string mixer_label(const std::string& pattern, const std::string& cell);
+
+/// What a measurement of training is of, as "134m gru B32 T2048".
+std::string training_label(const nlohmann::json& measurement);
+std::string training_label(const TrainBench& bench);
+
 /// Tokens a second, milliseconds a step, the loss of the first and the last step, the peak of the
 /// device's memory, the share of the GPU's arithmetic, and where the time of a step goes.
 nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device,

@@ -227,20 +227,6 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
-/// Takes what parse_layer_pattern takes.
-CLI::Validator layer_pattern_validator() {
-  return CLI::Validator(
-      [](const std::string& pattern) -> std::string {
-        try {
-          nn::require_mixers(pattern);
-        } catch (const Error& error) {
-          return error.what();
-        }
-        return "";
-      },
-      "");
-}
-
 /// Takes a name of nn::preset_names.
 CLI::Validator preset_validator() {
   return CLI::Validator(

@@ -437,10 +437,11 @@ void release_cached_memory(const torch::Device& device) {
 
 void require_memory(const MemoryNeed& need, const std::string& device, double available) {
   const double total = total_bytes(need);
-  require(total <= available,
-          "not enough memory on {}: about {} are needed ({}), and {} are free; give a smaller {}",
-          device, format_memory(total), join_parts(need), format_memory(available),
-          mend_of(need, available));
+  if (total <= available) return;
+  throw NotEnoughMemory(fmt::format(
+      "not enough memory on {}: about {} are needed ({}), and {} are free; give a smaller {}",
+      device, format_memory(total), join_parts(need), format_memory(available),
+      mend_of(need, available)));
 }
 
 void require_memory(const MemoryNeed& need, const torch::Device& device) {
@@ -455,9 +456,9 @@ void run_within_memory(const MemoryNeed& need, const torch::Device& device,
   } catch (const std::exception& error) {
     const std::string out_of_memory = describe_out_of_memory(error);
     if (out_of_memory.empty()) throw;
-    throw Error(fmt::format("{}, of which about {} are needed ({}); give a smaller {}",
-                            out_of_memory, format_memory(total_bytes(need)), join_parts(need),
-                            mend_of(need, kUnlimited)));
+    throw NotEnoughMemory(fmt::format("{}, of which about {} are needed ({}); give a smaller {}",
+                                      out_of_memory, format_memory(total_bytes(need)),
+                                      join_parts(need), mend_of(need, kUnlimited)));
   }
 }
 

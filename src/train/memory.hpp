@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "nn/config.hpp"
 #include "nn/recompute.hpp"
 #include "train/config.hpp"
@@ -91,12 +92,17 @@ void reset_peak_memory(const torch::Device& device);
 /// Gives back to a GPU what LibTorch keeps of it for tensors to come.
 void release_cached_memory(const torch::Device& device);
 
-/// Throws Error, one sentence that names the parts, if they are more than the device has.
+/// That memory is, or has been, too little.
+struct NotEnoughMemory : Error {
+  using Error::Error;
+};
+
+/// Throws NotEnoughMemory, one sentence that names the parts, if they are more than the device has.
 void require_memory(const MemoryNeed& need, const torch::Device& device);
 void require_memory(const MemoryNeed& need, const std::string& device, double available);
 
 /// Runs `action` where the need can be met, as require_memory says; what then runs out of memory
-/// all the same is an Error with a sentence as well.
+/// all the same is NotEnoughMemory with a sentence as well.
 void run_within_memory(const MemoryNeed& need, const torch::Device& device,
                        const std::function<void()>& action);
 

@@ -127,6 +127,7 @@ int Trainer::run() {
   report_->start({{"step", step_},
                   {"options", to_json(config_)},
                   {"model", nn::to_json(model_->config())},
+                  {"parameters", static_cast<int64_t>(parameter_count(model_->config()))},
                   {"recompute", describe(model_->recompute(), model_->config().layers)},
                   {"device", describe(device_)}});
   while (!finished()) {
