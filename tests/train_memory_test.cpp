@@ -8,6 +8,7 @@
 #include "nn/language_model.hpp"
 #include "nn/presets.hpp"
 #include "tensor_memory.hpp"
+#include "train/model_sizes.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
 

@@ -61,15 +61,4 @@ std::unique_ptr<MixerDecoder> make_mixer_decoder(const Options&, const ModelConf
   return nullptr;
 }
 
-/// Of a mixer that has none.
-template <class Options>
-bool has_mixer_decoder(const Options&, const ModelConfig&) {
-  return false;
-}
-template <class Options>
-std::unique_ptr<MixerDecoder> make_mixer_decoder(const Options&, const ModelConfig&,
-                                                 const DecoderParameters&, const MixerState&) {
-  return nullptr;
-}
-
 }  // namespace pararnn::nn
