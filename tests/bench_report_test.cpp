@@ -11,6 +11,7 @@
 #include "bench/plot.hpp"
 #include "bench/report.hpp"
 #include "bench/tables.hpp"
+#include "bench/train.hpp"
 #include "bench/training_plot.hpp"
 
 namespace pararnn::bench {
@@ -186,28 +187,91 @@ TEST(BenchReport, EqualFactorsAreEqualDistancesInThePlot) {
   EXPECT_THROW(plot_svg({"", "", "", {{"zero", {{1, 0}}}}}), Error);
 }
 
-TEST(BenchReport, BarsOfTrainingAreTheSharesOfAStep) {
+json trained(const char* mixer, const char* cell, int64_t length, double tokens_per_second) {
   const auto part = [](const char* name, double seconds) {
     return json{{"name", name}, {"calls", 1}, {"seconds", seconds}};
   };
-  const json measured = {
-      {"size", "134m"},
-      {"cell", "gru"},
-      {"batch", 2},
-      {"steps", 64},
-      {"milliseconds", 100.0},
-      {"tokens_per_second", 1280.0},
-      {"profile",
-       {{"seconds", 0.2},
-        {"parts", {part("products", 0.06), part("scan", 0.02), part("idle", 0.12)}}}}};
-  const json report = {{"results", json::array()}, {"training", {measured}}};
-  const std::string svg = training_parts_svg(report);
+  json measured = {{"size", "134m"},
+                   {"mixer", mixer},
+                   {"batch", 128 / length},
+                   {"steps", length},
+                   {"milliseconds", 100.0},
+                   {"tokens_per_second", tokens_per_second},
+                   {"share_of_peak", nullptr},
+                   {"peak_gigabytes", 1.0},
+                   {"profile",
+                    {{"seconds", 0.2},
+                     {"parts", {part("products", 0.06), part("scan", 0.02), part("idle", 0.12)}}}}};
+  if (*cell) measured["cell"] = cell;
+  return measured;
+}
+
+TEST(BenchReport, ALogarithmicAxisFitsItsPoints) {
+  const auto ticks = [](double low, double high) {
+    const std::string svg = plot_svg({"", "", "", {{"", {{1, low}, {2, high}}}}});
+    std::string found;  // of the y axis, whose numbers end at it
+    const std::string key = "text-anchor=\"end\"";
+    for (size_t at = svg.find(key); at != svg.npos; at = svg.find(key, at + 1)) {
+      const size_t begin = svg.find('>', at) + 1;
+      found += svg.substr(begin, svg.find('<', begin) - begin) + " ";
+    }
+    return found;
+  };
+  EXPECT_EQ(ticks(7, 60), "5 10 20 50 100 ");
+  EXPECT_EQ(ticks(10, 20), "10 20 ");
+  EXPECT_EQ(ticks(2, 2), "2 5 ");
+  EXPECT_EQ(ticks(0.3, 0.4), "0.2 0.5 ");
+  EXPECT_EQ(ticks(1, 1000), "1 10 100 1000 ");
+  EXPECT_EQ(ticks(3, 4000), "1 10 100 1000 10000 ");
+}
+
+TEST(BenchReport, BarsOfTrainingAreTheSharesOfAStep) {
+  const json report = {{"results", json::array()}, {"training", {trained("rnn", "gru", 64, 1280)}}};
+  const std::string svg = training_svg(report);
   const std::string bars = svg.substr(svg.find("<rect"));
   const auto widths = attributes(bars, "width");
   ASSERT_EQ(widths.size(), 4u);  // two parts, and their places in the legend
   EXPECT_NEAR(widths[0], 3 * widths[1], 0.3);
   EXPECT_NE(svg.find("134m gru B2 T64"), std::string::npos);
-  EXPECT_THROW(training_parts_svg({{"results", json::array()}}), Error);
+  EXPECT_EQ(svg.find("<circle"), std::string::npos) << "one length makes no line";
+  EXPECT_THROW(training_svg({{"results", json::array()}}), Error);
+}
+
+TEST(BenchReport, AModelAtSeveralLengthsIsALineOfTokensASecond) {
+  const json report = {{"training",
+                        {trained("rnn", "gru", 32, 4000), trained("rnn", "gru", 128, 2000),
+                         trained("rnn*3,rnn", "lstm", 32, 1000), trained("rnn", "lstm", 32, 9e6),
+                         trained("rnn*3,rnn", "lstm", 128, 3000)}}};
+  const std::string svg = training_svg(report);
+  const auto x = attributes(svg, "cx"), y = attributes(svg, "cy");
+  ASSERT_EQ(x.size(), 2u * 3) << "two points and a place in the legend of each of two models";
+  EXPECT_EQ(x[0], x[3]);
+  EXPECT_EQ(x[1], x[4]);
+  EXPECT_LT(x[0], x[1]);
+  // From zero: 4000, 3000, 2000 and 1000 at equal distances, and the last as far from the bottom.
+  EXPECT_NEAR(y[4] - y[0], y[1] - y[4], 0.11);
+  EXPECT_NEAR(y[3] - y[1], y[1] - y[4], 0.11);
+  EXPECT_NE(svg.find(">0<"), std::string::npos);
+  EXPECT_NE(svg.find(">gru<"), std::string::npos);
+  EXPECT_NE(svg.find(">lstm*3,lstm<"), std::string::npos);
+  EXPECT_EQ(attributes(svg, "width").size(), 1 + attributes(svg, "rx").size() + 5 * 2 + 2)
+      << "the drawing, and the bars below";
+}
+
+TEST(BenchReport, TrainingIsNamedByItsMixersAndTheirCells) {
+  EXPECT_EQ(mixer_label("rnn", "gru"), "gru");
+  EXPECT_EQ(mixer_label("rnn*5,rnn", "lstm"), "lstm*5,lstm");
+  EXPECT_EQ(mixer_label("other*2,rnn", "gru"), "other*2,gru");
+  EXPECT_EQ(fields(training_table_row(trained("other", "", 64, 5)))[1], "other");
+  EXPECT_EQ(fields(training_table_row(trained("rnn*3,rnn", "gru", 64, 5)))[1], "gru*3,gru");
+  const TemporaryFolder folder;
+  json first = gpu_report(), second = gpu_report();
+  first["training"] = {trained("rnn", "gru", 64, 1), trained("other", "", 64, 2)};
+  second["training"] = {trained("rnn", "gru", 64, 3), trained("another", "", 64, 4)};
+  const json merged =
+      read_reports({write(folder, "first.json", first), write(folder, "second.json", second)});
+  ASSERT_EQ(merged["training"].size(), 3u);
+  EXPECT_EQ(merged["training"][0]["tokens_per_second"], 3);
 }
 
 }  // namespace

@@ -109,5 +109,35 @@ TEST_F(CliCheck, BenchWritesWhatItMeasured) {
   EXPECT_EQ(run(fmt::format("bench --from {} --markdown /nowhere/x.md", json)).status, 1);
 }
 
+TEST_F(CliCheck, BenchOfTrainingTakesMixersAndLengthsAndGoesOnWithoutMemory) {
+  const std::string json = folder_ / "train.json", plot = folder_ / "train.svg";
+  const std::string common =
+      "bench train --device cpu --vocabulary 300 --steps 1 --tokens 16 --precision float32 ";
+  const Outcome outcome = run(common + "--mixer rnn rnn*3,rnn --length 8,1000000000 --json " +
+                              json + " --plot " + plot);
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  expect_words(outcome, {"134m gru B1 T1000000000: not enough memory", "| gru*3,gru | B2 T8 |"});
+  const auto training = nlohmann::json::parse(std::ifstream(json)).at("training");
+  ASSERT_EQ(training.size(), 2u);
+  EXPECT_EQ(training[0].at("mixer"), "rnn");
+  EXPECT_EQ(training[1].at("mixer"), "rnn*3,rnn");
+  EXPECT_EQ(training[0].at("batch"), 2);
+  EXPECT_EQ(run(fmt::format("bench --from {} --plot {}", json, plot)).status, 0);
+  EXPECT_EQ(run(common + "--length 1000000000").status, 1);
+  EXPECT_EQ(run(common + "--mixer rnn rnm").status, 2);
+  EXPECT_EQ(run(common + "--mixer rnn*5").status, 1);
+}
+
+TEST_F(CliCheck, BenchReadsTheReportsInTheDocumentation) {
+  const std::string markdown = folder_ / "training.md", plot = folder_ / "training.svg";
+  const Outcome outcome = run(fmt::format("bench --from " PARARNN_SOURCE
+                                          "/docs/benchmarks-training.json --markdown {} --plot {}",
+                                          markdown, plot));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  std::ifstream file(markdown);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_NE(text.find("| 134m | gru | B32 T2048 |"), text.npos);
+}
+
 }  // namespace
 }  // namespace pararnn::test

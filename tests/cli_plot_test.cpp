@@ -37,7 +37,11 @@ class CliPlot : public Program {
                  {"tokens_per_second", 1e5},
                  {"skipped", 1},
                  {"seconds", 2.0 * (steps + 1)}});
-    log += line({{"event", "validation"}, {"step", steps}, {"loss", 1.5}, {"seconds", 1.0}});
+    log += line({{"event", "validation"},
+                 {"step", steps},
+                 {"loss", 1.5},
+                 {"bits_per_byte", 2.25},
+                 {"seconds", 1.0}});
     write(name + "/log.jsonl", log);
   }
   static std::string line(const json& event) { return event.dump() + "\n"; }
@@ -73,12 +77,48 @@ TEST_F(CliPlot, SeveralRunsAndEveryAxis) {
   }
 }
 
+TEST_F(CliPlot, HeldOutTextAloneInBitsAByte) {
+  write_run("one", 20);
+  write_run("two", 20);
+  for (const char* axes : {"--y bits_per_byte", "--y loss --held-out"}) {
+    succeed(std::string("plot one two --x minutes --out plot.svg ") + axes);
+    const std::string svg = read("plot.svg");
+    EXPECT_EQ(occurrences(svg, "stroke-width=\"2\"/"), 0) << "no line of training";
+    EXPECT_EQ(occurrences(svg, "<circle"), 2 * (1 + 1)) << "a validation, and the legend";
+  }
+  EXPECT_NE(read("plot.svg").find(">two<"), std::string::npos);
+}
+
+TEST_F(CliPlot, MinutesAreThoseOfTrainingWithoutValidations) {
+  // Steps that took a minute each, and validations of ten minutes.
+  const auto run_of = [&](bool validates) {
+    std::string log = line({{"event", "start"},
+                            {"step", 0},
+                            {"options", {{"batch", 1}, {"length", 1}, {"accumulate", 1}}}});
+    double seconds = 0;
+    for (int step = 1; step <= 8; ++step) {
+      seconds += 60;
+      log += line({{"event", "step"}, {"step", step}, {"loss", 9.0 - step}, {"seconds", seconds}});
+      if (!validates) continue;
+      seconds += 600;
+      log += line({{"event", "validation"}, {"step", step}, {"loss", nullptr}, {"seconds", 600}});
+    }
+    return log;
+  };
+  write("log.jsonl", run_of(true));
+  succeed("plot log.jsonl --x minutes --out with.svg");
+  write("log.jsonl", run_of(false));
+  succeed("plot log.jsonl --x minutes --out without.svg");
+  EXPECT_EQ(read("with.svg"), read("without.svg"));
+}
+
 TEST_F(CliPlot, SaysWhatIsWrong) {
   write_run("one", 5);
   fail("plot nowhere", 1, {"nowhere"});
   fail("plot one --y colour", 2, {"--y", "colour"});
   write("empty/log.jsonl", "");
   fail("plot empty", 1, {"empty", "no step"});
+  fail("plot empty --held-out", 1, {"empty", "no validation"});
   write("broken/log.jsonl", line({{"event", "start"}}) + "what?\n");
   fail("plot broken", 1, {"broken", "line 2"});
   fail("plot one --out nowhere/at/all.svg", 1, {"nowhere/at/all.svg"});

@@ -75,6 +75,10 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return from_thread_of_warp(value, [&](int lane) { return lane ^ mask; });
 }
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return from_thread_of_warp(value, [&](int) { return from; });
+}
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
   const unsigned before = *to;

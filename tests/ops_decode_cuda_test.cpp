@@ -48,7 +48,8 @@ struct DecodeOnFibers {
   DecodeOnFibers(const DecodeInput& input, const Tensor& weight, int64_t groups, int64_t heads = 1)
       : batch(input.x.size(0)) {
     const int64_t depth = weight.size(-1), channels = weight.numel() / depth / heads / groups;
-    const int64_t a_block = kTiles * kColumns * kDecodeChannels, rows = kRowTiles * kDecodeRows;
+    const int64_t a_block = kTiles * kColumns * kDecodeChannels;
+    const int64_t rows = kRowTiles > 0 ? kRowTiles * kDecodeRows : kDecodeThreads / a_block;
     blocks = (channels + a_block - 1) / a_block;
     grid = {.blocks = int(blocks),
             .rows_of_blocks = int(heads * ((batch + rows - 1) / rows)),
@@ -63,7 +64,19 @@ struct DecodeOnFibers {
                .parts = input.squares.defined() ? int(input.squares.size(1)) : 0,
                .width = int(input.x.size(1)),
                .head_stride = input.x.size(1) == depth ? 0 : int(depth),
-               .epsilon = float(input.epsilon)};
+               .epsilon = float(input.epsilon),
+               .sums = nullptr,
+               .sums_row = 0,
+               .sums_head = 0};
+    if (kRowTiles == 0) {
+      const Tensor x = input.x.view({batch, -1, depth}).expand({-1, heads, -1});
+      sums = torch::einsum("bhk,hnk->hbn",
+                           {x.to(torch::kFloat), weight.view({heads, -1, depth}).to(torch::kFloat)})
+                 .contiguous();
+      product.sums = numbers_of(sums);
+      product.sums_row = int(sums.stride(1));
+      product.sums_head = int(sums.stride(0));
+    }
     const int64_t parts = heads * blocks * a_block / std::min<int64_t>(a_block, kWarp);
     squares = torch::full({batch, parts}, std::numeric_limits<float>::quiet_NaN());
   }
@@ -76,7 +89,7 @@ struct DecodeOnFibers {
   int64_t batch, blocks;
   cuda::Grid grid;
   DecodeProduct product;
-  Tensor squares;
+  Tensor squares, sums;
 };
 
 constexpr double kEpsilon = 1e-5;
@@ -345,12 +358,14 @@ TEST(DecodeOnFibers, Embedding) {
 }
 
 // One tile of rows and several; rows beyond those of a block; channels and depths that fill no
-// block, and depths of more pieces than warps have at once.
+// block, and depths of more pieces than warps have at once. With row tiles 0, after a product that
+// was made before.
 TEST(DecodeOnFibers, Convolution) {
   torch::manual_seed(2);
   expect_decode_convolution<1, 1, 1>(1, 32, 4);
   expect_decode_convolution<2, 2, 2>(19, 64, 1);
   expect_decode_convolution<1, 1, 4>(70, 32, 2);
+  expect_decode_convolution<1, 4, 0>(19, 96, 4);
 }
 
 TEST(DecodeOnFibers, Cell) {
@@ -360,6 +375,7 @@ TEST(DecodeOnFibers, Cell) {
   const CellDefinition& given =
       register_cell(read_cell(PARARNN_SOURCE "/examples/cells/gru_d.hpp"));
   expect_decode_cell<catalogue::GruD, 0b11000, 1, 2, 2>(given, 18, 32, 1);
+  expect_decode_cell<catalogue::GruD, 0b11000, 1, 4, 0>(given, 18, 96, 3);
 }
 
 TEST(DecodeOnFibers, Residual) {
@@ -367,6 +383,7 @@ TEST(DecodeOnFibers, Residual) {
   expect_decode_residual<1, 1, 1>(2, 20, 96, true);
   expect_decode_residual<4, 1, 1>(1, 40, 1120, false);
   expect_decode_residual<2, 4, 4>(40, 72, 64, true);
+  expect_decode_residual<1, 4, 0>(20, 72, 64, true);
 }
 
 TEST(DecodeOnFibers, SwigluAndLogits) {
@@ -377,6 +394,10 @@ TEST(DecodeOnFibers, SwigluAndLogits) {
   DecodeOnFibers<2, 2, 1>(input, weight, 2)
       .run(&decode_swiglu<2, 2, 1>, DecodeSwiglu{hidden.data_ptr()});
   expect_near(hidden, expected, "hidden");
+  const Tensor of_sums = unwritten_like(expected);
+  DecodeOnFibers<1, 4, 0>(input, weight, 2)
+      .run(&decode_swiglu<1, 4, 0>, DecodeSwiglu{of_sums.data_ptr()});
+  expect_near(of_sums, expected, "hidden of sums");
 
   const Tensor right = torch::empty({5, 40});
   decode_logits(input, weight, right);

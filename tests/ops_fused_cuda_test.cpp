@@ -90,11 +90,12 @@ Tensor far_apart(torch::IntArrayRef shape, torch::TensorOptions options) {
 }
 
 template <class X, class Y, class P, int kWidth, int kPacks, int kThreads, bool kResidual,
-          bool kGated>
+          NormGate kGate>
 void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
   SCOPED_TRACE(testing::Message() << rows << " rows of " << width << ", " << kThreads << " threads"
-                                  << (kResidual ? ", residual" : "") << (kGated ? ", gated" : ""));
+                                  << (kResidual ? ", residual" : "") << ", gate " << int(kGate));
   using Share = RowShare<kWidth, kPacks, kThreads>;
+  constexpr bool kGated = kGate != NormGate::kNone;
   constexpr int kBlocks = 3;
   const double epsilon = 1e-5;
   const Tensor x = draw({rows, width}, kDtype<X>);
@@ -103,7 +104,7 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
   const Tensor weight = torch::randn(width).to(kDtype<P>),
                scale = torch::randn(width).to(kDtype<P>);
   const Tensor sum = unwritten({rows, width}, kDtype<X>), y = unwritten({rows, width}, kDtype<Y>);
-  run(&rms_norm_forward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGated>, kBlocks,
+  run(&rms_norm_forward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGate>, kBlocks,
       Share::kBlock,
       RmsNormForward{.rows = rows,
                      .width = width,
@@ -122,7 +123,8 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
                scales = leaf(scale);
   const std::optional<Tensor> maybe_gate = kGated ? std::make_optional(gates) : std::nullopt;
   const Tensor summed = kResidual ? add_scaled_definition(xs, scales, branches) : xs;
-  const Tensor expected = rms_norm_definition(summed, weights, epsilon, torch::kDouble, maybe_gate);
+  const Tensor expected =
+      rms_norm_definition(summed, weights, epsilon, torch::kDouble, maybe_gate, kGate);
   if (kResidual) expect_close(sum, summed.detach(), "sum");
   expect_close(y, expected.detach(), "y");
 
@@ -133,7 +135,7 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
   const Tensor dbranch = unwritten({rows, width}, kDtype<Y>);
   const Tensor sums = unwritten({kBlocks, kResidual ? 2 : 1, width}, torch::kFloat);
   const Tensor normed = kResidual ? sum : x;
-  run(&rms_norm_backward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGated>, kBlocks,
+  run(&rms_norm_backward<X, Y, P, kWidth, kPacks, kThreads, kResidual, kGate>, kBlocks,
       Share::kBlock,
       RmsNormBackward{.rows = rows,
                       .width = width,
@@ -176,15 +178,17 @@ void expect_norm(int64_t rows, int width, Draw draw = half_of_wider) {
 TEST(FusedOnFibers, RmsNorm) {
   torch::manual_seed(1);
   // A row of one warp, and of several; rows that fill no block; widths that leave threads without.
-  expect_norm<float, float, float, 4, 2, 32, false, false>(11, 200);
-  expect_norm<float, BFloat16, float, 4, 2, 32, false, true>(9, 256);
-  expect_norm<float, BFloat16, float, 4, 2, 64, true, false>(7, 400);
-  expect_norm<BFloat16, BFloat16, BFloat16, 8, 1, 128, true, false>(5, 1024);
-  expect_norm<BFloat16, BFloat16, float, 8, 1, 256, true, false>(4, 1800);
-  expect_norm<BFloat16, BFloat16, float, 8, 1, 96, true, false>(7, 768);
-  expect_norm<BFloat16, BFloat16, BFloat16, 8, 3, 32, false, true>(13, 768);
-  expect_norm<float, float, float, 1, 3, 32, true, false>(6, 71);
-  expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, true>(6, 34);
+  expect_norm<float, float, float, 4, 2, 32, false, NormGate::kNone>(11, 200);
+  expect_norm<float, BFloat16, float, 4, 2, 32, false, NormGate::kAfter>(9, 256);
+  expect_norm<float, BFloat16, float, 4, 2, 64, true, NormGate::kNone>(7, 400);
+  expect_norm<BFloat16, BFloat16, BFloat16, 8, 1, 128, true, NormGate::kNone>(5, 1024);
+  expect_norm<BFloat16, BFloat16, float, 8, 1, 256, true, NormGate::kNone>(4, 1800);
+  expect_norm<BFloat16, BFloat16, float, 8, 1, 96, true, NormGate::kNone>(7, 768);
+  expect_norm<BFloat16, BFloat16, BFloat16, 8, 3, 32, false, NormGate::kAfter>(13, 768);
+  expect_norm<float, float, float, 1, 3, 32, true, NormGate::kNone>(6, 71);
+  expect_norm<cuda::Float16, cuda::Float16, float, 2, 1, 32, false, NormGate::kAfter>(6, 34);
+  expect_norm<float, float, float, 4, 2, 32, false, NormGate::kBefore>(11, 200);
+  expect_norm<BFloat16, BFloat16, float, 8, 1, 96, false, NormGate::kBefore>(7, 768);
 }
 
 template <class X, class Y, class P, int kWidth, int kPacks, int kThreads>
@@ -267,6 +271,30 @@ void expect_convolution(int64_t batch, int64_t steps, int width, int64_t piece_s
   const Tensor expected = causal_convolution_definition(xs, weights, earlier, reset);
   expect_close(y, expected.detach(), "y");
   const Tensor dy = draw({batch, steps, width}, kDtype<Storage>);
+  {
+    // With bias and silu.
+    const Tensor bias = torch::randn({width}).to(kDtype<P>);
+    const ConvolutionForward problem{.extent = extent,
+                                     .x_batch_stride = x.stride(0),
+                                     .x_step_stride = x.stride(1),
+                                     .x = x.data_ptr(),
+                                     .taps = taps.data_ptr(),
+                                     .before = before.data_ptr(),
+                                     .reset = bytes,
+                                     .y = y.data_ptr(),
+                                     .bias = bias.data_ptr(),
+                                     .dy_batch_stride = dy.stride(0),
+                                     .dy_step_stride = dy.stride(1),
+                                     .dy = dy.data_ptr()};
+    const Tensor sums = (expected + bias.to(torch::kDouble)).detach().requires_grad_();
+    const Tensor silu = torch::silu(sums);
+    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSilu>, blocks,
+        kConvolutionThreads, problem);
+    expect_close(y, silu.detach(), "y behind silu");
+    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSlope>, blocks,
+        kConvolutionThreads, problem);
+    expect_close(y, gradients(silu, {sums}, dy)[0], "gradient before silu");
+  }
   const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
   const Tensor dx = both.narrow(2, width, width);
   const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
@@ -337,12 +365,14 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
   const Tensor positions =
       positions_of(steps, torch::kCPU, start, torch::rand({batch, steps}) < 0.1);
   const double base = 10000;
-  const auto rotate = [&](int direction, const Tensor& a, const Tensor& b) {
-    const Tensor to_a = unwritten(a.sizes(), kDtype<Storage>),
-                 to_b = unwritten(b.sizes(), kDtype<Storage>);
-    const auto of = [](const Tensor& x, const Tensor& y) {
-      return RotaryTensor{int(x.size(2)), x.stride(0),  x.stride(1),
-                          x.stride(2),    x.data_ptr(), y.data_ptr()};
+  const Tensor v = product.narrow(2, heads * channels, channels).view(k.sizes());
+  const auto rotate = [&](int direction, const Tensor& a, const Tensor& b, const Tensor& c,
+                          const Tensor& to_a, const Tensor& to_b, const Tensor& to_c) {
+    const auto place = [](const Tensor& x) {
+      return RotaryPlace{x.stride(0), x.stride(1), x.stride(2), x.data_ptr()};
+    };
+    const auto of = [&](const Tensor& x, const Tensor& y) {
+      return RotaryTensor{int(x.size(2)), place(x), place(y)};
     };
     Rotary problem{.batch = batch,
                    .steps = steps,
@@ -351,15 +381,17 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
                    .position_batch_stride = positions.stride(0),
                    .position_step_stride = positions.stride(1),
                    .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
-                   .tensors = {of(a, to_a), of(b, to_b)},
+                   .tensors = {of(a, to_a), of(b, to_b), of(c, to_c)},
                    .turns = {}};
     set_turns(problem.turns, problem.pairs, base);
     const int64_t tokens = std::max<int64_t>(1, kRotaryThreads / kPairs);
     run(&rotate_pairs<Storage, kWidth, kPairs>, int((batch * steps + tokens - 1) / tokens),
         kRotaryThreads, problem);
-    return std::pair(to_a, to_b);
   };
-  const auto [rotated_q, rotated_k] = rotate(1, q, k);
+  const auto empty_like = [](const Tensor& x) { return unwritten(x.sizes(), kDtype<Storage>); };
+  const Tensor rotated_q = empty_like(q), rotated_k = empty_like(k), same_v = empty_like(v);
+  rotate(1, q, k, v, rotated_q, rotated_k, same_v);
+  EXPECT_TRUE(torch::equal(same_v, v));
   const auto [exact_q, exact_k] =
       rotary_definition(q.to(torch::kDouble), k.to(torch::kDouble), positions, base);
   const double tolerance = kSame<Storage, float> ? 1e-6 : 1e-2;
@@ -370,9 +402,12 @@ void expect_rotary(int64_t batch, int64_t steps, int64_t heads, int64_t pairs, i
   };
   expect_near(rotated_q, exact_q, "queries");
   expect_near(rotated_k, exact_k, "keys");
-  const auto [back_q, back_k] = rotate(-1, rotated_q, rotated_k);
-  expect_near(back_q, q.to(torch::kDouble), "queries turned back");
-  expect_near(back_k, k.to(torch::kDouble), "keys turned back");
+  // Back in their place.
+  const Tensor before = product.clone();
+  q.copy_(rotated_q);
+  k.copy_(rotated_k);
+  rotate(-1, q, k, v, q, k, v);
+  expect_near(product, before.to(torch::kDouble), "turned back");
 }
 
 TEST(FusedOnFibers, Rotary) {
@@ -387,8 +422,8 @@ TEST(FusedOnFibers, Rotary) {
 
 TEST(FusedOnFibers, RowsFartherApartThan32BitsCount) {
   torch::manual_seed(6);
-  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, true, false>(3, 100, far_apart);
-  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, false, true>(3, 100, far_apart);
+  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, true, NormGate::kNone>(3, 100, far_apart);
+  expect_norm<BFloat16, BFloat16, float, 4, 1, 32, false, NormGate::kAfter>(3, 100, far_apart);
   expect_residual<BFloat16, BFloat16, float, 4, 1, 32>(3, 100, far_apart);
   expect_swiglu<BFloat16, 4>(3, 100, far_apart);
   expect_convolution<BFloat16, float, 4, 4>(2, 3, 100, 16, far_apart);

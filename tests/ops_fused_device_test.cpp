@@ -82,12 +82,16 @@ TEST_F(FusedOnGpu, RmsNorm) {
         const Tensor x = numbers({3, 37, width}, stream, half);
         const Tensor y = numbers({3, 37, width}, branch, half);
         const Tensor weight = numbers({width}, torch::kFloat), scale = numbers({width}, stream);
-        expect_same_as(
-            [](const Tensors& t) {
-              return Tensors{rms_norm_definition(t[0], t[1], 1e-5, torch::kDouble, t[2])};
-            },
-            [&](const Tensors& t) { return Tensors{rms_norm(t[0], t[1], 1e-5, dtype, t[2])}; },
-            {x, weight, y});
+        for (const NormGate place : {NormGate::kAfter, NormGate::kBefore}) {
+          expect_same_as(
+              [&](const Tensors& t) {
+                return Tensors{rms_norm_definition(t[0], t[1], 1e-5, torch::kDouble, t[2], place)};
+              },
+              [&](const Tensors& t) {
+                return Tensors{rms_norm(t[0], t[1], 1e-5, dtype, t[2], place)};
+              },
+              {x, weight, y});
+        }
         expect_same_as(
             [](const Tensors& t) {
               const Tensor sum = add_scaled_definition(t[0], t[1], t[2]);
@@ -147,6 +151,15 @@ TEST_F(FusedOnGpu, Convolution) {
                 },
                 {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
                  numbers({3, taps - 1, width}, dtype)});
+            expect_same_as(
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution_definition(t[0], t[1], t[2], reset, t[3])};
+                },
+                [&](const Tensors& t) {
+                  return Tensors{causal_convolution(t[0], t[1], t[2], reset, t[3])};
+                },
+                {numbers({3, steps, width}, dtype, true), numbers({taps, width}, torch::kFloat),
+                 numbers({3, taps - 1, width}, dtype), numbers({width}, torch::kFloat)});
           }
         }
       }

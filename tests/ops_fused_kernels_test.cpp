@@ -48,7 +48,9 @@ TEST(FusedKernels, DoNotSpill) {
       expect_no_spills("residual/residual_kernel.hpp",
                        fmt::format("residual_{}<{}, {}, {}, {}>", pass, stream, half, single,
                                    plan_rows(768, 8).arguments()));
-      for (const char* parts : {"true, false", "false, true"}) {
+      for (const char* parts :
+           {"true, pararnn::ops::NormGate::kNone", "false, pararnn::ops::NormGate::kAfter",
+            "false, pararnn::ops::NormGate::kBefore"}) {
         const int64_t few = pass == std::string("forward") ? 12 : 8;
         for (const int64_t width : {768, 1024, 2048}) {
           expect_no_spills("rms_norm/rms_norm_kernel.hpp",
@@ -63,6 +65,12 @@ TEST(FusedKernels, DoNotSpill) {
                        fmt::format("convolution_{}<{}, {}, {}>", pass, half, single, shape));
     }
   }
+  for (const char* end : {"kSilu", "kSlope"}) {
+    expect_no_spills(
+        "causal_convolution/causal_convolution_kernel.hpp",
+        fmt::format("convolution_forward<{}, {}, 8, 4, true, pararnn::ops::ConvolutionEnd::{}>",
+                    half, single, end));
+  }
   expect_no_spills("row_sum/row_sum_kernel.hpp",
                    fmt::format("sum_rows<{}, {}, 1, 32>", single, single));
   expect_no_spills("row_sum/row_sum_kernel.hpp",
@@ -73,6 +81,24 @@ TEST(FusedKernels, DoNotSpill) {
     for (const int width : {1, 4})
       expect_no_spills("adamw/adamw_kernel.hpp",
                        fmt::format("adamw_update<{}, {}>", weight, width));
+  }
+}
+
+TEST(FusedKernels, OfSsdDoNotSpill) {
+  const char* file = "ssd/ssd_kernel.hpp";
+  const std::string half(storage_name(torch::kBFloat16)), single(storage_name(torch::kFloat));
+  for (const char* kernel : {"ssd_decays", "ssd_decays_backward"}) expect_no_spills(file, kernel);
+  for (const auto& [storage, pack] : {std::pair{half, 8}, {single, 4}}) {
+    for (const char* pass : {"", "_backward"}) {
+      for (const int chunk : {16, 128}) {
+        expect_no_spills(file, fmt::format("ssd_masked{}<{}, {}>", pass, storage, chunk));
+      }
+      expect_no_spills(file, fmt::format("ssd_carry{}<{}, {}>", pass, storage, pack));
+    }
+    for (const char* kernel : {"ssd_pack", "ssd_join"}) {
+      expect_no_spills(file, fmt::format("{}<{}, {}>", kernel, storage, pack));
+    }
+    expect_no_spills(file, fmt::format("ssd_join_backward<{}, {}, {}>", storage, pack, 64 / pack));
   }
 }
 
@@ -105,7 +131,7 @@ TEST(FusedKernels, DecodingDoesNotSpill) {
       const auto tiles = [&](int64_t groups, int64_t channels, int64_t heads, int64_t depth) {
         const DecodePlan plan = plan_decode(groups, channels, heads, depth, batch, 132);
         EXPECT_GE(plan.blocks * plan.tiles * plan.columns * 8, channels);
-        EXPECT_GE(plan.row_blocks * plan.row_tiles * 16, batch);
+        EXPECT_GE(plan.row_blocks * plan.rows_of_block(), batch);
         return plan.arguments();
       };
       const auto expect = [&](const char* kernel, const std::string& arguments) {

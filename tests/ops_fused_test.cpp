@@ -87,10 +87,31 @@ TEST(Fused, RmsNormEqualsItsDefinition) {
                   [&](const auto& x) { return rms_norm_definition(x[0], x[1], 1e-5, branch); },
                   inputs, tolerance);
       inputs.push_back(half_of_wider({batch, steps, width}, branch) * 3);
-      expect_same(
-          [&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, branch, x[2]); },
-          [&](const auto& x) { return rms_norm_definition(x[0], x[1], 1e-5, branch, x[2]); },
-          inputs, tolerance);
+      for (const NormGate place : {NormGate::kAfter, NormGate::kBefore}) {
+        expect_same([&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, branch, x[2], place); },
+                    [&](const auto& x) {
+                      return rms_norm_definition(x[0], x[1], 1e-5, branch, x[2], place);
+                    },
+                    inputs, tolerance);
+      }
+    }
+  }
+}
+
+TEST(Fused, GateBeforeTheNormEqualsItsDefinition) {
+  torch::manual_seed(10);
+  for (const auto& [batch, steps, width] : shapes()) {
+    for (const auto& [stream, branch, tolerance] : kPrecisions) {
+      const auto weight = stream == torch::kDouble ? torch::kDouble : torch::kFloat;
+      const auto norm_with = [&, branch = branch](const auto& norm) {
+        return [&norm, branch](const std::vector<Tensor>& x) {
+          return norm(x[0], x[1], 1e-5, branch, x[2], NormGate::kBefore);
+        };
+      };
+      expect_same(norm_with(rms_norm), norm_with(rms_norm_definition),
+                  {half_of_wider({batch, steps, width}, stream), torch::randn(width, weight),
+                   half_of_wider({batch, steps, width}, branch) * 3},
+                  tolerance);
     }
   }
 }
@@ -132,6 +153,14 @@ TEST(Fused, ConvolutionEqualsItsDefinition) {
               [&](const auto& x) { return causal_convolution_definition(x[0], x[1], x[2], reset); },
               {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
                torch::randn({batch, taps - 1, width}).to(branch)},
+              tolerance);
+          expect_same(
+              [&](const auto& x) { return causal_convolution(x[0], x[1], x[2], reset, x[3]); },
+              [&](const auto& x) {
+                return causal_convolution_definition(x[0], x[1], x[2], reset, x[3]);
+              },
+              {half_of_wider({batch, steps, width}, branch), torch::randn({taps, width}, weight),
+               torch::randn({batch, taps - 1, width}).to(branch), torch::randn({width}, weight)},
               tolerance);
         }
       }
@@ -183,14 +212,18 @@ TEST(Gradient, Functions) {
   torch::manual_seed(5);
   const Tensor x = leaf({2, 9, 5}), weight = leaf({5}), gate = leaf({2, 9, 5});
   expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble); }, {x, weight});
-  expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble, gate); },
-                  {x, weight, gate});
+  for (const NormGate place : {NormGate::kAfter, NormGate::kBefore}) {
+    expect_gradient([&] { return rms_norm(x, weight, 1e-5, torch::kDouble, gate, place); },
+                    {x, weight, gate});
+  }
   expect_gradient([&] { return add_scaled(x, weight, gate); }, {x, weight, gate});
   const Tensor wide = leaf({2, 9, 8}), taps = leaf({4, 5}), before = leaf({2, 3, 5});
   expect_gradient([&] { return swiglu(wide); }, {wide});
   const Tensor reset = torch::rand({2, 9}) < 0.3;
   for (const Tensor& anew : {Tensor(), reset}) {
     expect_gradient([&] { return causal_convolution(x, taps, before, anew); }, {x, taps, before});
+    expect_gradient([&] { return causal_convolution(x, taps, before, anew, weight); },
+                    {x, taps, before, weight});
   }
   for (const int64_t heads : {1, 2, 4}) {
     const Tensor blocks = leaf({heads, 3 * 8 / heads, 8 / heads}),

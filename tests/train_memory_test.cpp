@@ -8,6 +8,7 @@
 #include "nn/language_model.hpp"
 #include "nn/presets.hpp"
 #include "tensor_memory.hpp"
+#include "train/model_sizes.hpp"
 #include "train/trainer.hpp"
 #include "train_test_support.hpp"
 
@@ -16,6 +17,13 @@ namespace {
 
 nn::ModelConfig random_model(data::Random& random) {
   nn::ModelConfig config;
+  if (data::random_below(random, 2) == 0) {
+    config.mixer = "mamba2";
+    config.mamba2 = {.expand = 1 + data::random_below(random, 3),
+                     .head_channels = 1,
+                     .state = 1 + data::random_below(random, 9),
+                     .conv_width = 1 + data::random_below(random, 5)};
+  }
   config.rnn.heads = 1 + data::random_below(random, 4);
   config.width = config.rnn.heads * (1 + data::random_below(random, 30));
   config.vocabulary = 1 + data::random_below(random, 1000);
@@ -91,6 +99,29 @@ TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
                      fmt::format("{} {} {} {}: {}", precision, cell, width, length,
                                  total_bytes(training_memory(model, config_)) / used));
       }
+    }
+  }
+}
+
+TEST_F(MemoryOfRuns, AStepOfMamba2TakesAboutWhatIsEstimated) {
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    for (const auto& [width, head_channels, layers, batch, length] :
+         {std::array<int64_t, 5>{256, 64, 2, 4, 512}, {64, 16, 4, 8, 512}, {128, 64, 2, 2, 2048}}) {
+      config_.precision = precision;
+      config_.batch = batch;
+      config_.length = length;
+      const nn::ModelConfig model{.width = width,
+                                  .layers = layers,
+                                  .mixer = "mamba2",
+                                  .mamba2 = {.head_channels = head_channels}};
+      const double used = PeakOfTensors::of([&] {
+        Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
+        trainer.train_step();
+        trainer.train_step();
+      });
+      expect_about(training_memory(model, config_), used,
+                   fmt::format("{} {} {} {}: {}", precision, width, head_channels, length,
+                               total_bytes(training_memory(model, config_)) / used));
     }
   }
 }

@@ -232,6 +232,14 @@ TEST_F(TrainerTest, ResumesBitForBitFromEveryStep) {
   }
 }
 
+TEST_F(TrainerTest, ResumesAMixedModelBitForBit) {
+  model_.layers = 2;
+  model_.mixer = "rnn*1,mamba2";
+  model_.mamba2 = {.head_channels = 8, .state = 4};
+  config_.documents = true;
+  expect_the_same_from_every_checkpoint(train("run"));
+}
+
 TEST_F(TrainerTest, ResumesBitForBitWithAccumulationClippingAndZLoss) {
   config_.accumulate = 3;
   config_.clip = 0.05;

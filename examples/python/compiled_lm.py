@@ -2,6 +2,7 @@
 
     python examples/python/compiled_lm.py --json lm.json                  # 134M, on a GPU
     python examples/python/compiled_lm.py --size 363m --steps 65536
+    python examples/python/compiled_lm.py --size 1.3b --steps 2048        # 80 GB of memory
     python examples/python/compiled_lm.py --mixer ./my_cell.hpp,my_cells.py:my_cell,attention
     python examples/python/compiled_lm.py --from lm.json,more.json        # their table
 
@@ -68,6 +69,7 @@ SIZES = {
     "tiny": Size(vocabulary=256, width=64, layers=2, attention_heads=4, tokens=1024),  # for a look
     "134m": Size(vocabulary=32000, width=768, layers=12, attention_heads=12, tokens=65536),
     "363m": Size(vocabulary=32000, width=1024, layers=24, attention_heads=16, tokens=32768),
+    "1.3b": Size(vocabulary=32000, width=2048, layers=24, attention_heads=16, tokens=16384),
 }
 
 
@@ -255,7 +257,6 @@ class Measurement:
 
     size: str
     mixer: str
-    compiled: str  #: "model", as one graph; "block", in parts
     batch: int
     steps: int
     parameters: int
@@ -266,6 +267,7 @@ class Measurement:
     peak_gigabytes: float | None  #: of the GPU's memory
     first_loss: float
     last_loss: float
+    compiled: str = "model"  #: as one graph; "block", in parts
 
 
 def measure(

@@ -41,8 +41,34 @@ class RnnOptions:
         object.__setattr__(self, "cell", as_cell(self.cell))
 
 
+@dataclasses.dataclass(frozen=True)
+class Mamba2Options:
+    """The options of the mamba2 mixer. Raises ValueError, which names the value that is wrong."""
+
+    expand: int = 2  #: channels of the recurrence, times the width
+    head_channels: int = 64  #: of each head
+    state: int = 128  #: components of each channel
+    groups: int = 1  #: of heads that share b and c
+    conv_width: int = 4  #: taps of the causal depthwise convolution
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, expand=1, head_channels=1, state=1, groups=1, conv_width=1)
+
+    def check(self, width: int) -> None:
+        """Raises ValueError unless channels make whole heads, and heads whole groups."""
+        channels = self.expand * width
+        if channels % self.head_channels != 0:
+            raise ValueError(
+                f"head_channels must divide expand times width: {self.head_channels} does not "
+                f"divide {channels}"
+            )
+        heads = channels // self.head_channels
+        if heads % self.groups != 0:
+            raise ValueError(f"groups must divide the heads: {self.groups} does not divide {heads}")
+
+
 #: The options of each mixer, which a `ModelConfig` has under its name.
-MIXERS: dict[str, type[RnnOptions]] = {"rnn": RnnOptions}
+MIXERS: dict[str, type[RnnOptions | Mamba2Options]] = {"rnn": RnnOptions, "mamba2": Mamba2Options}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +82,13 @@ class ModelConfig:
     width: int = 256  #: d, channels of the residual stream
     layers: int = 3  #: blocks, each a mixer and an MLP
     #: The sequence mixer of all layers, or a pattern: names with commas between them, `name*N` for
-    #: N layers one behind another, repeated until there are enough. "rnn" is the mixer there is.
+    #: N layers one behind another, repeated until there are enough. There are rnn and mamba2.
     mixer: str = "rnn"
     mlp_width: int = 0  #: hidden channels of the MLP; 0: 8d/3 rounded up to a multiple of 32
     tie_embedding: bool = True  #: output logits through the transposed embedding
     norm_epsilon: float = 1e-5  #: added to the mean square in every RMSNorm
     rnn: RnnOptions = RnnOptions()  #: of its rnn mixers
+    mamba2: Mamba2Options = Mamba2Options()  #: of its mamba2 mixers
 
     def __post_init__(self) -> None:
         _check_sizes(self, vocabulary=1, width=1, layers=0, mlp_width=0)
@@ -70,13 +97,15 @@ class ModelConfig:
         runs = self._runs()
         for name, _ in runs:
             if name not in MIXERS:
-                raise ValueError(f"unknown mixer {name!r}: there is rnn")
+                raise ValueError(f"unknown mixer {name!r}: there are {', '.join(MIXERS)}")
         length = sum(count for _, count in runs)
         if self.layers % length != 0:
             raise ValueError(
                 f"layers must be a multiple of {length}, as many as the mixer {self.mixer!r} "
                 f"stands for, not {self.layers}"
             )
+        if any(name == "mamba2" for name, _ in runs):
+            self.mamba2.check(self.width)
         if self.width % self.rnn.heads != 0:
             raise ValueError(
                 f"heads must divide width: {self.rnn.heads} does not divide {self.width}"

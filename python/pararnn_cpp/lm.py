@@ -18,11 +18,13 @@ from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, Parameter, RMSNorm, functional, init
+from torch.nn import Module, Parameter, RMSNorm, functional
 
 from ._cells import as_cell
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._model_config import ModelConfig, RnnOptions
+from ._layers import CausalConvolution, linear
+from ._mamba2 import Mamba2Mixer
+from ._model_config import Mamba2Options, ModelConfig, RnnOptions
 from ._model_files import MODEL_FILES, read_config, read_weights, write_model
 from ._scan import scan
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
@@ -30,6 +32,7 @@ from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_
 __all__ = [
     "ByteTokenizer",
     "LanguageModel",
+    "Mamba2Options",
     "ModelConfig",
     "RnnOptions",
     "SentencePieceTokenizer",
@@ -39,51 +42,12 @@ __all__ = [
 ]
 
 #: What a model remembers of the text so far, a block: the last K - 1 inputs of its convolution of K
-#: taps (B,K-1,d), and the state of its cell (B,S,d).
+#: taps (B,K-1,d), and the state of its cell (B,S,d); for mamba2 they are of all channels that are
+#: convolved, and of its recurrence (B,H,P,N).
 State: TypeAlias = list[tuple[Tensor, Tensor]]
 
 #: The longest memory given to a channel at first, in steps.
 _LONGEST_MEMORY = 128.0
-
-
-def _linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
-    """Without bias; outputs of size `gain` for inputs of size 1."""
-    linear = Linear(inputs, outputs, bias=False)
-    init.normal_(linear.weight, std=gain / math.sqrt(inputs))
-    return linear
-
-
-class _CausalConvolution(Module):
-    """Every channel filtered by K taps of its own, y_t = sum over k of w_k x_{t-K+1+k}."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(width)
-        self.weight = Parameter(torch.empty(width, channels).uniform_(-bound, bound))
-
-    def forward(
-        self, x: Tensor, before: Tensor | None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x (B,T,d) and the inputs before it (B,K-1,d), or None for zeros -> y (B,T,d), and the
-        inputs before what comes next. What is before a step that reset (B,T) marks is zeros to it
-        and to those behind it."""
-        taps, steps = self.weight.shape[0], x.shape[1]
-        if before is None:
-            before = x.new_zeros(x.shape[0], taps - 1, x.shape[2])
-        padded = torch.cat((before.to(x.dtype), x), 1)
-        y = x * self.weight[taps - 1]
-        if reset is None:
-            for k in range(taps - 1):
-                y = y + padded[:, k : k + steps] * self.weight[k]
-            # A copy, so that the state does not hold on to all of x.
-            return y, padded[:, steps:].clone()
-        # How often each row has started anew.
-        times = functional.pad(reset.int().cumsum(1), (taps - 1, 0))
-        for k in range(taps - 1):
-            same = (times[:, k : k + steps] == times[:, taps - 1 :]).unsqueeze(2)
-            y = y + torch.where(same, padded[:, k : k + steps], 0) * self.weight[k]
-        same = (times[:, steps:] == times[:, -1:]).unsqueeze(2)
-        return y, torch.where(same, padded[:, steps:], 0)
 
 
 class _HeadProjection(Module):
@@ -117,14 +81,14 @@ class _RnnMixer(Module):
         self.cell = cell = as_cell(options.cell)
         width, self._bound = config.width, options.weight_bound
         learned = [i for i in range(cell.inputs) if i not in cell.side_inputs]
-        self.input = _linear(width, 2 * width)
-        self.convolution = _CausalConvolution(width, options.conv_width)
+        self.input = linear(width, 2 * width)
+        self.convolution = CausalConvolution(width, options.conv_width)
         self.projection = _HeadProjection(width, options.heads, len(learned))
         reach = min(0.5, self._bound or 0.5)
         weight = torch.empty(cell.params, width).uniform_(-reach, reach)
         self.recurrent_weight = Parameter(weight)
         self.norm = RMSNorm(width, config.norm_epsilon)
-        self.output = _linear(width, width, 1 / math.sqrt(2 * max(config.layers, 1)))
+        self.output = linear(width, width, 1 / math.sqrt(2 * max(config.layers, 1)))
         # Gates under which the channels forget over 2 to 128 steps, spread evenly on a logarithmic
         # scale: a forget gate sigmoid(b) = 1 - 1/m has b = log(m - 1) (Tallec and Ollivier, "Can
         # recurrent neural networks warp time?", 2018).
@@ -169,8 +133,8 @@ class _Mlp(Module):
 
     def __init__(self, width: int, hidden: int, gain: float) -> None:
         super().__init__()
-        self.input = _linear(width, 2 * hidden)
-        self.output = _linear(hidden, width, gain)
+        self.input = linear(width, 2 * hidden)
+        self.output = linear(hidden, width, gain)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.input(x).chunk(2, -1)
@@ -181,11 +145,15 @@ class _Mlp(Module):
 class _Block(Module):
     """x + s1 ⊙ mixer(norm(x)), then x + s2 ⊙ mlp(norm(x)), with scales s a channel."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, mixer: str) -> None:
         super().__init__()
         width = config.width
         self.mixer_norm = RMSNorm(width, config.norm_epsilon)
-        self.mixer = _RnnMixer(config.rnn, config)
+        self.mixer = (
+            Mamba2Mixer(config.mamba2, config)
+            if mixer == "mamba2"
+            else _RnnMixer(config.rnn, config)
+        )
         self.mixer_scale = Parameter(torch.ones(width))
         self.mlp_norm = RMSNorm(width, config.norm_epsilon)
         self.mlp = _Mlp(width, config.hidden_width, 1 / math.sqrt(2 * config.layers))
@@ -232,8 +200,8 @@ class LanguageModel(Module):
         self.embedding = Parameter(torch.randn(shape) * scale)  # (V,d)
         if not config.tie_embedding:
             self.output = Parameter(torch.randn(shape) * scale)  # (V,d)
-        for i in range(config.layers):
-            self.add_module(f"block{i}", _Block(config))
+        for i, mixer in enumerate(config.layer_mixers):
+            self.add_module(f"block{i}", _Block(config, mixer))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
 
     @property
@@ -369,7 +337,8 @@ class LanguageModel(Module):
         """Brings the recurrent weights back into their bound. Call after every update."""
         for block in self.blocks:
             assert isinstance(block, _Block)
-            block.mixer.clip_weights()
+            if isinstance(block.mixer, _RnnMixer):
+                block.mixer.clip_weights()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, trust_cell: bool = False) -> LanguageModel:

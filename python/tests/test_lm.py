@@ -25,6 +25,7 @@ from torch.nn import functional
 from pararnn_cpp.lm import (
     ByteTokenizer,
     LanguageModel,
+    Mamba2Options,
     ModelConfig,
     RnnOptions,
     SentencePieceTokenizer,
@@ -40,6 +41,8 @@ MODELS = {
     "gru": "--cell gru --width 16 --layers 2",
     "lstm": "--cell lstm --width 16 --layers 1 --heads 4 --conv-width 1 --mlp-width 24 "
     "--tie-embedding false --weight-bound 0.3",
+    "mamba2": "--mixer mamba2,rnn --width 16 --layers 2 --mamba2-head-channels 8 --mamba2-state 4 "
+    "--mamba2-groups 2 --mamba2-conv-width 3",
     "file": f"--cell {GRU_D} --width 12 --layers 1 --heads 2 --conv-width 3",
 }
 SMALL = ModelConfig(vocabulary=11, width=16, layers=2, rnn=RnnOptions(heads=2))
@@ -652,8 +655,10 @@ def test_a_config_of_the_older_form_is_read(tmp_path: Path) -> None:
 
 
 def test_a_pattern_of_mixers_is_the_programs(tmp_path: Path) -> None:
-    config = ModelConfig(width=8, layers=4, mixer="rnn,rnn")
-    assert config.layer_mixers == ["rnn"] * 4
+    config = ModelConfig(
+        width=8, layers=4, mixer="rnn,mamba2", mamba2=Mamba2Options(head_channels=4, state=3)
+    )
+    assert config.layer_mixers == ["rnn", "mamba2"] * 2
     model = LanguageModel(config)
     model.save(tmp_path / "model")
     expect_equal(LanguageModel.from_checkpoint(tmp_path / "model"), model)

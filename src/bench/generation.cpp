@@ -74,8 +74,7 @@ json measure_generation(const BenchOptions& options, const std::string& device) 
       nn::ModelConfig config = nn::preset(size.preset);
       config.vocabulary = kVocabulary;
       config.rnn.cell = cell;
-      nn::LanguageModel model(config);
-      model->to(torch::Device(device));
+      nn::LanguageModel model(config, torch::Device(device));
       model->to_precision(on_gpu ? torch::kBFloat16 : torch::kFloat);
       for (const int64_t batch : {1, 64}) {
         json m = measure_generation(model, batch, on_gpu ? 500 : 20, bandwidth);

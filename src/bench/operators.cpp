@@ -3,16 +3,20 @@
 #include <fmt/format.h>
 #include <torch/autograd.h>
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 #include <vector>
 
+#include "bench/gpu.hpp"
 #include "bench/gpu_timer.hpp"
 #include "bench/problem.hpp"
 #include "bench/report.hpp"
+#include "bench/train.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
 #include "ops/rotary/rotary.hpp"
+#include "ops/ssd/ssd.hpp"
 #include "ops/swiglu/swiglu.hpp"
 
 namespace pararnn::bench {
@@ -27,6 +31,7 @@ struct OperatorCase {
   Tensors inputs;  // to differentiate by
   std::function<Tensors(const Tensors&)> run;
   Tensors kept = {};  // that the backward pass reads beside the outputs' gradients
+  double forward_operations = 0, backward_operations = 0;  // of products of matrices
 };
 
 int64_t bytes_of(const Tensors& tensors) {
@@ -35,8 +40,37 @@ int64_t bytes_of(const Tensors& tensors) {
   return bytes;
 }
 
-constexpr int64_t kTaps = 4, kHeadChannels = 64;
+constexpr int64_t kTaps = 4, kHeadChannels = 64, kStateComponents = 128;
 constexpr double kEpsilon = 1e-5;
+
+/// Mamba2's recurrence, on parts of what its convolution gives.
+OperatorCase state_space_case(const BenchShape& shape, const torch::TensorOptions& on_gpu) {
+  const auto [batch, steps, channels] = shape;
+  const int64_t heads = channels / kHeadChannels, n = kStateComponents;
+  const auto in_float = on_gpu.dtype(torch::kFloat);
+  const Tensor all = torch::randn({batch, steps, channels + 2 * n}, on_gpu);
+  const auto part = [&](int64_t begin, torch::IntArrayRef shape_of_step) {
+    return all.narrow(2, begin, shape_of_step[0] * shape_of_step[1])
+        .unflatten(2, shape_of_step)
+        .detach()
+        .requires_grad_();
+  };
+  const Tensor x = part(0, {heads, kHeadChannels}), b = part(channels, {1, n}),
+               c = part(channels + n, {1, n});
+  const Tensor dt = (0.1 * torch::rand({batch, steps, heads}, in_float)).requires_grad_();
+  const Tensor a = (-1 - torch::rand({heads}, in_float)).requires_grad_();
+  const Tensor d = torch::ones({heads}, in_float).requires_grad_();
+  // Of each step: within chunks, each of which is a matrix; into states, and out of them.
+  const double tokens = double(batch * steps), of_scores = double(n * ops::ssd_chunk(steps)),
+               within = double(channels * ops::ssd_chunk(steps)), of_states = double(channels * n);
+  return {
+      "state-space recurrence",
+      {x, dt, a, b, c, d},
+      [](const Tensors& t) { return Tensors{ops::ssd(t[0], t[1], t[2], t[3], t[4], t[5]).first}; },
+      {x, dt, b, c},
+      2 * tokens * (of_scores + within + 2 * of_states),
+      2 * tokens * (3 * of_scores + 2 * within + 5 * of_states)};
+}
 
 std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dtype) {
   const auto [batch, steps, channels] = shape;
@@ -81,6 +115,20 @@ std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dt
          return Tensors{ops::causal_convolution(t[0], t[1], before, reset)};
        },
        {x}}};
+  cases.push_back({"RMSNorm behind the gate",
+                   {x, weight, y},
+                   [dtype](const Tensors& t) {
+                     return Tensors{
+                         ops::rms_norm(t[0], t[1], kEpsilon, dtype, t[2], ops::NormGate::kBefore)};
+                   },
+                   {x, y}});
+  cases.push_back({"causal convolution, bias and silu",
+                   {x, taps, scale},
+                   [before](const Tensors& t) {
+                     return Tensors{ops::causal_convolution(t[0], t[1], before, {}, t[2])};
+                   },
+                   {x}});
+  if (channels % kHeadChannels == 0) cases.push_back(state_space_case(shape, on_gpu));
   if (channels % 2 == 0) {
     cases.push_back({"rotary", {x, y}, [heads, positions](const Tensors& t) {
                        const auto [q, k] = ops::rotary(heads(t[0]), heads(t[1]), positions);
@@ -95,10 +143,15 @@ std::vector<OperatorCase> cases_at(const BenchShape& shape, torch::ScalarType dt
 json measure_operators(const BenchOptions& options) {
   const GpuTimer timer;
   const double bandwidth = gpu_copy_bandwidth(timer);
+  const torch::ScalarType dtype = dtype_of(options.dtype);
+  // Of products in half precision.
+  const double peak = c10::elementSize(dtype) == 2
+                          ? peak_operations(describe_gpu().at("processor").get<std::string>())
+                          : 0;
   json measurements = json::array();
   print(operators_table_header());
   for (const BenchShape& shape : options.shapes) {
-    for (const OperatorCase& c : cases_at(shape, dtype_of(options.dtype))) {
+    for (const OperatorCase& c : cases_at(shape, dtype)) {
       const auto forward = [&] {
         const torch::NoGradGuard no_grad;
         c.run(c.inputs);
@@ -110,11 +163,14 @@ json measure_operators(const BenchOptions& options) {
         torch::autograd::grad(results, c.inputs, gradients, /*retain_graph=*/true);
       };
       // Forward reads the inputs and writes the results; backward reads what was kept and the
-      // results' gradients and writes those of the inputs.
-      const auto roof = [&](int64_t bytes) { return double(bytes) / bandwidth / 1e3; };
-      const double forward_roof = roof(bytes_of(c.inputs) + bytes_of(results));
+      // results' gradients and writes those of the inputs. Or the products take longer.
+      const auto roof = [&](int64_t bytes, double operations) {
+        return std::max(double(bytes) / bandwidth / 1e3, peak > 0 ? operations / peak * 1e6 : 0);
+      };
+      const double forward_roof =
+          roof(bytes_of(c.inputs) + bytes_of(results), c.forward_operations);
       const double backward_roof =
-          roof(bytes_of(c.kept) + bytes_of(gradients) + bytes_of(c.inputs));
+          roof(bytes_of(c.kept) + bytes_of(gradients) + bytes_of(c.inputs), c.backward_operations);
       forward();
       backward();
       const double forward_us = timer.microseconds(forward);

@@ -1,5 +1,5 @@
 // What the operators between a model's products cost on a GPU, beside a copy of the bytes that they
-// must move.
+// must move, or the products in them at the GPU's peak where that takes longer.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -13,7 +13,6 @@
 namespace pararnn::bench {
 namespace {
 
-constexpr double kWidth = 860, kHeight = 480;
 constexpr double kBaseOfX = 2, kBaseOfY = 10;
 constexpr double kLeft = 80, kRight = 620, kTop = 44, kBottom = 420;  // of the area of the lines
 
@@ -31,17 +30,21 @@ struct Axis {
   }
 };
 
-/// From power to power of `base`.
+/// From power to power of `base`; where that is ten and two of them hold all, from a multiple of
+/// 1, 2 or 5 times a power to another.
 Axis logarithmic_axis(double low, double high, double base) {
-  const auto power = [&](double exponent) { return std::pow(base, exponent); };
-  // A hair of room, so that a power of the base is its own floor and ceiling.
-  const double first = std::floor(std::log(low) / std::log(base) + 1e-9);
-  const double last = std::max(std::ceil(std::log(high) / std::log(base) - 1e-9), first + 1);
-  Axis axis{Scale::kLogarithmic, power(first), power(last), 0, 0, {}};
-  for (double value = axis.low; value <= axis.high * 1.001; value *= base) {
-    axis.ticks.push_back(value);
+  const bool between = base == 10 && high < 100 * low;
+  const std::vector<double> factors = between ? std::vector{1.0, 2.0, 5.0} : std::vector{1.0};
+  const auto exponent = [&](double value) { return std::floor(std::log(value) / std::log(base)); };
+  std::vector<double> ticks;
+  for (double i = exponent(low) - 1; i <= exponent(high) + 2; ++i) {
+    for (const double factor : factors) ticks.push_back(factor * std::pow(base, i));
   }
-  return axis;
+  // A hair of room, so that a tick holds itself.
+  constexpr double kHair = 1e-9;
+  while (ticks.size() > 2 && ticks[1] <= low * (1 + kHair)) ticks.erase(ticks.begin());
+  while (ticks.size() > 2 && ticks.end()[-2] >= high * (1 - kHair)) ticks.pop_back();
+  return {Scale::kLogarithmic, ticks.front(), ticks.back(), 0, 0, ticks};
 }
 
 /// From multiple to multiple of 1, 2 or 5 times a power of ten, about `most` of them.
@@ -64,6 +67,7 @@ Axis axis_around(const Plot& plot, double PlotPoint::*coordinate, Scale scale, d
                  int most_ticks, double at_low, double at_high) {
   const bool logarithmic = scale == Scale::kLogarithmic;
   double low = std::numeric_limits<double>::infinity(), high = -low;
+  if (plot.y_from_zero && coordinate == &PlotPoint::y) low = 0;
   for (const PlotSeries& series : plot.series) {
     for (const PlotPoint& point : series.points) {
       const double value = point.*coordinate;
@@ -132,7 +136,7 @@ std::string curve(const PlotSeries& series, const Axis& x, const Axis& y,
 
 }  // namespace
 
-std::string plot_svg(const Plot& plot) {
+std::string plot_content(const Plot& plot) {
   const Axis x = axis_around(plot, &PlotPoint::x, plot.x_scale, kBaseOfX, 8, kLeft, kRight);
   const Axis y = axis_around(plot, &PlotPoint::y, plot.y_scale, kBaseOfY, 10, kBottom, kTop);
   std::string result = grid(plot, x, y);
@@ -151,7 +155,11 @@ std::string plot_svg(const Plot& plot) {
   if (extrapolated) {
     result += text(kRight + 18, legend + 6, "start", "hollow: from a shorter sequence");
   }
-  return svg::document(kWidth, kHeight, result);
+  return result;
+}
+
+std::string plot_svg(const Plot& plot) {
+  return svg::document(kPlotWidth, kPlotHeight, plot_content(plot));
 }
 
 }  // namespace pararnn::bench

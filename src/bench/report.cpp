@@ -39,7 +39,7 @@ json read_report(const std::string& path) {
 std::string identity(const json& measurement) {
   std::string result;
   for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
-                          "from_the_cache", "mean_length", "size", "model", "precision"}) {
+                          "from_the_cache", "mean_length", "size", "model", "mixer", "precision"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;
@@ -187,8 +187,8 @@ std::string markdown_of(const json& report, const std::string& path, const std::
       path);
   result += machine_line(report) + cpu_table_header();
   for (const json& r : report.at("results")) result += cpu_table_row(r);
-  const std::string others =
-      sequences_table(report) + generation_table(report) + first_use_table(report);
+  const std::string others = sequences_table(report) + training_table(report) +
+                             generation_table(report) + first_use_table(report);
   return others.empty() ? result : result + "\n" + others;
 }
 

@@ -16,9 +16,9 @@
 #include "base/temporary_folder.hpp"
 #include "bench/host_timer.hpp"
 #include "data/dataset.hpp"
-#include "nn/mixer.hpp"
 #include "train/device.hpp"
 #include "train/memory.hpp"
+#include "train/model_sizes.hpp"
 #include "train/profile.hpp"
 #include "train/trainer.hpp"
 
@@ -75,14 +75,55 @@ data::Dataset random_dataset(int64_t tokens, int64_t vocabulary) {
           .description = "random tokens"};
 }
 
+/// What tells one measurement from another.
+nlohmann::json describe_bench(const TrainBench& bench) {
+  nlohmann::json description = {{"size", bench.name},
+                                {"mixer", bench.model.mixer},
+                                {"precision", bench.train.precision},
+                                {"batch", bench.train.batch},
+                                {"steps", bench.train.length},
+                                {"vocabulary", bench.model.vocabulary}};
+  nn::for_each_mixer(bench.model, [&](std::string_view mixer, const auto& options) {
+    if (!nn::has_mixer(bench.model, mixer)) return;
+    nn::for_each_cell(options, [&](const std::string& cell) { description["cell"] = cell; });
+  });
+  return description;
+}
+
 }  // namespace
 
-nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device) {
+std::string mixer_label(const std::string& pattern, const std::string& cell) {
+  const nn::ModelConfig defaults;
+  std::string label;
+  for (const nn::LayerRun& run : nn::parse_layer_pattern(pattern)) {
+    std::string name = run.mixer;
+    nn::for_each_mixer(defaults, [&](std::string_view mixer, const auto& options) {
+      if (mixer == run.mixer) nn::for_each_cell(options, [&](const auto&) { name = cell; });
+    });
+    label += fmt::format("{}{}", label.empty() ? "" : ",", name);
+    if (run.layers > 1) label += fmt::format("*{}", run.layers);
+  }
+  return label;
+}
+
+std::string training_label(const nlohmann::json& m) {
+  return fmt::format("{} {} B{} T{}", m["size"].get<std::string>(),
+                     mixer_label(m["mixer"], m.value("cell", "")), m["batch"].get<int64_t>(),
+                     m["steps"].get<int64_t>());
+}
+
+std::string training_label(const TrainBench& bench) {
+  return training_label(describe_bench(bench));
+}
+
+nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device,
+                                const nn::RecomputePlan& recompute) {
   const TemporaryFolder folder;
   const int64_t tokens_of_step = bench.train.batch * bench.train.length * bench.train.accumulate;
   const data::Dataset dataset = random_dataset(tokens_of_step + 1, bench.model.vocabulary);
   train::reset_peak_memory(device);
-  train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device);
+  train::Trainer trainer(bench.train, bench.model, dataset, folder.path(), device, nullptr,
+                         std::make_shared<train::World>(), recompute);
   const auto finish = [&] {
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
   };
@@ -93,7 +134,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
     trainer.train_step();
   }
   if (!trainer.graph().failure().empty()) {
-    fmt::print(stderr, "{}: no CUDA graph: {}\n", bench.name, trainer.graph().failure());
+    fmt::print(stderr, "{}: no CUDA graph: {}\n", training_label(bench), trainer.graph().failure());
   }
   const bool graph = trainer.graph().replays();
   finish();
@@ -102,7 +143,7 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   finish();
   const double seconds = seconds_since(start) / static_cast<double>(bench.steps);
   require(std::isfinite(last_loss), "{}: the loss is {}, so steps were skipped and tell no time",
-          bench.name, last_loss);
+          training_label(bench), last_loss);
   const double memory = train::peak_memory(device);
 
   train::Profiler profiler(device);
@@ -110,40 +151,25 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
   const train::Profile profile = profiler.stop(kProfiledSteps, folder / "trace.json");
 
   const double tokens_per_second = static_cast<double>(tokens_of_step) / seconds;
-  const double operations = operations_per_token(bench.model, bench.train.length);
+  const double operations = train::operations_per_token(bench.model, bench.train.length);
   const double peak = peak_operations(train::describe(device));
-  nlohmann::json measurement = {
-      {"size", bench.name},
-      {"cell", bench.model.rnn.cell},
-      {"mixer", bench.model.mixer},
-      {"precision", bench.train.precision},
-      {"recompute", train::describe(trainer.model()->recompute(), bench.model.layers)},
-      {"batch", bench.train.batch},
-      {"steps", bench.train.length},
-      {"vocabulary", bench.model.vocabulary},
-      {"graph", graph},
-      {"parameters", train::parameter_count(bench.model)},
-      {"tokens_per_second", tokens_per_second},
-      {"milliseconds", 1e3 * seconds},
-      {"operations_per_token", operations},
-      {"share_of_peak", nullptr},
-      {"peak_gigabytes", memory / (1 << 30)},
-      {"first_loss", first_loss},
-      {"last_loss", last_loss},
-      {"profile", profile.json()}};
+  nlohmann::json measurement = describe_bench(bench);
+  measurement.update(
+      {{"recompute", train::describe(trainer.model()->recompute(), bench.model.layers)},
+       {"graph", graph},
+       {"parameters", train::parameter_count(bench.model)},
+       {"tokens_per_second", tokens_per_second},
+       {"milliseconds", 1e3 * seconds},
+       {"operations_per_token", operations},
+       {"share_of_peak", nullptr},
+       {"peak_gigabytes", memory / (1 << 30)},
+       {"first_loss", first_loss},
+       {"last_loss", last_loss},
+       {"profile", profile.json()}});
   if (peak > 0) {
     measurement["share_of_peak"] = operations * tokens_per_second / peak;
   }
   return measurement;
-}
-
-double operations_per_token(const nn::ModelConfig& model, int64_t length) {
-  double operations = 6 * train::parameter_count(model);
-  const double looked_at = double(length + 1) / 2;  // tokens, itself too, on average
-  for (const auto& [sizes, layers] : nn::sizes_of_mixers(model)) {
-    operations += 3 * layers * (sizes.operations + looked_at * sizes.operations_of_pair);
-  }
-  return operations;
 }
 
 double peak_operations(const std::string& gpu) {
@@ -156,7 +182,7 @@ double peak_operations(const std::string& gpu) {
 }
 
 std::string training_table_header() {
-  return "| model | cell | shape | tokens/s | ms a step | of the peak | memory, GiB | slowest "
+  return "| model | mixer | shape | tokens/s | ms a step | of the peak | memory, GiB | slowest "
          "parts "
          "|\n|---|---|---|---:|---:|---:|---:|---|\n";
 }
@@ -172,7 +198,7 @@ std::string training_table_row(const nlohmann::json& m) {
   }
   const std::string recompute = m.value("recompute", "none");
   return fmt::format("| {} | {} | B{} T{}{} | {:.0f} | {:.1f} | {} | {:.1f} | {} |\n",
-                     m["size"].get<std::string>(), m["cell"].get<std::string>(),
+                     m["size"].get<std::string>(), mixer_label(m["mixer"], m.value("cell", "")),
                      m["batch"].get<int64_t>(), m["steps"].get<int64_t>(),
                      recompute == "none" ? std::string() : ", recompute " + recompute,
                      m["tokens_per_second"].get<double>(), m["milliseconds"].get<double>(),

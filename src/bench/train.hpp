@@ -5,6 +5,7 @@
 #include <string>
 
 #include "nn/config.hpp"
+#include "nn/recompute.hpp"
 #include "train/config.hpp"
 
 namespace pararnn::bench {
@@ -16,15 +17,18 @@ struct TrainBench {
   int64_t steps = 20;        // that are timed, after as many, or 20, that are not
 };
 
+/// What mixes in the layers of a model, in a few words: its pattern, with the cell in the place of
+/// a mixer that runs one, as "gru*5,attention".
+std::string mixer_label(const std::string& pattern, const std::string& cell);
+
+/// What a measurement of training is of, as "134m gru B32 T2048".
+std::string training_label(const nlohmann::json& measurement);
+std::string training_label(const TrainBench& bench);
+
 /// Tokens a second, milliseconds a step, the loss of the first and the last step, the peak of the
 /// device's memory, the share of the GPU's arithmetic, and where the time of a step goes.
-nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device);
-
-/// Floating-point operations of a step for each token of rows of that length: six for a parameter
-/// (Kaplan et al., arXiv:2001.08361), the embedding's counted too, and three times what the mixers
-/// say of their own. What a cell computes between the products is less than a thousandth of it and
-/// not counted.
-double operations_per_token(const nn::ModelConfig& model, int64_t length);
+nlohmann::json measure_training(const TrainBench& bench, const torch::Device& device,
+                                const nn::RecomputePlan& recompute = {});
 
 /// Dense bfloat16 operations a second of a GPU, by its maker's data sheet; 0 for one not known.
 double peak_operations(const std::string& gpu);

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "base/error.hpp"
+#include "bench/plot.hpp"
+#include "bench/train.hpp"
 #include "train/profile.hpp"
 #include "verdict/svg.hpp"
 
@@ -14,13 +17,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kPlotWidth = 860, kBarLeft = 190, kBarRight = 660, kBarTop = 44;
+constexpr double kBarLeft = 240, kBarRight = 660, kBarTop = 44;
 constexpr double kBarHeight = 22, kBarStep = 34, kLegendStep = 94;
-
-std::string label_of(const json& m) {
-  return fmt::format("{} {} B{} T{}", m["size"].get<std::string>(), m["cell"].get<std::string>(),
-                     m["batch"].get<int64_t>(), m["steps"].get<int64_t>());
-}
 
 /// The parts of all measurements, in the order in which they first come.
 std::vector<std::string> parts_of(const json& training) {
@@ -48,11 +46,44 @@ std::string box(double x, double y, double width, double height, const char* col
       width, height, color);
 }
 
-}  // namespace
+/// Tokens/s against length, of the models that were measured at two lengths or more; without a
+/// series if there is none.
+Plot speed_against_length(const json& training) {
+  struct Model {
+    std::string size, mixer;
+    std::map<int64_t, double> speeds;  // by length; of one that was measured twice, the last
+  };
+  std::vector<Model> models;  // in the order in which they come
+  for (const json& m : training) {
+    const Model named{m["size"], mixer_label(m["mixer"], m.value("cell", "")), {}};
+    auto model = std::ranges::find_if(models, [&](const Model& known) {
+      return known.size == named.size && known.mixer == named.mixer;
+    });
+    if (model == models.end()) model = models.insert(model, named);
+    model->speeds[m["steps"]] = m["tokens_per_second"];
+  }
+  std::erase_if(models, [](const Model& model) { return model.speeds.size() < 2; });
+  const bool one_size = std::ranges::all_of(
+      models, [&](const Model& model) { return model.size == models.front().size; });
+  constexpr double kThousand = 1000;
+  Plot plot{.title = "How fast models train" +
+                     (one_size && !models.empty() ? ", " + models.front().size : std::string()),
+            .x_label = "tokens in a sequence",
+            .y_label = "thousand tokens/s",
+            .series = {},
+            .y_scale = Scale::kLinear,
+            .y_from_zero = true};
+  for (const Model& model : models) {
+    plot.series.push_back({one_size ? model.mixer : model.size + " " + model.mixer, {}});
+    for (const auto& [length, speed] : model.speeds) {
+      plot.series.back().points.push_back({double(length), speed / kThousand});
+    }
+  }
+  return plot;
+}
 
-std::string training_parts_svg(const json& report) {
-  const json training = report.value("training", json::array());
-  require(!training.empty(), "there is nothing to plot: the report has no measurement of training");
+/// The bars, and the height that they take.
+std::pair<std::string, double> bars_of_parts(const json& training) {
   const std::vector<std::string> parts = parts_of(training);
   const double bottom = kBarTop + kBarStep * double(training.size());
   std::string result =
@@ -69,7 +100,7 @@ std::string training_parts_svg(const json& report) {
       result += box(x, y, width, kBarHeight, svg::kColors[i % std::size(svg::kColors)]);
       x += width;
     }
-    result += svg::text(kBarLeft - 8, y + 16, "end", label_of(m));
+    result += svg::text(kBarLeft - 8, y + 16, "end", training_label(m));
     result += svg::text(kBarRight + 8, y + 16, "start",
                         fmt::format("{:.0f} tokens/s", m["tokens_per_second"].get<double>()));
     y += kBarStep;
@@ -80,7 +111,20 @@ std::string training_parts_svg(const json& report) {
     result += svg::text(x + 17, bottom + 19, "start", parts[i]);
   }
   result += svg::text(x, bottom + 19, "start", "rest: no kernel");
-  return svg::document(kPlotWidth, bottom + 40, result);
+  return {result, bottom + 40};
+}
+
+}  // namespace
+
+std::string training_svg(const json& report) {
+  const json training = report.value("training", json::array());
+  require(!training.empty(), "there is nothing to plot: the report has no measurement of training");
+  const auto [bars, height] = bars_of_parts(training);
+  const Plot speed = speed_against_length(training);
+  if (speed.series.empty()) return svg::document(kPlotWidth, height, bars);
+  return svg::document(kPlotWidth, kPlotHeight + height,
+                       fmt::format("{}<g transform=\"translate(0 {})\">\n{}</g>\n",
+                                   plot_content(speed), kPlotHeight, bars));
 }
 
 }  // namespace pararnn::bench

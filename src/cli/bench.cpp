@@ -47,7 +47,8 @@ const std::vector<std::string> kCpuShapes = {"8x1024x512", "1x16384x64", "1x4096
 const std::vector<std::string> kGpuShapes = {"32x2048x2048", "8x2048x2048", "1x65536x2048",
                                              "1x65536x256",  "1x2048x2048", "1x1048576x64"};
 // For --part operators.
-const std::vector<std::string> kOperatorShapes = {"32x2048x768", "32x2048x2048", "1x65536x768"};
+const std::vector<std::string> kOperatorShapes = {"32x2048x768", "32x2048x2048", "1x65536x768",
+                                                  "8x2048x4096"};
 // For --part sequences.
 const std::vector<std::string> kCpuRows = {"1x8192x512", "1x16384x64"};
 const std::vector<std::string> kGpuRows = {"1x65536x2048", "1x65536x256", "1x2097152x64"};
@@ -143,55 +144,95 @@ nlohmann::json run(BenchArguments arguments) {
   return on_gpu ? bench_on_gpu(options) : bench_on_cpu(options);
 }
 
-/// Of a report of steps of training alone, where their time goes.
+/// Of a report of steps of training alone, how fast they are and where their time goes.
 std::string plot_of(const nlohmann::json& report) {
   const bool training_alone = report["results"].empty() && report.contains("training");
-  return training_alone ? training_parts_svg(report) : time_against_steps_svg(report);
+  return training_alone ? training_svg(report) : time_against_steps_svg(report);
 }
 
 struct TrainingArguments {
-  std::vector<std::string> presets = {"134m"}, cells = {"gru"};
+  std::vector<std::string> presets = {"134m"}, mixers = {nn::ModelConfig().mixer}, cells = {"gru"};
+  std::vector<int64_t> lengths = {2048};
   std::string device = "auto", json_file, plot_file;
-  int64_t vocabulary = 32000;
+  int64_t vocabulary = 32000, tokens = 32 * 2048;
+  int64_t batch = 0;  // 0: as many sequences as --tokens makes
   bool profile = false;
   TrainBench bench;
 };
 
-nlohmann::json bench_training(const TrainingArguments& arguments) {
-  const torch::Device device = train::find_device(arguments.device);
-  nlohmann::json report = empty_report(device.is_cuda());
-  report["training"] = nlohmann::json::array();
-  print(training_table_header());
+/// Calls visit(cell) for each cell that the model's layers run.
+template <class Visit>
+void for_each_cell_of(nn::ModelConfig& model, Visit visit) {
+  nn::for_each_mixer(model, [&](std::string_view mixer, auto& options) {
+    if (nn::has_mixer(model, mixer)) nn::for_each_cell(options, visit);
+  });
+}
+
+/// What is to be measured: each size with each mixer, and where that runs a cell with each cell, at
+/// each length. Throws Error if one of them is no model.
+std::vector<TrainBench> training_benches(const TrainingArguments& arguments) {
+  std::vector<TrainBench> benches;
+  TrainBench bench = arguments.bench;
+  const auto add_lengths = [&] {
+    nn::validate(bench.model);
+    for (const int64_t length : arguments.lengths) {
+      bench.train.length = length;
+      bench.train.batch =
+          arguments.batch > 0 ? arguments.batch : std::max<int64_t>(arguments.tokens / length, 1);
+      benches.push_back(bench);
+    }
+  };
   for (const std::string& preset : arguments.presets) {
-    for (const std::string& cell : arguments.cells) {
-      TrainBench bench = arguments.bench;
+    for (const std::string& mixer : arguments.mixers) {
       bench.name = preset;
-      bench.model = nn::preset(preset);
-      bench.model.rnn.cell = cell;
+      bench.model = nn::preset(preset, mixer);
       bench.model.vocabulary = arguments.vocabulary;
-      nn::validate(bench.model);
-      nlohmann::json measurement;
-      train::run_within_memory(train::training_memory(bench.model, bench.train, device), device,
-                               [&] { measurement = measure_training(bench, device); });
-      print(training_table_row(measurement));
-      report["training"].push_back(measurement);
-      if (arguments.profile) print(measurement["profile"].dump(1) + "\n");
-      if (!arguments.json_file.empty()) {
-        about_option("--json", [&] { write_report(arguments.json_file, report); });
+      bool runs_a_cell = false;
+      for_each_cell_of(bench.model, [&](const std::string&) { runs_a_cell = true; });
+      if (!runs_a_cell) add_lengths();
+      for (const std::string& cell : arguments.cells) {
+        if (!runs_a_cell) break;
+        for_each_cell_of(bench.model, [&](std::string& of_layers) { of_layers = cell; });
+        add_lengths();
       }
     }
   }
-  if (!arguments.plot_file.empty()) {
-    about_option("--plot", [&] { write_file(arguments.plot_file, training_parts_svg(report)); });
+  return benches;
+}
+
+void bench_training(const TrainingArguments& arguments) {
+  const torch::Device device = train::find_device(arguments.device);
+  const std::vector<TrainBench> benches = training_benches(arguments);
+  nlohmann::json report = empty_report(device.is_cuda());
+  report["training"] = nlohmann::json::array();
+  print(training_table_header());
+  for (const TrainBench& bench : benches) {
+    nlohmann::json measurement;
+    try {
+      train::run_within_memory(bench.model, bench.train, device, [&](const auto& recompute) {
+        measurement = measure_training(bench, device, recompute);
+      });
+    } catch (const train::NotEnoughMemory& error) {
+      if (benches.size() == 1) throw;
+      fmt::print(stderr, "{}: {}\n", training_label(bench), error.what());
+      continue;
+    }
+    print(training_table_row(measurement));
+    report["training"].push_back(measurement);
+    if (arguments.profile) print(measurement["profile"].dump(1) + "\n");
+    if (!arguments.json_file.empty()) {
+      about_option("--json", [&] { write_report(arguments.json_file, report); });
+    }
   }
-  return report;
+  require(!report["training"].empty(), "nothing was measured: there is too little memory for each");
+  if (!arguments.plot_file.empty()) {
+    about_option("--plot", [&] { write_file(arguments.plot_file, training_svg(report)); });
+  }
 }
 
 void add_bench_train_command(CLI::App& bench) {
   auto arguments = std::make_shared<TrainingArguments>();
   train::TrainConfig& config = arguments->bench.train;
-  config.batch = 32;
-  config.length = 2048;
   // One batch again and again, at a learning rate that stays: the loss must fall.
   config.overfit = true;
   config.steps = std::int64_t{1} << 40;
@@ -202,24 +243,40 @@ void add_bench_train_command(CLI::App& bench) {
       bench.add_subcommand("train", "time steps of training language models on random tokens");
   command->footer(
       "Tells tokens a second, the share of the GPU's dense bfloat16 arithmetic (6 operations a "
-      "parameter and token), the peak of its memory, and where the time goes.\n"
+      "parameter and token), the peak of its memory, and where the time goes. What does not fit "
+      "into memory is said, and the others are measured.\n"
       "\n"
-      "Example: pararnn bench train --preset 134m,400m --cell gru,lstm_cifg --json train.json\n");
+      "Examples: pararnn bench train --preset 134m,400m --cell gru,lstm_cifg --json train.json\n"
+      "          pararnn bench train --mixer rnn rnn*3,rnn --length 2048,8192 --plot "
+      "lengths.svg\n");
   const auto size = is_number(int64_t{1}, int64_t{1} << 40);
   command->add_option("--preset", arguments->presets, "sizes of models")
       ->delimiter(',')
       ->capture_default_str()
       ->check(CLI::IsMember(nn::preset_names()));
-  add_cell_option(*command, arguments->cells, "cells, names or files");
+  command
+      ->add_option("--mixer", arguments->mixers,
+                   "mixers of the layers, with spaces between them; each one for all layers, or a "
+                   "pattern as `pararnn train` takes it")
+      ->capture_default_str()
+      ->check(layer_pattern_validator());
+  add_cell_option(*command, arguments->cells,
+                  "cells, names or files; each in the place of those that mixers run");
   command->add_option("--vocabulary", arguments->vocabulary, "tokens that there are")
       ->capture_default_str()
       ->check(size);
-  command->add_option("--batch", config.batch, "sequences in a batch")
+  command->add_option("--length", arguments->lengths, "tokens in a sequence")
+      ->delimiter(',')
       ->capture_default_str()
       ->check(size);
-  command->add_option("--length", config.length, "tokens in a sequence")
+  command
+      ->add_option("--tokens", arguments->tokens,
+                   "tokens in a batch, of as many sequences as that makes, or one")
       ->capture_default_str()
       ->check(size);
+  command->add_option("--batch", arguments->batch, "sequences in a batch, however long they are")
+      ->check(size)
+      ->excludes("--tokens");
   command
       ->add_option("--steps", arguments->bench.steps,
                    "steps that are timed, after as many, or 20, that are not")
@@ -234,7 +291,8 @@ void add_bench_train_command(CLI::App& bench) {
   command->add_flag("--profile", arguments->profile, "show where the time goes, kernel by kernel");
   command->add_option("--json", arguments->json_file, "write the measurements to this file");
   command->add_option("--plot", arguments->plot_file,
-                      "write a plot of where the time goes to this file, as SVG");
+                      "write a plot of where the time goes to this file, as SVG; above it, where "
+                      "there are several lengths, tokens/s against length");
   command->callback([arguments] { bench_training(*arguments); });
 }
 
@@ -283,7 +341,7 @@ void add_bench_command(CLI::App& program) {
   command->add_option("--markdown", arguments->markdown_file, "write the tables to this file");
   command->add_option("--plot", arguments->plot_file,
                       "write a plot of time against steps on a GPU to this file, as SVG; --from "
-                      "reports of `bench train`, of where the time goes");
+                      "reports of `bench train`, of how fast and where the time goes");
   command
       ->add_option("--from", arguments->from_files,
                    "measure nothing; take what earlier --json have written, on one machine")

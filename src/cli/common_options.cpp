@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
+#include "nn/config.hpp"
 #include "pararnn/plan.hpp"
 #include "train/config.hpp"
 #include "train/device.hpp"
@@ -39,6 +40,19 @@ CLI::Validator cell_validator() {
 }
 
 }  // namespace
+
+CLI::Validator layer_pattern_validator() {
+  return CLI::Validator(
+      [](const std::string& pattern) -> std::string {
+        try {
+          nn::require_mixers(pattern);
+        } catch (const Error& error) {
+          return error.what();
+        }
+        return "";
+      },
+      "");
+}
 
 void use_threads(int threads) { torch::set_num_threads(threads > 0 ? threads : available_cores()); }
 

@@ -43,6 +43,9 @@ CLI::Validator is_number(Number least = std::numeric_limits<Number>::lowest(),
       "");
 }
 
+/// Takes what nn::require_mixers takes.
+CLI::Validator layer_pattern_validator();
+
 /// What `action` returns; an Error that it throws names the option that it is about.
 template <class Action>
 auto about_option(std::string_view option, Action action) {

@@ -1,8 +1,10 @@
 #include "cli/train.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <map>
@@ -14,13 +16,18 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/output_file.hpp"
 #include "cli/common_options.hpp"
+#include "cli/dry_run.hpp"
+#include "cli/usage_errors.hpp"
 #include "data/dataset.hpp"
 #include "nn/config.hpp"
 #include "nn/model_files.hpp"
+#include "nn/presets.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
 #include "train/memory.hpp"
+#include "train/presets.hpp"
 #include "train/progress.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
@@ -36,6 +43,8 @@ struct TrainArguments {
   std::string out = "run";
   std::string resume;
   std::string device = "auto";
+  std::string preset;  // empty: none
+  DryRunOptions dry_run;
   bool overwrite = false, trust_cell = false, replace_cell = false, profile = false;
   train::TrainConfig train;
   nn::ModelConfig model;
@@ -60,6 +69,33 @@ nn::ModelConfig merge_given(const CLI::App& command, nn::ModelConfig stored,
     if (values.contains(o.flag)) values[o.flag].get_to(value);
   });
   return stored;
+}
+
+/// What a preset says, with the values of `given` where the option was given.
+nn::ModelConfig merge_preset(const CLI::App& command, const std::string& preset,
+                             const nn::ModelConfig& given) {
+  nn::ModelConfig model = merge_given(command, nn::preset(preset, given.mixer), given);
+  if (command.count("--mlp-width") == 0) {
+    nn::validate(model);
+    model.mlp_width = nn::preset_mlp_width(model);
+  }
+  return model;
+}
+train::TrainConfig merge_preset(const CLI::App& command, const std::string& preset,
+                                const train::TrainConfig& given) {
+  return train::train_config_from_json(
+      merge_given(command, to_json(train::with_preset(given, preset)), to_json(given)));
+}
+
+/// A run that goes on has its own sizes: throws Error if they are not those of a preset that is
+/// given again, but for options that are given too.
+void require_preset(const CLI::App& command, const std::string& preset,
+                    const nn::ModelConfig& model) {
+  const nn::ModelConfig wanted = merge_given(command, nn::preset(preset, model.mixer), model);
+  require(wanted.width == model.width && wanted.layers == model.layers,
+          "--preset {} is {} layers of {} channels, but the run to resume was started with {} of "
+          "{}: leave the option out, or start a new run",
+          preset, wanted.layers, wanted.width, model.layers, model.width);
 }
 
 /// Throws Error if an option was given of a mixer that the model does not have.
@@ -94,9 +130,10 @@ fs::path checkpoint_to_resume(const TrainArguments& arguments) {
 /// writes holds the lock of the run, which is taken here where the run is a new one.
 int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
              const std::shared_ptr<train::World>& world, std::optional<data::FolderLock>& lock,
-             const fs::path& checkpoint, const torch::Device& device) {
+             const fs::path& checkpoint, const torch::Device& device,
+             const nn::RecomputePlan& recompute) {
   train::Trainer trainer(arguments.train, arguments.model, dataset, arguments.out, device, stdout,
-                         world);
+                         world, recompute);
   if (!lock && world->is_writer())
     lock.emplace(train::create_run(arguments.out, arguments.overwrite));
 
@@ -107,13 +144,47 @@ int train_on(const data::Dataset& dataset, const TrainArguments& arguments,
       fmt::format("data: {}\nmodel: {} parameters, {} with {} channels\nrun: {}\ndevice: {}",
                   dataset.description, parameters, nn::describe_layers(arguments.model),
                   arguments.model.width, arguments.out, train::describe(device)));
-  const nn::RecomputePlan& recompute = trainer.model()->recompute();
   if (recompute != nn::RecomputePlan{}) {
     train::Progress(stdout).say("recompute: " + train::describe(recompute, arguments.model.layers));
   }
   if (!checkpoint.empty()) trainer.restore(checkpoint, arguments.replace_cell);
   if (arguments.profile) trainer.profile();
   return trainer.run();
+}
+
+data::Dataset open_data(const train::TrainConfig& config) {
+  return about_option("--data", [&] {
+    return data::open_dataset(config.data, {.held_out_share = config.held_out});
+  });
+}
+
+/// Throws Error if options do not go together.
+void require_valid(const CLI::App& command, const TrainArguments& arguments) {
+  require(command.count("--decay") == 0 || arguments.train.schedule == "wsd",
+          "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
+          arguments.train.schedule);
+  train::require_valid(arguments.train);
+  nn::validate(arguments.model);
+  require_used(command, arguments.model);
+}
+
+/// Says what a run would take.
+void reckon(const CLI::App& command, TrainArguments arguments) {
+  const DryRunOptions& options = arguments.dry_run;
+  if (arguments.train.steps == 0 && arguments.train.minutes == 0) arguments.train.steps = 1;
+  if (!arguments.preset.empty()) {
+    arguments.train = merge_preset(command, arguments.preset, arguments.train);
+    arguments.model = merge_preset(command, arguments.preset, arguments.model);
+  }
+  arguments.model.vocabulary = arguments.train.data.empty()
+                                   ? options.vocabulary
+                                   : open_data(arguments.train).tokenizer->vocabulary_size();
+  require_valid(command, arguments);
+  const nlohmann::json report =
+      dry_run(arguments.model, arguments.train, arguments.device, options.memory);
+  fmt::print("{}", describe_dry_run(report));
+  if (!options.json.empty())
+    about_option("--json", [&] { write_file(options.json, report.dump(2) + "\n"); });
 }
 
 /// Trains, and returns the program's exit status.
@@ -131,41 +202,65 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
     arguments.train = train::train_config_from_json(merge_given(
         command, to_json(train::load_run_state(checkpoint).options), to_json(arguments.train)));
     arguments.model = merge_given(command, stored_model, arguments.model);
-  } else if (resume) {
-    train::Progress(stdout).say(
-        fmt::format("{} has no checkpoint yet: starting from step 0", arguments.out));
+    if (!arguments.preset.empty()) require_preset(command, arguments.preset, arguments.model);
+  } else {
+    if (resume) {
+      train::Progress(stdout).say(
+          fmt::format("{} has no checkpoint yet: starting from step 0", arguments.out));
+    }
+    if (!arguments.preset.empty()) {
+      arguments.train = merge_preset(command, arguments.preset, arguments.train);
+      arguments.model = merge_preset(command, arguments.preset, arguments.model);
+    }
   }
   require(!arguments.train.data.empty(), "nothing says what to train on: give --data");
-  const data::Dataset dataset = about_option("--data", [&] {
-    return data::open_dataset(arguments.train.data, {.held_out_share = arguments.train.held_out});
-  });
-  require(command.count("--decay") == 0 || arguments.train.schedule == "wsd",
-          "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
-          arguments.train.schedule);
+  const data::Dataset dataset = open_data(arguments.train);
   arguments.model.vocabulary = dataset.tokenizer->vocabulary_size();
-  train::require_valid(arguments.train);
-  nn::validate(arguments.model);
-  require_used(command, arguments.model);
-  if (!device.is_cpu()) train::require_memory(train::model_memory(arguments.model), torch::kCPU);
+  require_valid(command, arguments);
+  if (!device.is_cpu() && !checkpoint.empty())  // which is read there
+    train::require_memory(train::model_memory(arguments.model), torch::kCPU);
   int signal = 0;
   train::run_within_memory(
-      train::training_memory(arguments.model, arguments.train, device), device,
-      [&] { signal = train_on(dataset, arguments, world, lock, checkpoint, device); });
+      arguments.model, arguments.train, device, [&](const nn::RecomputePlan& recompute) {
+        signal = train_on(dataset, arguments, world, lock, checkpoint, device, recompute);
+      });
   return signal == 0 ? 0 : 128 + signal;
 }
 
-/// Takes what parse_layer_pattern takes.
-CLI::Validator layer_pattern_validator() {
+/// Takes a name of nn::preset_names.
+CLI::Validator preset_validator() {
   return CLI::Validator(
-      [](const std::string& pattern) -> std::string {
-        try {
-          nn::require_mixers(pattern);
-        } catch (const Error& error) {
-          return error.what();
-        }
-        return "";
+      [](const std::string& name) -> std::string {
+        const std::vector<std::string> names = nn::preset_names();
+        if (std::ranges::count(names, name) > 0) return "";
+        const std::string meant = nearest(name, names);
+        return fmt::format("there is no preset {}: there are {}{}", name, fmt::join(names, ", "),
+                           meant.empty() ? "" : fmt::format("; did you mean {}?", meant));
       },
       "");
+}
+
+/// --dry-run, and what goes with it alone.
+void add_dry_run_options(CLI::App& command, DryRunOptions& options) {
+  command
+      .add_flag("--dry-run", options.asked_for,
+                "train nothing, and write nothing: tell the parameters by part, the operations a "
+                "token, and by --recompute the memory and the largest batch that fits")
+      ->configurable(false)
+      ->excludes("--resume");
+  const auto add = [&](const char* name, auto& value, const char* meaning) {
+    return command.add_option(name, value, meaning)->configurable(false)->needs("--dry-run");
+  };
+  add("--vocabulary", options.vocabulary,
+      "with --dry-run and without --data: tokens that there are")
+      ->capture_default_str()
+      ->check(is_number(int64_t{1}, nn::kLargestSize))
+      ->excludes("--data");
+  add("--memory", options.memory,
+      "with --dry-run: GiB that a GPU has free, or with --device cpu the machine, in place of what "
+      "the one at hand has")
+      ->check(is_number(kAboveZero));
+  add("--json", options.json, "with --dry-run: a file for all the figures");
 }
 
 /// An option for each of `options` that has a flag.
@@ -245,6 +340,7 @@ void add_train_command(CLI::App& program) {
       "\n"
       "Examples: pararnn train --data book.txt --minutes 2\n"
       "          pararnn train --data books.tokens --steps 20000 --width 512 --layers 6 --out big\n"
+      "          pararnn train --dry-run --preset 7b --precision bfloat16 --memory 139\n"
       "          pararnn train --resume --out big\n");
   command->add_option("--out", arguments->out, "the folder of the run")->capture_default_str();
   command
@@ -268,12 +364,20 @@ void add_train_command(CLI::App& program) {
                  "tell where the time of some of the first steps goes, and leave a trace of them, "
                  "trace.json, which https://ui.perfetto.dev opens")
       ->configurable(false);
+  command
+      ->add_option("--preset", arguments->preset,
+                   fmt::format("sizes of a model, and the learning rate and z-loss to begin with: "
+                               "{}; options that are given go first",
+                               fmt::join(nn::preset_names(), ", ")))
+      ->check(preset_validator());
   add_training_options(*command, arguments->train);
+  add_dry_run_options(*command, arguments->dry_run);
   add_model_options(*command, arguments->model);
   add_deterministic_option(*command);
   add_device_option(*command, arguments->device);
   add_threads_option(*command);
   command->callback([command, arguments] {
+    if (arguments->dry_run.asked_for) return reckon(*command, *arguments);
     if (const int status = train_model(*command, *arguments)) throw CLI::RuntimeError(status);
   });
 }

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <utility>
 
+#include "nn/initial_weights.hpp"
+
 namespace pararnn::nn {
 
 using torch::Tensor;
@@ -12,11 +14,11 @@ Block::Block(const ModelConfig& config, int64_t layer) {
   mixer_norm_ =
       register_module("mixer_norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
   mixer_ = register_module("mixer", make_mixer(config, layer));
-  mixer_scale_ = register_parameter("mixer_scale", torch::ones(config.width));
+  mixer_scale_ = register_parameter("mixer_scale", torch::ones(config.width, weight_options()));
   mlp_norm_ =
       register_module("mlp_norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
   mlp_ = register_module("mlp", std::make_shared<Mlp>(config.width, config.hidden_width(), gain));
-  mlp_scale_ = register_parameter("mlp_scale", torch::ones(config.width));
+  mlp_scale_ = register_parameter("mlp_scale", torch::ones(config.width, weight_options()));
 }
 
 // What was read is given up before the next part takes memory.

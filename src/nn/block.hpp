@@ -20,6 +20,9 @@ struct Block : torch::nn::Module {
   /// `reset`: as a mixer takes it.
   std::pair<ResidualStream, MixerState> forward(ResidualStream stream, const MixerState& state,
                                                 const torch::Tensor& reset);
+  MixerState reserve(const MixerState& state, int64_t steps) const {
+    return mixer_->reserve(state, steps);
+  }
   void clip_weights() { mixer_->clip_weights(); }
   bool decays(std::string_view name, const torch::Tensor& parameter) const;
   void set_scan_options(const ScanOptions& options) { mixer_->set_scan_options(options); }

@@ -2,15 +2,21 @@
 
 #include <cmath>
 
+#include "nn/initial_weights.hpp"
 #include "ops/causal_convolution/causal_convolution.hpp"
 
 namespace pararnn::nn {
 
 using torch::Tensor;
 
-CausalConvolution::CausalConvolution(int64_t channels, int64_t width) {
+CausalConvolution::CausalConvolution(int64_t channels, int64_t width, ConvolutionEnding ending) {
   const double bound = 1 / std::sqrt(double(width));
-  weight_ = register_parameter("weight", torch::empty({width, channels}).uniform_(-bound, bound));
+  weight_ = register_parameter(
+      "weight", torch::empty({width, channels}, weight_options()).uniform_(-bound, bound));
+  if (ending == ConvolutionEnding::kBiasAndSilu) {
+    bias_ = register_parameter("bias",
+                               torch::empty({channels}, weight_options()).uniform_(-bound, bound));
+  }
 }
 
 std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tensor& before,
@@ -28,7 +34,7 @@ std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tens
         times.narrow(1, steps, kept) != times.narrow(1, kept + steps - 1, 1);
     tail = tail.masked_fill(before_start.unsqueeze(2), 0);
   }
-  return {ops::causal_convolution(x, weight_, past, reset), tail};
+  return {ops::causal_convolution(x, weight_, past, reset, bias_), tail};
 }
 
 }  // namespace pararnn::nn

@@ -9,9 +9,13 @@
 
 namespace pararnn::nn {
 
-/// The convolution with its taps, at first uniform in ±1/sqrt(K).
+/// What stands behind a convolution.
+enum class ConvolutionEnding { kNothing, kBiasAndSilu };
+
+/// The convolution with its taps and bias, at first uniform in ±1/sqrt(K).
 struct CausalConvolution : torch::nn::Module {
-  CausalConvolution(int64_t channels, int64_t width);
+  CausalConvolution(int64_t channels, int64_t width,
+                    ConvolutionEnding ending = ConvolutionEnding::kNothing);
 
   /// x (B,T,d), the inputs before it, (B,K-1,d) or undefined for zeros, and where the rows start
   /// anew -> y (B,T,d), and the inputs before what comes next.
@@ -21,6 +25,7 @@ struct CausalConvolution : torch::nn::Module {
 
  private:
   torch::Tensor weight_;  // (K,d)
+  torch::Tensor bias_;    // (d), or undefined
 };
 
 }  // namespace pararnn::nn

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "nn/layer_pattern.hpp"
+#include "nn/mixers/attention_mixer.hpp"
+#include "nn/mixers/mamba2_mixer.hpp"
 #include "nn/mixers/rnn_mixer.hpp"
 #include "nn/option.hpp"
 
@@ -27,6 +29,8 @@ struct ModelConfig {
   bool tie_embedding = true;   // output logits through the transposed embedding
   double norm_epsilon = 1e-5;  // added to the mean square in every RMSNorm
   RnnOptions rnn{};
+  AttentionOptions attention{};
+  Mamba2Options mamba2{};
 
   bool operator==(const ModelConfig&) const = default;
 
@@ -41,6 +45,8 @@ struct ModelConfig {
 template <MaybeConst<ModelConfig> Config, class Visit>
 void for_each_mixer(Config& config, Visit&& visit) {
   visit("rnn", config.rnn);
+  visit("attention", config.attention);
+  visit("mamba2", config.mamba2);
 }
 
 /// The options of a model, without those of its mixers.
@@ -52,7 +58,7 @@ void for_each_option(Config& config, Visit&& visit) {
   visit("mixer", config.mixer,
         Option{"--mixer",
                "what carries information along the sequence: one for all layers, or a pattern, as "
-               "rnn*3,rnn, which is repeated until there are enough"});
+               "rnn*3,attention, which is repeated until there are enough"});
   visit("mlp_width", config.mlp_width,
         Option{"--mlp-width",
                "hidden channels of the MLP; 0: 8/3 of --width, rounded up to a multiple of 32"});

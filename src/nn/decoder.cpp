@@ -24,7 +24,8 @@ class ModuleDecoder : public Decoder {
     logits_.copy_(model_->step(tokens, next));
     for (size_t i = 0; i < state_.layers.size(); ++i) {
       for (size_t j = 0; j < state_.layers[i].size(); ++j) {
-        state_.layers[i][j].copy_(next.layers[i][j]);
+        const Tensor& to = state_.layers[i][j];
+        if (!to.is_same(next.layers[i][j])) to.copy_(next.layers[i][j]);
       }
     }
   }

@@ -18,8 +18,8 @@ class Decoder {
   virtual const torch::Tensor& logits() const = 0;
 };
 
-/// Goes on from the state of B rows, for logits like `logits` (B,V). The model must stay, and its
-/// weights as they are.
+/// Goes on from the state of B rows, with room for the steps to come (LanguageModel's reserve), for
+/// logits like `logits` (B,V). The model must stay, and its weights as they are.
 std::unique_ptr<Decoder> make_decoder(LanguageModel& model, const LanguageModelState& state,
                                       const torch::Tensor& logits);
 

@@ -5,6 +5,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <optional>
@@ -28,8 +29,10 @@ struct Read {
   LanguageModelState state;
 };
 
+/// Reads each prompt; the state has room for `count` tokens behind the longest.
 Read read_prompts(LanguageModel& model, const std::vector<std::vector<int32_t>>& prompts,
-                  const torch::Device& device) {
+                  int64_t count, const torch::Device& device) {
+  const size_t longest = std::ranges::max(prompts, {}, &std::vector<int32_t>::size).size();
   std::vector<Tensor> logits;
   std::vector<std::vector<std::vector<Tensor>>> states;  // of layer, tensor, prompt
   for (size_t first = 0, next; first < prompts.size(); first = next) {
@@ -42,7 +45,8 @@ Read read_prompts(LanguageModel& model, const std::vector<std::vector<int32_t>>&
     };
     const Tensor tokens =
         torch::tensor(std::vector<int64_t>(prompts[first].begin(), prompts[first].end()));
-    const auto [all, state] = model->forward(tokens.to(device).unsqueeze(0), LanguageModelState{});
+    auto [all, state] = model->forward(tokens.to(device).unsqueeze(0), LanguageModelState{});
+    state = model->reserve(state, int64_t(longest - prompts[first].size()) + count);
     logits.push_back(repeat(all.select(1, -1)));
     states.resize(state.layers.size());
     for (size_t i = 0; i < state.layers.size(); ++i) {
@@ -109,8 +113,9 @@ GenerationTimes generate(LanguageModel& model, const std::vector<std::vector<int
   Sampler sampler(options, rows, device);
   if (rows == 0) return {};
 
-  const Read read = read_prompts(model, prompts, device);
+  Read read = read_prompts(model, prompts, count, device);
   const std::unique_ptr<Decoder> decoder = make_decoder(model, read.state, read.logits);
+  read.state = {};
   const std::function<void()> step = [&] {
     decoder->read(sampler.tokens());
     sampler.draw(decoder->logits());

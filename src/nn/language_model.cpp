@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "nn/initial_weights.hpp"
 #include "nn/linear.hpp"
 #include "ops/embedding/embedding.hpp"
 
@@ -11,16 +12,20 @@ namespace pararnn::nn {
 
 using torch::Tensor;
 
-LanguageModelImpl::LanguageModelImpl(const ModelConfig& config) : config_(config) {
+LanguageModelImpl::LanguageModelImpl(const ModelConfig& config, const torch::Device& device)
+    : config_(config) {
   validate(config);
+  const WeightsOn weights_on(device);
   const auto vocabulary_matrix = [&] {
-    return torch::randn({config.vocabulary, config.width}) / std::sqrt(double(config.width));
+    return torch::randn({config.vocabulary, config.width}, weight_options())
+        .div_(std::sqrt(double(config.width)));
   };
   embedding_ = register_parameter("embedding", vocabulary_matrix());
   output_ = config.tie_embedding ? embedding_ : register_parameter("output", vocabulary_matrix());
   for (int64_t i = 0; i < config.layers; ++i) {
     blocks_.push_back(
         register_module("block" + std::to_string(i), std::make_shared<Block>(config, i)));
+    blocks_.back()->to(device);  // what was made elsewhere
   }
   norm_ = register_module("norm", std::make_shared<RmsNorm>(config.width, config.norm_epsilon));
 }
@@ -30,19 +35,37 @@ Tensor LanguageModelImpl::forward(const Tensor& tokens) { return forward(tokens,
 std::pair<Tensor, LanguageModelState> LanguageModelImpl::forward(const Tensor& tokens,
                                                                  const LanguageModelState& state,
                                                                  const Tensor& reset) {
-  auto [hidden, next] = hidden_states(tokens, state, reset);
+  LanguageModelState next;
+  const Tensor hidden = hidden_states(tokens, state, reset, &next);
   return {linear_map(hidden, output_).to(embedding_.scalar_type()), std::move(next)};
 }
 
 std::pair<ops::CrossEntropy, LanguageModelState> LanguageModelImpl::loss(
     const Tensor& tokens, const Tensor& targets, const ops::CrossEntropyOptions& options,
     const LanguageModelState& state, const Tensor& reset) {
-  auto [hidden, next] = hidden_states(tokens, state, reset);
+  LanguageModelState next;
+  const Tensor hidden = hidden_states(tokens, state, reset, &next);
   return {ops::linear_cross_entropy(hidden, output_, targets, options), std::move(next)};
 }
 
-std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
-    const Tensor& tokens, const LanguageModelState& state, const Tensor& reset) {
+ops::CrossEntropy LanguageModelImpl::loss_of_whole(const Tensor& tokens, const Tensor& targets,
+                                                   const ops::CrossEntropyOptions& options,
+                                                   const Tensor& reset) {
+  return ops::linear_cross_entropy(hidden_states(tokens, {}, reset, nullptr), output_, targets,
+                                   options);
+}
+
+LanguageModelState LanguageModelImpl::reserve(const LanguageModelState& state,
+                                              int64_t steps) const {
+  LanguageModelState reserved;
+  for (size_t i = 0; i < state.layers.size(); ++i) {
+    reserved.layers.push_back(blocks_.at(i)->reserve(state.layers[i], steps));
+  }
+  return reserved;
+}
+
+Tensor LanguageModelImpl::hidden_states(const Tensor& tokens, const LanguageModelState& state,
+                                        const Tensor& reset, LanguageModelState* next) {
   require(tokens.dim() == 2, "tokens must be (batch, steps), not of {} dimensions", tokens.dim());
   require(tokens.scalar_type() == torch::kLong || tokens.scalar_type() == torch::kInt,
           "tokens must be int32 or int64, not {}", torch::toString(tokens.scalar_type()));
@@ -54,15 +77,14 @@ std::pair<Tensor, LanguageModelState> LanguageModelImpl::hidden_states(
   }
   require(state.layers.empty() || state.layers.size() == blocks_.size(),
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
-  LanguageModelState next;
   ResidualStream stream{.x = ops::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto [after, layer] = blocks_[i]->forward(
         std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset);
     stream = std::move(after);
-    next.layers.push_back(std::move(layer));
+    if (next) next->layers.push_back(std::move(layer));
   }
-  return {norm_->forward(stream).second, std::move(next)};
+  return norm_->forward(stream).second;
 }
 
 Tensor LanguageModelImpl::step(const Tensor& tokens, LanguageModelState& state) {

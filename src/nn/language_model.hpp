@@ -29,9 +29,9 @@ struct LanguageModelState {
 };
 
 struct LanguageModelImpl : torch::nn::Module {
-  /// Random initial weights, drawn from torch's default generator, on the CPU: the same weights
-  /// wherever they are moved then. Throws Error on an invalid config.
-  explicit LanguageModelImpl(const ModelConfig& config);
+  /// Random initial weights, drawn on the device from its default generator: the same seed gives
+  /// others on a GPU than on a CPU. Throws Error on an invalid config.
+  explicit LanguageModelImpl(const ModelConfig& config, const torch::Device& device = torch::kCPU);
 
   const ModelConfig& config() const { return config_; }
 
@@ -54,8 +54,17 @@ struct LanguageModelImpl : torch::nn::Module {
       const ops::CrossEntropyOptions& options = {}, const LanguageModelState& state = {},
       const torch::Tensor& reset = {});
 
-  /// One step of decoding: tokens (B) -> logits (B,V), advancing `state`. Its cost does not grow
-  /// with the text. No gradient.
+  /// The same of texts that are all there is: nothing was read before, and no state is kept for
+  /// what comes after.
+  ops::CrossEntropy loss_of_whole(const torch::Tensor& tokens, const torch::Tensor& targets,
+                                  const ops::CrossEntropyOptions& options = {},
+                                  const torch::Tensor& reset = {});
+
+  /// The state with room for so many steps of decoding, as Mixer::reserve says.
+  LanguageModelState reserve(const LanguageModelState& state, int64_t steps) const;
+
+  /// One step of decoding: tokens (B) -> logits (B,V), advancing `state`. No gradient. Where
+  /// the mixers' states are of fixed size, its cost does not grow with the text.
   torch::Tensor step(const torch::Tensor& tokens, LanguageModelState& state);
 
   /// Brings the recurrent weights back into the bounds that the config sets. Call after every
@@ -82,10 +91,10 @@ struct LanguageModelImpl : torch::nn::Module {
   const RecomputePlan& recompute() const { return recompute_; }
 
  private:
-  /// What logits are made of, (B,T,d) in precision(), and the state after step T.
-  std::pair<torch::Tensor, LanguageModelState> hidden_states(const torch::Tensor& tokens,
-                                                             const LanguageModelState& state,
-                                                             const torch::Tensor& reset);
+  /// What logits are made of, (B,T,d) in precision(). Puts the state after step T into `next`,
+  /// where it is wanted.
+  torch::Tensor hidden_states(const torch::Tensor& tokens, const LanguageModelState& state,
+                              const torch::Tensor& reset, LanguageModelState* next);
 
   ModelConfig config_;
   RecomputePlan recompute_;

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "nn/initial_weights.hpp"
+
 namespace pararnn::nn {
 
 /// x (...,inputs), weight (outputs,inputs) -> (...,outputs).
@@ -18,9 +20,11 @@ struct Linear : torch::nn::Module {
   /// inputs of size 1.
   Linear(int64_t inputs, int64_t outputs, double gain = 1) {
     weight_ = register_parameter(
-        "weight", torch::randn({outputs, inputs}) * (gain / std::sqrt(double(inputs))));
+        "weight",
+        torch::randn({outputs, inputs}, weight_options()).mul_(gain / std::sqrt(double(inputs))));
   }
   torch::Tensor forward(const torch::Tensor& x) { return linear_map(x, weight_); }
+  const torch::Tensor& weight() const { return weight_; }
 
  private:
   torch::Tensor weight_;

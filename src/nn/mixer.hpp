@@ -39,6 +39,11 @@ struct Mixer : torch::nn::Module {
                                                        const MixerState& state,
                                                        const torch::Tensor& reset) = 0;
 
+  /// The state with room for so many steps more, for decoding: forward() on one step without a
+  /// gradient then writes to it in place, so that it can be captured in a CUDA graph. A state whose
+  /// size does not grow with the text is itself.
+  virtual MixerState reserve(const MixerState& state, int64_t /*steps*/) const { return state; }
+
   /// Brings the weights back into the bounds that the config sets. Call after every update.
   virtual void clip_weights() {}
 
@@ -59,14 +64,14 @@ struct Numbers {
 
 /// What a layer of a mixer takes on a device, reckoned from its options.
 struct MixerSizes {
-  double tensors = 0;      // its parameters
-  Numbers parameters;      // in them: those that decay, and the others
-  Numbers kept;            // of each token, for the backward pass, its normalised input too
-  Numbers backward;        // of each token, more than that at the peak of the backward pass
-  Numbers held;            // of each token at once, where no backward pass follows, beside it
-  Numbers state;           // of each row, when nothing was read yet
-  Numbers state_of_token;  // of each row, more for each token read: a cache
-  double operations = 0;   // of each token, forward, beside two for each parameter
+  double tensors = 0;        // its parameters
+  Numbers parameters{};      // in them: those that decay, and the others
+  Numbers kept{};            // of each token, for the backward pass, its normalised input too
+  Numbers backward{};        // of each token, more than that at the peak of the backward pass
+  Numbers held{};            // of each token at once, where no backward pass follows, beside it
+  Numbers state{};           // of each row, when nothing was read yet
+  Numbers state_of_token{};  // of each row, more for each token read: a cache
+  double operations = 0;     // of each token, forward, beside two for each parameter
   double operations_of_pair = 0;  // of each token with each that it may look at, itself too
 };
 

@@ -2,9 +2,12 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "base/error.hpp"
+#include "nn/mixer.hpp"
 
 namespace pararnn::nn {
 namespace {
@@ -17,7 +20,6 @@ struct Preset {
 constexpr std::array kPresets{Preset{"134m", 768, 12, 4}, Preset{"400m", 1024, 24, 4},
                               Preset{"1b", 2048, 24, 4}, Preset{"3b", 2560, 32, 2},
                               Preset{"7b", 4096, 32, 4}};
-constexpr int64_t kMultiple = 256;
 
 }  // namespace
 
@@ -27,17 +29,31 @@ std::vector<std::string> preset_names() {
   return names;
 }
 
-ModelConfig preset(const std::string& name) {
-  for (const Preset& preset : kPresets) {
-    if (name != preset.name) continue;
-    return {.width = preset.width,
-            .layers = preset.layers,
-            .mlp_width = (8 * preset.width / 3 + kMultiple - 1) / kMultiple * kMultiple,
-            .tie_embedding = false,
-            .rnn = {.heads = preset.heads, .weight_bound = 0.5}};
+ModelConfig preset(const std::string& name, const std::string& mixer) {
+  const auto found =
+      std::ranges::find_if(kPresets, [&](const Preset& preset) { return name == preset.name; });
+  require(found != kPresets.end(), "there is no preset '{}': there are {}", name,
+          fmt::join(preset_names(), ", "));
+  ModelConfig config{.width = found->width,
+                     .layers = found->layers,
+                     .mixer = mixer,
+                     .tie_embedding = false,
+                     .rnn = {.heads = found->heads, .weight_bound = 0.5}};
+  config.mlp_width = preset_mlp_width(config);
+  return config;
+}
+
+int64_t preset_mlp_width(const ModelConfig& config) {
+  constexpr double kMultiple = 256;
+  const double d = double(config.width);
+  double mixers = 0;  // parameters of all layers'
+  for (const MixerLayers& mixer : sizes_of_mixers(config)) {
+    const Numbers& of_layer = mixer.sizes.parameters;
+    mixers += mixer.layers * (of_layer.in_precision + of_layer.in_float32);
   }
-  throw Error(
-      fmt::format("there is no preset '{}': there are {}", name, fmt::join(preset_names(), ", ")));
+  const double of_mixer = std::max(mixers / double(std::max<int64_t>(config.layers, 1)), 4 * d * d);
+  const double left = (12 * d * d - of_mixer) / (3 * d);
+  return int64_t(kMultiple * std::max(1.0, std::ceil(left / kMultiple)));
 }
 
 }  // namespace pararnn::nn

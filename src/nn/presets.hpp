@@ -2,6 +2,7 @@
 // (ParaRNN, arXiv:2510.21450) and what lies between.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,13 @@ namespace pararnn::nn {
 /// "134m", "400m", "1b", "3b", "7b".
 std::vector<std::string> preset_names();
 
-/// The sizes of a preset: width, layers, heads of the cell's projection, an MLP of 8d/3 rounded up
-/// to a multiple of 256, an output matrix of its own, recurrent weights within 0.5. The rest has
-/// its defaults. Throws Error with the names there are for another name.
-ModelConfig preset(const std::string& name);
+/// The sizes of a preset with layers of such a mixer, or pattern of mixers: width, layers, heads of
+/// the cell's projection, preset_mlp_width, an output matrix of its own, recurrent weights within
+/// 0.5. The rest has its defaults. Throws Error with the names there are for another name.
+ModelConfig preset(const std::string& name, const std::string& mixer = ModelConfig().mixer);
+
+/// The hidden channels of a preset's MLP in a valid config: 8d/3 or, beside mixers of more than 4d²
+/// parameters, as many fewer as keep the mean block at 12d²; rounded up to a multiple of 256.
+int64_t preset_mlp_width(const ModelConfig& config);
 
 }  // namespace pararnn::nn

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "nn/initial_weights.hpp"
 #include "nn/residual_stream.hpp"
 #include "ops/rms_norm/rms_norm.hpp"
 
@@ -14,11 +15,12 @@ namespace pararnn::nn {
 /// An RMSNorm with its weight, at first ones.
 struct RmsNorm : torch::nn::Module {
   RmsNorm(int64_t width, double epsilon) : epsilon_(epsilon) {
-    weight_ = register_parameter("weight", torch::ones(width));
+    weight_ = register_parameter("weight", torch::ones(width, weight_options()));
   }
   /// x (...,d), gate (...,d) or none -> (...,d) in x's dtype.
-  torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {}) {
-    return ops::rms_norm(x, weight_, epsilon_, x.scalar_type(), gate);
+  torch::Tensor forward(const torch::Tensor& x, const std::optional<torch::Tensor>& gate = {},
+                        ops::NormGate place = ops::NormGate::kAfter) {
+    return ops::rms_norm(x, weight_, epsilon_, x.scalar_type(), gate, place);
   }
   /// The stream with its branch added, and the norm of that.
   std::pair<torch::Tensor, torch::Tensor> forward(const ResidualStream& stream) {

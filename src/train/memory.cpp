@@ -18,6 +18,7 @@
 #include "cells/cell_registry.hpp"
 #include "nn/mixer.hpp"
 #include "ops/cross_entropy/cross_entropy.hpp"
+#include "train/model_sizes.hpp"
 
 namespace pararnn::train {
 namespace {
@@ -205,16 +206,6 @@ double total_bytes(const MemoryNeed& need) {
   return sum;
 }
 
-double parameter_count(const nn::ModelConfig& config) {
-  const double d = double(config.width), m = double(config.hidden_width());
-  const double matrices = config.tie_embedding ? 1 : 2;
-  return matrices * double(config.vocabulary) * d + d +
-         sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
-           // The MLP; two norms and two residual scales.
-           return mixer.parameters.in_precision + mixer.parameters.in_float32 + 3 * d * m + 4 * d;
-         });
-}
-
 MemoryNeed model_memory(const nn::ModelConfig& config, const std::string& mend) {
   return {{"weights", bytes_for_parameters(config, kSingle), mend}};
 }
@@ -242,24 +233,33 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   };
   std::vector<Moment> moments;
   const double of_earlier_batches = options.accumulate > 1 ? weights : 0;
-  // The backward pass of each kind of blocks begins with the last of them. Mixers are taken as
-  // evenly spread over them.
-  double kept = 0, block = 0;
+  // As the backward pass goes from the last to the first of blocks of one kind, activations are
+  // given back and gradients come: memory is highest at one end. Mixers are taken as evenly spread.
+  double kept = 0, before = 0;  // in the blocks before them
   for (const auto& [count, recompute] :
        {std::pair{double(plan.blocks), nn::Recompute::kBlock},
         {double(plan.mixers), nn::Recompute::kMixer},
         {layers - double(plan.blocks + plan.mixers), nn::Recompute::kNothing}}) {
     if (count <= 0) continue;
-    double more = 0;  // than what is kept
+    double of_block = 0, more = 0;  // what is kept, and more at the peak of a backward pass
     for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, device)) {
       const BlockMemory memory = memory_of_block(config, mixer.sizes, recompute, bytes);
-      kept += count * mixer.layers / layers * memory.kept;
+      of_block += mixer.layers / layers * memory.kept;
       more = std::max(more, memory.backward - memory.kept);
     }
-    block += count;
-    moments.push_back({tokens * (kept + more), 0,
-                       std::max(of_earlier_batches, bytes * matrix + (layers - block) * blocks)});
+    for (const double place : {count, 1.0}) {
+      moments.push_back(
+          {tokens * (kept + place * of_block + more), 0,
+           std::max(of_earlier_batches, bytes * matrix + (layers - before - place) * blocks)});
+    }
+    kept += count * of_block;
+    before += count;
   }
+  // The embedding's gradient, which is summed in float32, beside that of its output.
+  const bool rounded = precision != torch::kFloat32;
+  const bool added = config.tie_embedding || options.accumulate > 1;  // to another one
+  moments.push_back({tokens * d * (bytes + (rounded ? kSingle : 0)), 0,
+                     weights + matrix * ((rounded ? kSingle : 0) + (added ? bytes : 0))});
   // The loss: beside the logits the last hidden states, what they were made of, their gradient.
   moments.push_back({tokens * (kept + 3 * bytes * d),
                      logits_held(config, tokens, precision, device),
@@ -279,8 +279,6 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
 
 nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainConfig& options,
                                    torch::DeviceType device, double available) {
-  // What is reckoned is a little below what is used.
-  constexpr double kShare = 0.9;
   const int64_t layers = config.layers;
   const nn::RecomputePlan nothing, mixers{.mixers = layers}, blocks{.blocks = layers};
   switch (recompute_choice(options.recompute)) {
@@ -296,7 +294,9 @@ nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainCon
   const auto need = [&](const nn::RecomputePlan& plan) {
     return total_bytes(training_memory(config, options, device, plan));
   };
-  const auto fits = [&](const nn::RecomputePlan& plan) { return need(plan) <= kShare * available; };
+  const auto fits = [&](const nn::RecomputePlan& plan) {
+    return need(plan) <= kShareToFill * available;
+  };
   // To compute a mixer again takes the least time for the memory that it gives.
   if (fits(nothing)) return nothing;
   const bool of_mixers = fits(mixers);
@@ -311,11 +311,25 @@ nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainCon
   return std::ranges::min({nothing, mixers, blocks}, {}, need);
 }
 
-MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
-                           const torch::Device& device) {
-  return training_memory(
-      config, options, device.type(),
-      choose_recompute(config, options, device.type(), available_memory(device)));
+int64_t largest_batch(const nn::ModelConfig& config, TrainConfig options, torch::DeviceType device,
+                      double available) {
+  constexpr int64_t kMost = int64_t{1} << 49;  // as much as --batch takes
+  const auto fits = [&](int64_t batch) {
+    options.batch = batch;
+    const nn::RecomputePlan plan = choose_recompute(config, options, device, available);
+    return total_bytes(training_memory(config, options, device, plan)) <= kShareToFill * available;
+  };
+  const auto batches = std::views::iota(int64_t{1}, kMost);
+  return *std::ranges::partition_point(batches, fits) - 1;
+}
+
+void run_within_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                       const torch::Device& device,
+                       const std::function<void(const nn::RecomputePlan&)>& action) {
+  const nn::RecomputePlan plan =
+      choose_recompute(config, options, device.type(), available_memory(device));
+  run_within_memory(training_memory(config, options, device.type(), plan), device,
+                    [&] { action(plan); });
 }
 
 std::string describe(const nn::RecomputePlan& plan, int64_t layers) {
@@ -423,10 +437,11 @@ void release_cached_memory(const torch::Device& device) {
 
 void require_memory(const MemoryNeed& need, const std::string& device, double available) {
   const double total = total_bytes(need);
-  require(total <= available,
-          "not enough memory on {}: about {} are needed ({}), and {} are free; give a smaller {}",
-          device, format_memory(total), join_parts(need), format_memory(available),
-          mend_of(need, available));
+  if (total <= available) return;
+  throw NotEnoughMemory(fmt::format(
+      "not enough memory on {}: about {} are needed ({}), and {} are free; give a smaller {}",
+      device, format_memory(total), join_parts(need), format_memory(available),
+      mend_of(need, available)));
 }
 
 void require_memory(const MemoryNeed& need, const torch::Device& device) {
@@ -441,9 +456,9 @@ void run_within_memory(const MemoryNeed& need, const torch::Device& device,
   } catch (const std::exception& error) {
     const std::string out_of_memory = describe_out_of_memory(error);
     if (out_of_memory.empty()) throw;
-    throw Error(fmt::format("{}, of which about {} are needed ({}); give a smaller {}",
-                            out_of_memory, format_memory(total_bytes(need)), join_parts(need),
-                            mend_of(need, kUnlimited)));
+    throw NotEnoughMemory(fmt::format("{}, of which about {} are needed ({}); give a smaller {}",
+                                      out_of_memory, format_memory(total_bytes(need)),
+                                      join_parts(need), mend_of(need, kUnlimited)));
   }
 }
 

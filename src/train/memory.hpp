@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "nn/config.hpp"
 #include "nn/recompute.hpp"
 #include "train/config.hpp"
@@ -32,9 +33,6 @@ using MemoryNeed = std::vector<MemoryPart>;
 
 double total_bytes(const MemoryNeed& need);
 
-/// Numbers in all parameters of a model.
-double parameter_count(const nn::ModelConfig& config);
-
 /// A step of training, on the device that it runs on: weights and their masters, gradients,
 /// optimizer, activations, logits, data, as they are where memory is highest. `config` must be
 /// valid; cells are looked up. What is computed again is as `plan` says; --recompute is not
@@ -43,14 +41,20 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
                            torch::DeviceType device = torch::kCPU,
                            const nn::RecomputePlan& plan = {});
 
+/// The share of a device's free memory that training may take by this reckoning, which came within
+/// 2 % of the peaks measured on GPUs. The rest is for what it does not see: gaps between tensors,
+/// and the workspaces of products and scans.
+inline constexpr double kShareToFill = 0.95;
+
 /// What a step of training computes again, as --recompute says; auto: what fits into so many bytes
 /// and takes the least time.
 nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainConfig& options,
                                    torch::DeviceType device, double available);
 
-/// A step of training on a device, with what is chosen for its memory.
-MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& options,
-                           const torch::Device& device);
+/// The largest --batch of which a step fits into so many bytes, computing again what
+/// choose_recompute says; 0 where none does.
+int64_t largest_batch(const nn::ModelConfig& config, TrainConfig options, torch::DeviceType device,
+                      double available);
 
 /// "none", "the mixers of 5 of 12 blocks", "3 of 12 blocks, the mixers of 9 more".
 std::string describe(const nn::RecomputePlan& plan, int64_t layers);
@@ -88,14 +92,24 @@ void reset_peak_memory(const torch::Device& device);
 /// Gives back to a GPU what LibTorch keeps of it for tensors to come.
 void release_cached_memory(const torch::Device& device);
 
-/// Throws Error, one sentence that names the parts, if they are more than the device has.
+/// That memory is, or has been, too little.
+struct NotEnoughMemory : Error {
+  using Error::Error;
+};
+
+/// Throws NotEnoughMemory, one sentence that names the parts, if they are more than the device has.
 void require_memory(const MemoryNeed& need, const torch::Device& device);
 void require_memory(const MemoryNeed& need, const std::string& device, double available);
 
 /// Runs `action` where the need can be met, as require_memory says; what then runs out of memory
-/// all the same is an Error with a sentence as well.
+/// all the same is NotEnoughMemory with a sentence as well.
 void run_within_memory(const MemoryNeed& need, const torch::Device& device,
                        const std::function<void()>& action);
+
+/// The same for a run of training, with what choose_recompute chooses for the memory at hand.
+void run_within_memory(const nn::ModelConfig& config, const TrainConfig& options,
+                       const torch::Device& device,
+                       const std::function<void(const nn::RecomputePlan&)>& action);
 
 /// The sentence for an exception that says that memory ran out; empty for any other.
 std::string describe_out_of_memory(const std::exception& error);

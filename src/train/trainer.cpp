@@ -34,16 +34,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 nn::LanguageModel make_model(const TrainConfig& config, nn::ModelConfig model_config,
-                             int64_t vocabulary, const torch::Device& device) {
+                             int64_t vocabulary, const torch::Device& device,
+                             const std::optional<nn::RecomputePlan>& recompute) {
   require_valid(config);
   torch::manual_seed(static_cast<uint64_t>(config.seed));
   model_config.vocabulary = vocabulary;
-  const nn::RecomputePlan recompute =
-      choose_recompute(model_config, config, device.type(), available_memory(device));
-  nn::LanguageModel model(model_config);
+  const nn::RecomputePlan plan =
+      recompute ? *recompute
+                : choose_recompute(model_config, config, device.type(), available_memory(device));
+  nn::LanguageModel model(model_config, device);
   model->set_scan_options({.plan = config.plan, .tolerance = config.tolerance});
-  model->set_recompute(recompute);
-  model->to(device);
+  model->set_recompute(plan);
   return model;
 }
 
@@ -94,7 +95,8 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
                  const data::Dataset& dataset, const std::filesystem::path& run,
-                 const torch::Device& device, std::FILE* show, std::shared_ptr<World> world)
+                 const torch::Device& device, std::FILE* show, std::shared_ptr<World> world,
+                 const std::optional<nn::RecomputePlan>& recompute)
     : config_(config),
       dataset_(dataset),
       run_(run),
@@ -102,7 +104,8 @@ Trainer::Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
       world_(std::move(world)),
       show_(world_->is_writer() ? show : nullptr),
       stream_(own_stream(device)),
-      model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size(), device)),
+      model_(make_model(config, model_config, dataset.tokenizer->vocabulary_size(), device,
+                        recompute)),
       optimizer_(round_to_precision(model_, precision_dtype(config.precision)),
                  {config.beta1, config.beta2, /*epsilon=*/1e-8, config.weight_decay, config.clip}),
       batches_(data::BatchSampler(dataset.training, config.batch, config.length,
@@ -124,6 +127,7 @@ int Trainer::run() {
   report_->start({{"step", step_},
                   {"options", to_json(config_)},
                   {"model", nn::to_json(model_->config())},
+                  {"parameters", static_cast<int64_t>(parameter_count(model_->config()))},
                   {"recompute", describe(model_->recompute(), model_->config().layers)},
                   {"device", describe(device_)}});
   while (!finished()) {
@@ -219,7 +223,7 @@ void Trainer::compute_step() {
   for (int64_t i = 0; i < config_.accumulate; ++i) {
     const torch::Tensor inputs = tokens_[i][0], targets = tokens_[i][1];  // (B,T)
     const ops::CrossEntropy loss =
-        model_->loss(inputs, targets, options, {}, starts_of_documents(inputs)).first;
+        model_->loss_of_whole(inputs, targets, options, starts_of_documents(inputs));
     loss.total.backward();
     mean_loss.add_(loss.cross_entropy, share);
   }

@@ -44,13 +44,15 @@ inline constexpr const char* kTraceFile = "trace.json";
 class Trainer {
  public:
   /// A new model, at step 0, with the vocabulary of the dataset's tokenizer, to be trained on
-  /// `device`; its initial weights are the same on each. What the run tells goes to `show` too
-  /// (null: nowhere). Of a world, each rank trains on batches of its own, and rank 0 alone writes
-  /// and shows. Throws Error on settings that make no run.
+  /// `device`, where its weights are drawn: of one seed each kind of device makes its own. What the
+  /// run tells goes to `show` too (null: nowhere). Of a world, each rank trains on batches of its
+  /// own, and rank 0 alone writes and shows. What is computed again is as `recompute` says, or else
+  /// chosen for the memory at hand. Throws Error on settings that make no run.
   Trainer(const TrainConfig& config, const nn::ModelConfig& model_config,
           const data::Dataset& dataset, const std::filesystem::path& run,
           const torch::Device& device = torch::kCPU, std::FILE* show = nullptr,
-          std::shared_ptr<World> world = std::make_shared<World>());
+          std::shared_ptr<World> world = std::make_shared<World>(),
+          const std::optional<nn::RecomputePlan>& recompute = {});
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 

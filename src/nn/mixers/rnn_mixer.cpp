@@ -6,6 +6,7 @@
 
 #include "cells/cell_registry.hpp"
 #include "nn/config.hpp"
+#include "nn/initial_weights.hpp"
 #include "ops/halves/halves.hpp"
 #include "ops/scan/scan_kernels.hpp"
 
@@ -21,7 +22,7 @@ constexpr double kLongestMemory = 128;
 /// logarithmic scale: a forget gate sigmoid(b) = 1 - 1/m has b = log(m - 1) (Tallec and Ollivier,
 /// "Can recurrent neural networks warp time?", 2018).
 Tensor memory_biases(torch::IntArrayRef shape) {
-  const Tensor memory = torch::pow(kLongestMemory / 2, torch::rand(shape)) * 2;
+  const Tensor memory = torch::pow(kLongestMemory / 2, torch::rand(shape, weight_options())) * 2;
   return torch::log(memory - 1);
 }
 
@@ -43,7 +44,8 @@ RnnMixer::RnnMixer(const RnnOptions& options, const ModelConfig& config)
       "projection", std::make_shared<HeadProjection>(width, options.heads, learned_inputs_));
   const double reach = weight_bound_ > 0 ? std::min(0.5, weight_bound_) : 0.5;
   recurrent_weight_ = register_parameter(
-      "recurrent_weight", torch::empty({cell.params, width}).uniform_(-reach, reach));
+      "recurrent_weight",
+      torch::empty({cell.params, width}, weight_options()).uniform_(-reach, reach));
   norm_ = register_module("norm", std::make_shared<RmsNorm>(width, config.norm_epsilon));
   output_ = register_module(
       "output", std::make_shared<Linear>(width, width,

@@ -9,6 +9,7 @@
 #include "ops/causal_convolution/causal_convolution_cuda.hpp"
 #include "ops/cuda_kernels.hpp"
 #include "ops/halves/halves.hpp"
+#include "ops/row_sum/row_sum.hpp"
 #include "ops/rows.hpp"
 
 namespace pararnn::ops {
@@ -44,19 +45,48 @@ template <class T, class A>
   for (int64_t i = 0; i < width; ++i) row[i] = narrow<T>(sums[i]);
 }
 
-// `starts`: for each step, the one at which its row started anew last; null where rows do not.
+// s -> silu(s)
+template <class A>
+[[gnu::always_inline]] inline void activate(A* sums, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) sums[i] *= sigmoid(sums[i]);
+}
+
+// s -> dy silu'(s)
+template <class T, class A>
+[[gnu::always_inline]] inline void differentiate(A* sums, const T* dy, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    const A s = sigmoid(sums[i]);
+    sums[i] = widen(dy[i]) * s * (1 + sums[i] * (1 - s));
+  }
+}
+
+// `starts`: for each step, the one at which its row started anew last; null where rows do not. With
+// a bias y is behind silu; where `dy` is given, whose rows are so far apart, it is the gradient of
+// the sums before silu instead.
 template <class T>
 PARARNN_VECTORISED void forward_steps(Sequence<const T> x, const Arithmetic<T>* taps,
-                                      int64_t tap_count, const int64_t* starts, T* y, int64_t begin,
-                                      int64_t end) {
+                                      int64_t tap_count, const Arithmetic<T>* bias,
+                                      const int64_t* starts, const T* dy, int64_t dy_stride, T* y,
+                                      int64_t begin, int64_t end) {
   Arithmetic<T> sums[kTile];
   for (int64_t tile = 0; tile < x.width; tile += kTile) {
     const int64_t width = std::min(kTile, x.width - tile);
     for (int64_t t = begin; t < end; ++t) {
-      std::fill_n(sums, width, Arithmetic<T>(0));
+      if (bias) {
+        std::copy_n(bias + tile, width, sums);
+      } else {
+        std::fill_n(sums, width, Arithmetic<T>(0));
+      }
       const int64_t missing = starts ? starts[t] - (t - tap_count + 1) : 0;
       for (int64_t k = std::max<int64_t>(missing, 0); k < tap_count; ++k) {
         accumulate(sums, taps + k * x.width + tile, x[t - tap_count + 1 + k] + tile, width);
+      }
+      if (dy) {
+        differentiate(sums, dy + t * dy_stride + tile, width);
+      } else if (bias) {
+        activate(sums, width);
       }
       store(y + t * x.width + tile, sums, width);
     }
@@ -125,33 +155,54 @@ Tensor starts_of(const Tensor& reset, int64_t tap_count) {
 // The tensor itself where its channels are contiguous.
 Tensor with_contiguous_channels(const Tensor& x) { return x.stride(2) == 1 ? x : x.contiguous(); }
 
+// What a convolution is of.
+struct ConvolutionInputs {
+  Tensor x, taps, before, starts, bias;
+
+  static const int64_t* of_row(const Tensor& starts, int64_t row) {
+    return starts.defined() ? starts.const_data_ptr<int64_t>() + row * starts.stride(0) : nullptr;
+  }
+
+  /// y; or, given its gradient, that of the sums before silu.
+  Tensor forward(const Tensor& dy = {}) const {
+    const Tensor y = torch::empty(x.sizes(), x.options());
+    if (x.is_cuda()) {
+      convolution_forward_cuda(x, taps, before, starts, bias, dy, y);
+      return y;
+    }
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const auto in_arithmetic = [](const Tensor& t) {
+        return t.defined() ? t.to(torch::CppTypeToScalarType<A>::value).contiguous() : t;
+      };
+      const Tensor weights = in_arithmetic(taps), biases = in_arithmetic(bias);
+      for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
+        const bool slopes = dy.defined();
+        forward_steps<T>(
+            sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
+            biases.defined() ? biases.data_ptr<A>() : nullptr, of_row(starts, row),
+            slopes ? static_cast<const T*>(dy.const_data_ptr()) + row * dy.stride(0) : nullptr,
+            slopes ? dy.stride(1) : 0, static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin,
+            end);
+      });
+    });
+    return y;
+  }
+};
+
 struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
                         const Tensor& taps, const Tensor& input_before,
-                        const std::optional<Tensor>& reset) {
+                        const std::optional<Tensor>& reset, const std::optional<Tensor>& bias) {
     const Tensor x = with_contiguous_channels(input);
     // Where rows start anew, as the kernels and as the loops take it.
     const Tensor starts = !reset        ? Tensor()
                           : x.is_cuda() ? reset->contiguous()
                                         : starts_of(*reset, taps.size(0));
     const Tensor before = input_before.contiguous();
-    const Tensor y = torch::empty(x.sizes(), x.options());
-    context->save_for_backward({x, taps, before, starts});
+    context->save_for_backward({x, taps, before, starts, bias.value_or(Tensor())});
     context->saved_data["place"] = place_of_gradient(input);
-    if (x.is_cuda()) {
-      convolution_forward_cuda(x, taps, before, starts, y);
-      return y;
-    }
-    with_type(x.scalar_type(), [&]<class T>(T) {
-      using A = Arithmetic<T>;
-      const Tensor weights = taps.to(torch::CppTypeToScalarType<A>::value).contiguous();
-      for_each_piece(x.size(0), x.size(1), [&](int64_t, int64_t row, int64_t begin, int64_t end) {
-        forward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), taps.size(0),
-                         starts_of_row(starts, row),
-                         static_cast<T*>(y.data_ptr()) + row * y.stride(0), begin, end);
-      });
-    });
-    return y;
+    return ConvolutionInputs{x, taps, before, starts, bias.value_or(Tensor())}.forward();
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -159,12 +210,17 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     refuse_second_derivative();
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &taps = saved[1], &before = saved[2], &starts = saved[3];
-    const Tensor dy = with_contiguous_channels(gradients[0]);
+    const Tensor& bias = saved[4];
+    Tensor dy = with_contiguous_channels(gradients[0]), dbias;
+    if (bias.defined()) {
+      dy = ConvolutionInputs{x, taps, before, starts, bias}.forward(dy);
+      dbias = sum_of_rows(dy.flatten(0, 1), bias.scalar_type());
+    }
     const Tensor dx = empty_gradient(x, context->saved_data["place"]);
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
     if (x.is_cuda()) {
       const Tensor dtaps = convolution_backward_cuda(x, taps, before, starts, dy, dx, dbefore);
-      return {dx, dtaps, dbefore, Tensor()};
+      return {dx, dtaps, dbefore, Tensor(), dbias};
     }
     const int64_t tap_count = taps.size(0), steps = x.size(1);
     Tensor dtaps;
@@ -176,7 +232,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
                                           x.options().dtype(arithmetic));
       for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
         backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
-                          starts_of_row(starts, row),
+                          ConvolutionInputs::of_row(starts, row),
                           static_cast<T*>(dy.data_ptr()) + row * dy.stride(0), dy.stride(1), steps,
                           sequence<T>(dx, dbefore, row),
                           partial.data_ptr<A>() + piece * partial.stride(0),
@@ -184,11 +240,7 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
       });
       dtaps = partial.sum(0).to(taps.scalar_type());
     });
-    return {dx, dtaps, dbefore, Tensor()};
-  }
-
-  static const int64_t* starts_of_row(const Tensor& starts, int64_t row) {
-    return starts.defined() ? starts.const_data_ptr<int64_t>() + row * starts.stride(0) : nullptr;
+    return {dx, dtaps, dbefore, Tensor(), dbias};
   }
 };
 
@@ -199,20 +251,22 @@ Tensor starts_so_far(const Tensor& reset, int64_t before) {
 }
 
 Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
-                          const Tensor& reset) {
+                          const Tensor& reset, const Tensor& bias) {
   RECORD_FUNCTION("pararnn::causal_convolution", c10::ArrayRef<const c10::IValue>{});
   const auto dtype = x.scalar_type();
   const bool loops = has_loops(x, dtype);
   const bool kernels = has_kernels(x, dtype) && taps.size(0) <= kMostTaps;
   if ((loops || kernels) && x.numel() > 0) {
-    return FusedConvolution::apply(x, taps, before,
-                                   reset.defined() ? std::make_optional(reset) : std::nullopt);
+    const auto optional = [](const Tensor& t) {
+      return t.defined() ? std::make_optional(t) : std::nullopt;
+    };
+    return FusedConvolution::apply(x, taps, before, optional(reset), optional(bias));
   }
-  return causal_convolution_definition(x, taps, before, reset);
+  return causal_convolution_definition(x, taps, before, reset, bias);
 }
 
 Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,
-                                     const Tensor& reset) {
+                                     const Tensor& reset, const Tensor& bias) {
   const int64_t steps = x.size(1), kept = taps.size(0) - 1;
   const Tensor times = reset.defined() ? starts_so_far(reset, kept) : Tensor();
   const Tensor padded = torch::cat({before, x}, 1);
@@ -226,6 +280,7 @@ Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const 
     }
     y = torch::addcmul(y, earlier, weights[k]);
   }
+  if (bias.defined()) y = torch::silu(y + bias.to(y.scalar_type()));
   return y.to(x.scalar_type());
 }
 

@@ -39,30 +39,52 @@ const unsigned char* bytes_of(const Tensor& reset) {
 }
 
 void launch_convolution(const char* name, const Tensor& x, const Tensor& taps, int pack,
-                        const auto& problem) {
-  launch_kernel(
-      "causal_convolution/causal_convolution_kernel.hpp",
-      fmt::format("{}<{}, {}, {}, {}, {}>", name, storage_name(x.scalar_type()),
-                  storage_name(taps.scalar_type()), pack, taps.size(0), problem.reset != nullptr),
-      x, problem.extent.blocks_of_pieces() * problem.extent.groups_of_channels(pack),
-      kConvolutionThreads, problem);
+                        const auto& problem, const char* more = "") {
+  launch_kernel("causal_convolution/causal_convolution_kernel.hpp",
+                fmt::format("{}<{}, {}, {}, {}, {}{}>", name, storage_name(x.scalar_type()),
+                            storage_name(taps.scalar_type()), pack, taps.size(0),
+                            problem.reset != nullptr, more),
+                x, problem.extent.blocks_of_pieces() * problem.extent.groups_of_channels(pack),
+                kConvolutionThreads, problem);
+}
+
+/// The last template argument of the forward kernel.
+const char* end_argument(ConvolutionEnd end) {
+  switch (end) {
+    case ConvolutionEnd::kSilu:
+      return ", pararnn::ops::ConvolutionEnd::kSilu";
+    case ConvolutionEnd::kSlope:
+      return ", pararnn::ops::ConvolutionEnd::kSlope";
+    default:
+      return "";
+  }
 }
 
 }  // namespace
 
 void convolution_forward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,
-                              const Tensor& reset, const Tensor& y) {
+                              const Tensor& reset, const Tensor& bias, const Tensor& dy,
+                              const Tensor& y) {
   const Tensor weights = taps.contiguous();
-  const int pack = convolution_pack(taps.size(0), {x, weights, before, y});
+  const Tensor biases = bias.defined() ? bias.to(weights.scalar_type()).contiguous() : bias;
+  const int pack = convolution_pack(taps.size(0), {x, weights, before, biases, dy, y});
+  const ConvolutionEnd end = dy.defined()     ? ConvolutionEnd::kSlope
+                             : bias.defined() ? ConvolutionEnd::kSilu
+                                              : ConvolutionEnd::kSum;
   launch_convolution("convolution_forward", x, weights, pack,
-                     ConvolutionForward{.extent = extent_of(x, pack, kForwardBlocks),
+                     ConvolutionForward{.extent = extent_of(x, pack, forward_blocks(end)),
                                         .x_batch_stride = x.stride(0),
                                         .x_step_stride = x.stride(1),
                                         .x = x.data_ptr(),
                                         .taps = weights.data_ptr(),
                                         .before = before.data_ptr(),
                                         .reset = bytes_of(reset),
-                                        .y = y.data_ptr()});
+                                        .y = y.data_ptr(),
+                                        .bias = biases.defined() ? biases.data_ptr() : nullptr,
+                                        .dy_batch_stride = dy.defined() ? dy.stride(0) : 0,
+                                        .dy_step_stride = dy.defined() ? dy.stride(1) : 0,
+                                        .dy = dy.defined() ? dy.data_ptr() : nullptr},
+                     end_argument(end));
 }
 
 Tensor convolution_backward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,

@@ -2,8 +2,9 @@
 // x_{t-K+1+k}, with x_{-1}, x_{-2}, … in `before`. A thread has a pack of channels and a piece of
 // steps, and walks through them with a window of the last K: forward in time for y, backward in
 // time for the gradients, each of which is a sum over the window too. Where the row starts anew,
-// the window is emptied. What a thread reads is sent to shared memory kSlots steps ahead, as
-// registers hold the taps and their gradients.
+// the window is emptied. With a bias and silu behind, the gradient of the sums before them is made
+// by the forward pass once more, and then read by the backward pass. What a thread reads is sent to
+// shared memory kSlots steps ahead, as registers hold the taps and their gradients.
 #pragma once
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
@@ -69,10 +70,12 @@ PARARNN_DEVICE_FN void load_taps(const void* taps, int width, int channel,
   });
 }
 
-template <class Storage, class P, int kWidth, int kTaps, bool kReset>
-__global__ void __launch_bounds__(kConvolutionThreads, kForwardBlocks)
+template <class Storage, class P, int kWidth, int kTaps, bool kReset,
+          ConvolutionEnd kEnd = ConvolutionEnd::kSum>
+__global__ void __launch_bounds__(kConvolutionThreads, forward_blocks(kEnd))
     convolution_forward(const __grid_constant__ ConvolutionForward problem) {
-  using Queue = SlotQueue<Storage, kWidth, 1, kConvolutionThreads>;
+  constexpr bool kSlope = kEnd == ConvolutionEnd::kSlope;
+  using Queue = SlotQueue<Storage, kWidth, kSlope ? 2 : 1, kConvolutionThreads>;
   PARARNN_SHARED(typename Queue::Memory, memory);
   const ConvolutionPiece piece(problem.extent, kWidth);
   if (!piece.there) return;
@@ -82,10 +85,23 @@ __global__ void __launch_bounds__(kConvolutionThreads, kForwardBlocks)
   const unsigned char* reset = kReset ? problem.reset + piece.row * problem.extent.steps : nullptr;
   Queue queue(memory);
   const Storage* next = input_at<Storage, kTaps>(problem, piece.row, piece.begin) + piece.channel;
+  const Storage* next_dy = nullptr;
+  if constexpr (kSlope) {
+    next_dy = static_cast<const Storage*>(problem.dy) + piece.row * problem.dy_batch_stride +
+              piece.begin * problem.dy_step_stride + piece.channel;
+  }
+  Vec<float, kWidth> bias{};
+  if constexpr (kEnd != ConvolutionEnd::kSum) {
+    bias = load_channels<kWidth>(static_cast<const P*>(problem.bias) + piece.channel);
+  }
   Int unsent = piece.end - piece.begin;
   const auto send = [&] {
-    if (unsent-- > 0) queue.send(0, next);
+    if (unsent-- > 0) {
+      queue.send(0, next);
+      if constexpr (kSlope) queue.send(1, next_dy);
+    }
     next += problem.x_step_stride;
+    if constexpr (kSlope) next_dy += problem.dy_step_stride;
     queue.close();
   };
   static_for<Queue::kAhead>([&](auto) { send(); });
@@ -106,8 +122,16 @@ __global__ void __launch_bounds__(kConvolutionThreads, kForwardBlocks)
     send();
     queue.wait();
     push(t, queue.take(0));
+    Vec<float, kWidth> result = filter(taps, x);
+    static_for<kWidth>([&](auto i) { result[i] += bias[i]; });
+    if constexpr (kEnd == ConvolutionEnd::kSilu) {
+      static_for<kWidth>([&](auto i) { result[i] = silu(result[i]); });
+    } else if constexpr (kSlope) {
+      const Vec<float, kWidth> dy = queue.take(1);
+      static_for<kWidth>([&](auto i) { result[i] = dy[i] * silu_slope(result[i]); });
+    }
     queue.advance();
-    store_channels(filter(taps, x), y);
+    store_channels(result, y);
   }
 }
 

@@ -9,8 +9,14 @@ namespace pararnn::ops {
 /// have pieces one after the other of the same channels.
 inline constexpr int kConvolutionWarps = 4;
 inline constexpr int kConvolutionThreads = kConvolutionWarps * 32;
+/// What becomes of the sums s: s; silu(bias + s); or, given dy, dy silu'(bias + s).
+enum class ConvolutionEnd { kSum, kSilu, kSlope };
+
 /// Blocks that a multiprocessor has room for at once, at least.
-inline constexpr int kForwardBlocks = 5, kBackwardBlocks = 3;
+constexpr int forward_blocks(ConvolutionEnd end) {
+  return end == ConvolutionEnd::kSum ? 5 : end == ConvolutionEnd::kSilu ? 4 : 3;
+}
+inline constexpr int kBackwardBlocks = 3;
 
 /// (B,T,d), its steps in pieces.
 struct ConvolutionExtent {
@@ -34,7 +40,10 @@ struct ConvolutionForward {
   long long x_batch_stride, x_step_stride;
   const void *x, *taps, *before;
   const unsigned char* reset;
-  void* y;  // (B,T,d), next to each other
+  void* y;                     // (B,T,d), next to each other
+  const void* bias = nullptr;  // (d) of P
+  long long dy_batch_stride = 0, dy_step_stride = 0;
+  const void* dy = nullptr;
 };
 struct ConvolutionBackward {
   ConvolutionExtent extent;

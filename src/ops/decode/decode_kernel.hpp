@@ -7,6 +7,9 @@
 // sums are added up in shared memory. A norm before the product is two parts: its weight is in x,
 // and its factor 1 / rms, one a row, follows the product. While a kernel waits for the one before
 // it, its first weights are on their way.
+//
+// Of many rows the products are the library's, which reads x less often; the kernels are then what
+// follows them alone (kRowTiles 0).
 #pragma once
 
 #include "ops/decode/decode_problem.hpp"
@@ -20,9 +23,11 @@ using cuda::BFloat16;
 inline constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
 /// Blocks on a multiprocessor: with few rows two, so that the next kernel's wait beside those of
-/// this one.
+/// this one; all that there is room for where the product was made before.
 template <int kRowTiles>
-inline constexpr int kDecodeBlocks = kRowTiles <= 2 ? 2 : 1;
+inline constexpr int kDecodeBlocks = kRowTiles == 0   ? 8
+                                     : kRowTiles <= 2 ? 2
+                                                      : 1;
 
 PARARNN_DEVICE_FN void store_bfloat16(void* to, Int at, float x) {
   static_cast<BFloat16*>(to)[at] = cuda::Converted<BFloat16>::from(x);
@@ -38,10 +43,48 @@ PARARNN_DEVICE_FN float sum_in_warp(float mine) {
   return mine;
 }
 
+/// A block of a product's results: rows of the batch and channels of a head, kChannels by kRows.
+template <int kChannels, int kRows>
+struct BlockResults {
+  static constexpr int kSquares = kChannels < kWarp ? kChannels : kWarp;
+  using Inverse = float[kRows];
+
+  const DecodeProduct& p;
+  int head, first_channel, first_row;
+
+  /// 1 / rms of the rows of the block, for threads that meet after it.
+  PARARNN_DEVICE_FN void find_inverse(Inverse& inverse) const {
+    const int lane = threadIdx.x % kWarp;
+    for (int i = threadIdx.x / kWarp; i < kRows; i += kDecodeWarps) {
+      const int row = first_row + i;
+      if (row >= p.batch) break;
+      float mine = 0;
+      for (int part = lane; part < p.parts; part += kWarp) {
+        mine += p.squares[Int(row) * p.parts + part];
+      }
+      mine = sum_in_warp(mine);
+      if (lane == 0) inverse[i] = p.squares ? 1 / sqrt(mine / p.width + p.epsilon) : 1.0f;
+    }
+  }
+
+  /// Adds a number of each channel of a row up, and stores the sum of kSquares of them, which
+  /// neighbouring threads have.
+  PARARNN_DEVICE_FN void store_square(const DecodeSquares& squares, int row, int channel,
+                                      float mine) const {
+    for (int distance = kSquares / 2; distance > 0; distance /= 2) {
+      mine += __shfl_xor_sync(0xffffffffu, mine, distance);
+    }
+    if (threadIdx.x % kSquares == 0 && row < p.batch) {
+      const int parts_of_head = squares.parts / p.heads;
+      squares.to[Int(row) * squares.parts + head * parts_of_head + channel / kSquares] = mine;
+    }
+  }
+};
+
 /// The product of a block: of kGroups groups, kTiles tiles of channels for each of kColumns columns
 /// of warps, of kRowTiles tiles of rows. The warps of a column share the depth.
 template <int kGroups, int kTiles, int kColumns, int kRowTiles>
-struct BlockProduct {
+struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTiles * kDecodeRows> {
   static constexpr int kWeights = kGroups * kTiles;  // tiles of rows of weights
   static constexpr int kChannels = kColumns * kTiles * kDecodeChannels;
   static constexpr int kRows = kRowTiles * kDecodeRows;
@@ -49,21 +92,19 @@ struct BlockProduct {
   // Pieces of the depth on their way to shared memory: some eight loads a thread.
   static constexpr int kStages = kWeights >= 3 ? 2 : 8 / kWeights;
   static constexpr int kTileNumbers = kDecodeRows * kDecodeChannels;
-  // A row's squares are added up by this many neighbouring threads.
-  static constexpr int kSquares = kChannels < kWarp ? kChannels : kWarp;
+  using Results = BlockResults<kChannels, kRows>;
+  using Results::p, Results::head, Results::first_channel, Results::first_row;
+  using typename Results::Inverse;
 
   // A thread's weights are its own all the way; in the end the warps' sums take their place.
   union Memory {
     uint4 weights[kStages][kWeights][kDecodeThreads];
     float sums[kDecodeWarps][kWeights][kTileNumbers];
   };
-  using Inverse = float[kRows];
   struct Inputs {
     uint4 row_tiles[kRowTiles][2];
   };
 
-  const DecodeProduct& p;
-  int head, first_channel, first_row;  // of the block
   int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   int column = warp % kColumns, pieces = p.depth / kDecodeDepth;
 
@@ -112,20 +153,6 @@ struct BlockProduct {
     });
   }
 
-  /// 1 / rms of the rows of the block, for threads that meet after it.
-  PARARNN_DEVICE_FN void find_inverse(Inverse& inverse) const {
-    for (int i = warp; i < kRows; i += kDecodeWarps) {
-      const int row = first_row + i;
-      if (row >= p.batch) break;
-      float mine = 0;
-      for (int part = lane; part < p.parts; part += kWarp) {
-        mine += p.squares[Int(row) * p.parts + part];
-      }
-      mine = sum_in_warp(mine);
-      if (lane == 0) inverse[i] = p.squares ? 1 / sqrt(mine / p.width + p.epsilon) : 1.0f;
-    }
-  }
-
   /// Runs the product, and calls end(row, channel of the head, whether they are there, sums) for
   /// every row and channel of the block: neighbouring threads have neighbouring channels, and a
   /// warp's threads come together.
@@ -139,7 +166,7 @@ struct BlockProduct {
     cuda::wait_for_previous_kernel();
     Inputs x, next;
     load_inputs(next, first);
-    find_inverse(inverse);
+    this->find_inverse(inverse);
     float sums[kWeights][kRowTiles][4] = {};
     int stage = 0;
     for (int piece = first; piece < pieces; piece += kDepthWarps) {
@@ -178,17 +205,36 @@ struct BlockProduct {
       }
     });
   }
+};
 
-  /// Adds a number of each channel of a row up, and stores the sum of kSquares of them.
-  PARARNN_DEVICE_FN void store_square(const DecodeSquares& squares, int row, int channel,
-                                      float mine) const {
-    for (int distance = kSquares / 2; distance > 0; distance /= 2) {
-      mine += __shfl_xor_sync(0xffffffffu, mine, distance);
+/// The same of a product that was made before.
+template <int kGroups, int kTiles, int kColumns>
+struct BlockProduct<kGroups, kTiles, kColumns, 0>
+    : BlockResults<kColumns * kTiles * kDecodeChannels,
+                   kDecodeThreads / (kColumns * kTiles * kDecodeChannels)> {
+  static constexpr int kChannels = kColumns * kTiles * kDecodeChannels;
+  static constexpr int kRows = kDecodeThreads / kChannels;
+  using Results = BlockResults<kChannels, kRows>;
+  using Results::p, Results::head, Results::first_channel, Results::first_row;
+  using typename Results::Inverse;
+
+  template <class F>
+  PARARNN_DEVICE_FN void run(const F& end) const {
+    PARARNN_SHARED(Inverse, inverse);
+    cuda::let_next_kernel_start();
+    cuda::wait_for_previous_kernel();
+    this->find_inverse(inverse);
+    __syncthreads();
+    const int channel = first_channel + threadIdx.x % kChannels;
+    const int row = first_row + threadIdx.x / kChannels;
+    const bool there = channel < p.channels && row < p.batch;
+    Vec<float, kGroups> sum{};
+    if (there) {
+      const float* sums = p.sums + Int(row) * p.sums_row + Int(head) * p.sums_head + channel;
+      static_for<kGroups>(
+          [&](auto g) { sum[g] = sums[g * p.channels] * inverse[row - first_row]; });
     }
-    if (threadIdx.x % kSquares == 0 && row < p.batch) {
-      const int parts_of_head = squares.parts / p.heads;
-      squares.to[Int(row) * squares.parts + head * parts_of_head + channel / kSquares] = mine;
-    }
+    end(row, channel, there, sum);
   }
 };
 
@@ -199,8 +245,8 @@ PARARNN_DEVICE_FN BlockProduct<kGroups, kTiles, kColumns, kRowTiles> product_of_
     const DecodeProduct& p) {
   using Product = BlockProduct<kGroups, kTiles, kColumns, kRowTiles>;
   const int y = static_cast<int>(blockIdx.y);
-  return {p, y % p.heads, static_cast<int>(blockIdx.x) * Product::kChannels,
-          y / p.heads * Product::kRows};
+  return {{p, y % p.heads, static_cast<int>(blockIdx.x) * Product::kChannels,
+           y / p.heads * Product::kRows}};
 }
 
 __global__ void __launch_bounds__(kDecodeThreads)

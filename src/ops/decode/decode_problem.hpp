@@ -8,6 +8,8 @@ inline constexpr int kDecodeThreads = 256;
 /// Rows of the batch that a block takes at once, at most, in tiles of kDecodeRows; and of the
 /// weights, in tiles of kDecodeChannels.
 inline constexpr int kDecodeMostRows = 64, kDecodeRows = 16, kDecodeChannels = 8;
+/// Of more rows of the batch the products are the library's.
+inline constexpr int kDecodeOwnRows = 16;
 /// Numbers of a row of weights that a warp takes at once: rows are multiples of it.
 inline constexpr int kDecodeDepth = 32;
 
@@ -24,6 +26,9 @@ struct DecodeProduct {
   int parts, width;
   int head_stride;  // `depth`, or 0 where all heads take the same x
   float epsilon;
+  /// Of a product that was made before, without the factor; otherwise null.
+  const float* sums;  // (B, heads, groups · channels), with these strides of rows and heads
+  int sums_row, sums_head;
 };
 
 /// Sums of squares, a part from each block, for the norm that follows.

@@ -1,5 +1,7 @@
 #include "ops/decode/decode_product.hpp"
 
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/mm.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -11,10 +13,17 @@
 
 namespace pararnn::ops {
 
+using torch::Tensor;
+
 static_assert(kDecodeMultiple == kDecodeDepth);
 
 std::string DecodePlan::arguments() const {
   return fmt::format("{}, {}, {}", tiles, columns, row_tiles);
+}
+
+int64_t DecodePlan::rows_of_block() const {
+  return row_tiles > 0 ? row_tiles * kDecodeRows
+                       : kDecodeThreads / (tiles * columns * kDecodeChannels);
 }
 
 int64_t DecodePlan::parts_of_head() const {
@@ -25,6 +34,15 @@ int64_t DecodePlan::parts_of_head() const {
 DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
                        int64_t batch, int64_t multiprocessors) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  if (batch > kDecodeOwnRows) {
+    DecodePlan after{.tiles = 1,
+                     .columns = cuda::kWarp / kDecodeChannels,
+                     .row_tiles = 0,
+                     .blocks = up(channels, cuda::kWarp),
+                     .row_blocks = 0};
+    after.row_blocks = up(batch, after.rows_of_block());
+    return after;
+  }
   const int64_t needed = up(std::min<int64_t>(batch, kDecodeMostRows), kDecodeRows);
   DecodePlan best{};
   best.row_tiles = needed <= 2 ? needed : 4;
@@ -100,7 +118,22 @@ Product::Product(const DecodeInput& input, const torch::Tensor& weight, int64_t 
              .parts = input.squares.defined() ? static_cast<int>(input.squares.size(1)) : 0,
              .width = static_cast<int>(input.x.size(1)),
              .head_stride = static_cast<int>(input.x.size(1) == depth ? 0 : depth),
-             .epsilon = static_cast<float>(input.epsilon)};
+             .epsilon = static_cast<float>(input.epsilon),
+             .sums = nullptr,
+             .sums_row = 0,
+             .sums_head = 0};
+  if (plan.row_tiles > 0) return;
+  if (input.x.size(1) == depth) {
+    sums = at::mm(input.x, weight.view({-1, depth}).t(), torch::kFloat)
+               .view({batch, heads, groups * channels});
+  } else {
+    const Tensor x = input.x.view({batch, heads, depth}).transpose(0, 1);
+    const Tensor rows = weight.view({heads, groups * channels, depth});
+    sums = at::bmm(x, rows.transpose(1, 2), torch::kFloat).transpose(0, 1);
+  }
+  problem.sums = sums.data_ptr<float>();
+  problem.sums_row = static_cast<int>(sums.stride(0));
+  problem.sums_head = static_cast<int>(sums.stride(1));
 }
 
 }  // namespace pararnn::ops

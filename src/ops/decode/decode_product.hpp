@@ -58,6 +58,7 @@ struct Product {
   torch::Tensor on;
   DecodePlan plan;
   DecodeProduct problem;
+  torch::Tensor sums;  // of the library's product
 };
 
 }  // namespace pararnn::ops

@@ -28,11 +28,22 @@ int64_t stride_of(const Tensor& rows) { return rows.defined() ? rows.stride(0) :
 void* data_of(const Tensor& t) { return t.defined() ? t.data_ptr() : nullptr; }
 Tensor rows_of(const Optional& t) { return t && t->defined() ? foldable(*t) : Tensor(); }
 
+const char* name_of(NormGate gate) {
+  switch (gate) {
+    case NormGate::kAfter:
+      return "pararnn::ops::NormGate::kAfter";
+    case NormGate::kBefore:
+      return "pararnn::ops::NormGate::kBefore";
+    default:
+      return "pararnn::ops::NormGate::kNone";
+  }
+}
+
 std::string instance(const char* name, const Tensor& x, torch::ScalarType dtype,
-                     const Tensor& weight, const RowPlan& plan, bool residual, bool gated) {
+                     const Tensor& weight, const RowPlan& plan, bool residual, NormGate gate) {
   return fmt::format("{}<{}, {}, {}, {}, {}, {}>", name, storage_name(x.scalar_type()),
                      storage_name(dtype), storage_name(weight.scalar_type()), plan.arguments(),
-                     residual, gated);
+                     residual, name_of(gate));
 }
 
 struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
@@ -40,7 +51,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
                                                 const Tensor& input, const Optional& scale,
                                                 const Optional& input_branch, const Tensor& weight,
                                                 double epsilon, torch::ScalarType dtype,
-                                                const Optional& input_gate) {
+                                                const Optional& input_gate, NormGate place) {
     const Tensor x = foldable(input), branch = rows_of(input_branch), gate = rows_of(input_gate);
     const bool residual = branch.defined();
     const Tensor y = torch::empty(input.sizes(), input.options().dtype(dtype));
@@ -50,7 +61,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     const int64_t width = input.size(-1), rows = width ? input.numel() / width : 0;
     const RowPlan plan = plan_rows(width, access_width({x, branch, gate, scales, weights, y, sum}));
     const std::string kernel =
-        instance("rms_norm_forward", x, dtype, weights, plan, residual, gate.defined());
+        instance("rms_norm_forward", x, dtype, weights, plan, residual, place);
     launch_kernel(kFile, kernel, input, blocks_for(rows, plan, kernel, input), plan.block_threads(),
                   RmsNormForward{.rows = rows,
                                  .width = static_cast<int>(width),
@@ -68,6 +79,7 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     context->save_for_backward({residual ? sum : input, scales, input_branch.value_or(Tensor()),
                                 weights, input_gate.value_or(Tensor())});
     context->saved_data["epsilon"] = epsilon;
+    context->saved_data["gate"] = static_cast<int64_t>(place);
     if (gate.defined()) context->saved_data["place"] = place_of_gradient(*input_gate);
     context->set_materialize_grads(false);
     if (!residual) return {y};
@@ -98,8 +110,8 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
     // Few channels a thread, which holds their weights and the gradients of these.
     const RowPlan plan = plan_rows(
         width, access_width({x, branch, gate, dy, dsum, scale, weight, dx, dbranch, dgate}), 8);
-    const std::string kernel =
-        instance("rms_norm_backward", x, dtype, weight, plan, residual, gate.defined());
+    const std::string kernel = instance("rms_norm_backward", x, dtype, weight, plan, residual,
+                                        static_cast<NormGate>(context->saved_data["gate"].toInt()));
     const int64_t blocks = blocks_for(rows, plan, kernel, x);
     const Tensor sums =
         torch::empty({blocks, residual ? 2 : 1, width}, x.options().dtype(torch::kFloat));
@@ -126,7 +138,8 @@ struct NormOnCuda : torch::autograd::Function<NormOnCuda> {
                         .dgate = data_of(dgate),
                         .sums = sums.data_ptr<float>()});
     const Tensor added = sum_of_rows(sums, weight.scalar_type());
-    return {dx, residual ? added[1] : Tensor(), dbranch, added[0], Tensor(), Tensor(), dgate};
+    return {dx,      residual ? added[1] : Tensor(), dbranch, added[0], Tensor(), Tensor(), dgate,
+            Tensor()};
   }
 };
 
@@ -138,8 +151,9 @@ bool has_norm_kernels(const Tensor& x, torch::ScalarType dtype) {
 
 std::pair<Tensor, Tensor> norm_on_cuda(const Tensor& x, const Optional& scale,
                                        const Optional& branch, const Tensor& weight, double epsilon,
-                                       torch::ScalarType dtype, const Optional& gate) {
-  const auto results = NormOnCuda::apply(x, scale, branch, weight, epsilon, dtype, gate);
+                                       torch::ScalarType dtype, const Optional& gate,
+                                       NormGate place) {
+  const auto results = NormOnCuda::apply(x, scale, branch, weight, epsilon, dtype, gate, place);
   return results.size() == 1 ? std::make_pair(Tensor(), results[0])
                              : std::make_pair(results[0], results[1]);
 }

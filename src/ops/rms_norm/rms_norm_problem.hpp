@@ -3,6 +3,9 @@
 
 namespace pararnn::ops {
 
+/// Where silu(gate) multiplies: what the norm gives, or what it takes.
+enum class NormGate { kNone, kAfter, kBefore };
+
 /// Rows of `width` channels, so many numbers apart. X: x and sum; Y: branch, gate and y; P: scale
 /// and weight.
 struct RmsNormForward {

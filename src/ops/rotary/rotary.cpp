@@ -18,42 +18,54 @@ using torch::Tensor;
 
 static_assert(kMostRotaryChannels == 2 * kMostRotaryPairs);
 
-/// The tensors rotated by their positions, or back with a direction of -1.
-torch::autograd::variable_list rotate_on_cuda(Tensor q, Tensor k, const Tensor& positions,
-                                              double base, int direction) {
-  for (Tensor* x : {&q, &k}) {
-    if (x->stride(3) != 1) *x = x->contiguous();
-  }
-  const Tensor rotated_q = torch::empty(q.sizes(), q.options());
-  const Tensor rotated_k = torch::empty(k.sizes(), k.options());
-  const auto of = [](const Tensor& x, const Tensor& y) {
-    return RotaryTensor{static_cast<int>(x.size(2)),
-                        x.stride(0),
-                        x.stride(1),
-                        x.stride(2),
-                        x.data_ptr(),
-                        y.data_ptr()};
+bool has_rotary_kernel(const Tensor& q, const Tensor& k) {
+  return has_kernels(q, q.scalar_type()) && k.scalar_type() == q.scalar_type() &&
+         q.size(3) % 2 == 0 && q.size(3) <= kMostRotaryChannels && q.numel() > 0;
+}
+
+void rotate_on_cuda(const RotaryPart& q, const RotaryPart& k, const Tensor& positions, double base,
+                    int direction, const RotaryPart& v) {
+  const auto place = [](const Tensor& x) {
+    return RotaryPlace{x.stride(0), x.stride(1), x.stride(2), x.data_ptr()};
   };
-  const int64_t pairs = q.size(3) / 2;
-  Rotary problem{.batch = q.size(0),
-                 .steps = q.size(1),
+  const auto of = [&](const RotaryPart& part) {
+    return part.from.defined()
+               ? RotaryTensor{static_cast<int>(part.from.size(2)), place(part.from), place(part.to)}
+               : RotaryTensor{};
+  };
+  const Tensor& like = q.from;
+  const int64_t pairs = like.size(3) / 2;
+  Rotary problem{.batch = like.size(0),
+                 .steps = like.size(1),
                  .pairs = static_cast<int>(pairs),
                  .direction = direction,
                  .position_batch_stride = positions.size(0) == 1 ? 0 : positions.stride(0),
                  .position_step_stride = positions.stride(1),
                  .positions = reinterpret_cast<const long long*>(positions.data_ptr<int64_t>()),
-                 .tensors = {of(q, rotated_q), of(k, rotated_k)},
+                 .tensors = {of(q), of(k), of(v)},
                  .turns = {}};
   set_turns(problem.turns, problem.pairs, base);
-  int64_t width =
-      std::min<int64_t>(access_width({q, k, rotated_q, rotated_k}), 16 / q.element_size());
+  int64_t width = std::min<int64_t>(access_width({q.from, q.to, k.from, k.to, v.from, v.to}),
+                                    16 / like.element_size());
   while (pairs % width != 0) width /= 2;
   const auto room = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(pairs)));
   const int64_t tokens = std::max<int64_t>(1, kRotaryThreads / room);
-  launch_kernel("rotary/rotary_kernel.hpp",
-                fmt::format("rotate_pairs<{}, {}, {}>", storage_name(q.scalar_type()), width, room),
-                q, (problem.batch * problem.steps + tokens - 1) / tokens, kRotaryThreads, problem);
-  return {rotated_q, rotated_k};
+  launch_kernel(
+      "rotary/rotary_kernel.hpp",
+      fmt::format("rotate_pairs<{}, {}, {}>", storage_name(like.scalar_type()), width, room), like,
+      (problem.batch * problem.steps + tokens - 1) / tokens, kRotaryThreads, problem);
+}
+
+/// Both turned, in memory of their own.
+torch::autograd::variable_list rotated(Tensor q, Tensor k, const Tensor& positions, double base,
+                                       int direction) {
+  for (Tensor* x : {&q, &k}) {
+    if (x->stride(3) != 1) *x = x->contiguous();
+  }
+  const RotaryPart of_q{q, torch::empty(q.sizes(), q.options())};
+  const RotaryPart of_k{k, torch::empty(k.sizes(), k.options())};
+  rotate_on_cuda(of_q, of_k, positions, base, direction, {});
+  return {of_q.to, of_k.to};
 }
 
 struct FusedRotary : torch::autograd::Function<FusedRotary> {
@@ -62,7 +74,7 @@ struct FusedRotary : torch::autograd::Function<FusedRotary> {
                                                 const Tensor& positions, double base) {
     context->save_for_backward({positions});
     context->saved_data["base"] = base;
-    return rotate_on_cuda(q, k, positions, base, 1);
+    return rotated(q, k, positions, base, 1);
   }
   /// What is turned has a gradient that is turned back.
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -70,7 +82,7 @@ struct FusedRotary : torch::autograd::Function<FusedRotary> {
     refuse_second_derivative();
     const Tensor positions = context->get_saved_variables()[0];
     const double base = context->saved_data["base"].toDouble();
-    auto results = rotate_on_cuda(gradients[0], gradients[1], positions, base, -1);
+    auto results = rotated(gradients[0], gradients[1], positions, base, -1);
     results.resize(4);  // of positions and base there is none
     return results;
   }
@@ -88,10 +100,9 @@ void set_turns(unsigned long long* turns, int pairs, double base) {
 std::pair<Tensor, Tensor> rotary(const Tensor& q, const Tensor& k, const Tensor& positions,
                                  double base) {
   RECORD_FUNCTION("pararnn::rotary", c10::ArrayRef<const c10::IValue>{});
-  if (has_kernels(q, q.scalar_type()) && k.scalar_type() == q.scalar_type() && q.size(3) % 2 == 0 &&
-      q.size(3) <= kMostRotaryChannels && q.numel() > 0) {
-    const auto rotated = FusedRotary::apply(q, k, positions, base);
-    return {rotated[0], rotated[1]};
+  if (has_rotary_kernel(q, k)) {
+    const auto both = FusedRotary::apply(q, k, positions, base);
+    return {both[0], both[1]};
   }
   return rotary_definition(q, k, positions, base);
 }
@@ -112,6 +123,22 @@ std::pair<Tensor, Tensor> rotary_definition(const Tensor& q, const Tensor& k,
     return torch::cat({a * cosines - b * sines, b * cosines + a * sines}, 3).to(x.scalar_type());
   };
   return {rotate(q), rotate(k)};
+}
+
+void rotate_into(const RotaryPart& q, const RotaryPart& k, const Tensor& positions, double base,
+                 int direction, const RotaryPart& v) {
+  RECORD_FUNCTION("pararnn::rotary", c10::ArrayRef<const c10::IValue>{});
+  const torch::NoGradGuard no_grad;
+  const auto in_rows = [](const RotaryPart& part) {
+    return !part.from.defined() || (part.from.stride(3) == 1 && part.to.stride(3) == 1);
+  };
+  if (has_rotary_kernel(q.from, k.from) && in_rows(q) && in_rows(k) && in_rows(v)) {
+    return rotate_on_cuda(q, k, positions, base, direction, v);
+  }
+  const auto [turned_q, turned_k] = rotary_definition(q.from, k.from, direction * positions, base);
+  q.to.copy_(turned_q);
+  k.to.copy_(turned_k);
+  if (v.from.defined()) v.to.copy_(v.from);
 }
 
 Tensor positions_of(int64_t steps, torch::Device device, const Tensor& start, const Tensor& reset) {

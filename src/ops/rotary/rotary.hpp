@@ -25,6 +25,15 @@ std::pair<torch::Tensor, torch::Tensor> rotary_definition(const torch::Tensor& q
                                                           const torch::Tensor& positions,
                                                           double base = 10000);
 
+/// Turns q and k as rotary does, or back with a direction of -1, into places of their shapes and
+/// dtype, which may be q and k themselves; and copies v, where given, as it is. No gradients. It is
+/// one kernel on a GPU where the last dimension of all is contiguous.
+struct RotaryPart {
+  torch::Tensor from, to;
+};
+void rotate_into(const RotaryPart& q, const RotaryPart& k, const torch::Tensor& positions,
+                 double base, int direction, const RotaryPart& v = {});
+
 /// The positions of T steps on a device: from 0 on, (1,T), or those of each row from `start` (B),
 /// int64, on, (B,T); either may be undefined. With `reset` (B,T), bool, they begin with 0 anew at
 /// each step that it marks.

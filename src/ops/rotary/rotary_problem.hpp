@@ -6,12 +6,14 @@ namespace pararnn::ops {
 inline constexpr int kRotaryThreads = 128;
 inline constexpr int kMostRotaryPairs = 256;
 
-/// (B,T,H,n) with n channels next to each other, and the result next to each other.
+/// A place of (B,T,H,n), of which n channels are next to each other.
+struct RotaryPlace {
+  long long batch_stride, step_stride, head_stride;
+  void* data;
+};
 struct RotaryTensor {
   int heads;
-  long long batch_stride, step_stride, head_stride;
-  const void* x;
-  void* y;
+  RotaryPlace from, to;  // may be the same
 };
 struct Rotary {
   long long batch, steps;
@@ -19,7 +21,7 @@ struct Rotary {
   int direction;  // 1, or -1 for the gradient
   long long position_batch_stride, position_step_stride;
   const long long* positions;
-  RotaryTensor tensors[2];  // queries and keys
+  RotaryTensor tensors[3];  // queries and keys; and values, if any, which are not turned
   /// How far each pair turns a step, in parts of 2^-64 of a whole turn.
   unsigned long long turns[kMostRotaryPairs];
 };

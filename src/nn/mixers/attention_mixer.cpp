@@ -1,0 +1,133 @@
+#include "nn/mixers/attention_mixer.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.hpp"
+#include "nn/config.hpp"
+#include "ops/attention/attention.hpp"
+#include "ops/rotary/rotary.hpp"
+
+namespace pararnn::nn {
+
+using torch::Tensor;
+
+namespace {
+
+constexpr int64_t kUsualChannels = 64;
+
+/// What is in a state.
+enum { kKeys, kValues, kBegin, kRead, kReserved };
+
+bool has_room(const MixerState& state) { return state.size() == kReserved; }
+
+}  // namespace
+
+AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config) {
+  const int64_t heads =
+      options.heads > 0 ? options.heads : std::max<int64_t>(config.width / kUsualChannels, 1);
+  return {heads, options.key_value_heads > 0 ? options.key_value_heads : heads,
+          config.width / heads};
+}
+
+AttentionMixer::AttentionMixer(const AttentionOptions& options, const ModelConfig& config)
+    : sizes_(attention_heads(options, config)), rotary_base_(options.rotary_base) {
+  const int64_t width = config.width;
+  const int64_t parts = (sizes_.heads + 2 * sizes_.key_value_heads) * sizes_.channels;
+  input_ = register_module("input", std::make_shared<Linear>(width, parts));
+  output_ = register_module(
+      "output", std::make_shared<Linear>(width, width,
+                                         1 / std::sqrt(2.0 * std::max<int64_t>(config.layers, 1))));
+}
+
+std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const MixerState& state,
+                                                      const Tensor& reset) {
+  const int64_t steps = x.size(1);
+  const bool room = has_room(state);
+  require(!room || (steps == 1 && !reset.defined() && !torch::GradMode::is_enabled()),
+          "a state of attention with room for more is for one step at a time without a gradient");
+  const int64_t earlier = state.empty() ? 0 : state[kKeys].size(1);
+  Tensor start;  // the position of the first step
+  if (!state.empty())
+    start = (room ? state[kRead] : torch::full_like(state[kBegin], earlier)) - state[kBegin];
+  const Tensor positions = ops::positions_of(steps, x.device(), start, reset);
+  auto [queries, keys, values] = ops::attention_inputs(
+      x, input_->weight(), sizes_.heads, sizes_.key_value_heads, positions, rotary_base_);
+  const auto output = [&](const Tensor& mixed) { return output_->forward(mixed.flatten(2)); };
+  if (room) {
+    const Tensor at = state[kRead].view({-1, 1, 1, 1}).expand_as(keys);
+    state[kKeys].scatter_(1, at, keys);
+    state[kValues].scatter_(1, at, values);
+    const Tensor mixed =
+        ops::attention_step(queries, state[kKeys], state[kValues], state[kBegin], state[kRead]);
+    return {output(mixed), {state[kKeys], state[kValues], state[kBegin], state[kRead] + 1}};
+  }
+  if (earlier > 0) {
+    keys = torch::cat({state[kKeys], keys}, 1);
+    values = torch::cat({state[kValues], values}, 1);
+  }
+  const bool looks_at_all = state.empty() && !reset.defined();
+  const Tensor mixed = ops::causal_attention(queries, keys, values,
+                                             looks_at_all ? Tensor() : positions, reset.defined());
+  const Tensor begin =
+      (earlier + steps - 1 - positions.select(1, steps - 1)).expand(x.size(0)).contiguous();
+  return {output(mixed), {keys, values, begin}};
+}
+
+MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const {
+  if (state.empty() || steps == 0) return state;
+  const auto wider = [&](const Tensor& of_steps) {
+    auto sizes = of_steps.sizes().vec();
+    sizes[1] += steps;
+    Tensor result = torch::zeros(sizes, of_steps.options());
+    result.narrow(1, 0, of_steps.size(1)).copy_(of_steps);
+    return result;
+  };
+  const Tensor read = has_room(state) ? state[kRead].clone()
+                                      : torch::full_like(state[kBegin], state[kKeys].size(1));
+  return {wider(state[kKeys]), wider(state[kValues]), state[kBegin], read};
+}
+
+void validate(const AttentionOptions& options, const ModelConfig& config) {
+  const auto [heads, key_value_heads, channels] = attention_heads(options, config);
+  require(config.width % heads == 0,
+          "the heads of attention must divide width: {} does not divide {}", heads, config.width);
+  require(heads % key_value_heads == 0,
+          "key_value_heads must divide the heads of attention: {} does not divide {}",
+          key_value_heads, heads);
+  require(channels % 2 == 0 && channels <= ops::kMostRotaryChannels,
+          "a head of attention must have an even number of channels, at most {}, not width / heads "
+          "= {} / {} = {}",
+          ops::kMostRotaryChannels, config.width, heads, channels);
+}
+
+std::string describe(const AttentionOptions& options) {
+  if (options.heads == 0) return "attention";
+  return fmt::format("attention of {} heads", options.heads);
+}
+
+MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
+                    torch::DeviceType device) {
+  const auto [heads, key_value_heads, channels] = attention_heads(options, config);
+  const double d = double(config.width), cache = 2 * double(key_value_heads * channels);
+  // On a CPU, keys and values as often as there are heads.
+  const bool repeats = device == torch::kCPU && heads != key_value_heads;
+  const double repeated = repeats ? 2 * d : 0;
+  // The softmax's denominators; on a GPU the queries' gradient is summed in float32.
+  const double sums = double(heads), accumulated = device == torch::kCUDA ? d + sums : 0;
+  return {.tensors = 2,
+          .parameters = {.in_precision = d * (2 * d + cache), .in_float32 = 0},
+          // The norm, its product, and what attention gives.
+          .kept = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
+          // The gradients of these two.
+          .backward = {.in_precision = 2 * d + cache + repeated, .in_float32 = accumulated},
+          .held = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
+          .state_of_token = {.in_precision = cache, .in_float32 = 0},
+          .operations_of_pair = 4 * d};
+}
+
+std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config) {
+  return std::make_shared<AttentionMixer>(options, config);
+}
+
+}  // namespace pararnn::nn

@@ -1,0 +1,33 @@
+// The functions of ssd_parts.hpp by the kernels of ssd_kernel.hpp.
+#pragma once
+
+#include "ops/ssd/ssd_parts.hpp"
+
+namespace pararnn::ops::ssd_parts {
+
+/// Whether there are kernels for x (B,T,H,P) or what was made of it. Beside them all that is in the
+/// arithmetic's dtype is in float.
+bool has_ssd_kernels(const Tensor& x);
+
+/// Whether there is one for the gradients of join: a head's channels are a power of two, and not
+/// too many for a warp.
+bool has_join_backward_kernel(const Tensor& x);
+
+Decays decays_cuda(const Tensor& dt, const Tensor& a, const Tensor& segment, int64_t chunk);
+Tensor masked_scores_cuda(const Tensor& scores, const Decays& decays);
+Packed pack_cuda(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups);
+Tensor carry_cuda(const Tensor& states, const Decays& decays, const Tensor& h0);
+Tensor join_cuda(const Tensor& within, const Tensor& across, const Decays& decays, const Tensor& x,
+                 const Tensor& d);
+ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor& scores,
+                                           const Decays& decays);
+CarryBackward carry_backward_cuda(const Tensor& gradient, const Tensor& entering,
+                                  const Decays& decays, const Tensor& dhT);
+JoinBackward join_backward_cuda(const Tensor& within, const Tensor& arriving, const Tensor& across,
+                                const Decays& decays, const Tensor& x, const Tensor& dy,
+                                const Tensor& d, const Tensor& dx);
+DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
+                                    const ScoresBackward& scores, const CarryBackward& carried,
+                                    const JoinBackward& joined, int64_t steps);
+
+}  // namespace pararnn::ops::ssd_parts
