@@ -1,5 +1,6 @@
 #include "nn/mixers/attention_decoder.hpp"
 
+#include "base/error.hpp"
 #include "ops/decode/decode_attention.hpp"
 
 namespace pararnn::nn {
@@ -33,14 +34,17 @@ class AttentionDecoder : public MixerDecoder {
 
 }  // namespace
 
-bool has_attention_decoder(int64_t channels) {
+bool has_mixer_decoder(const AttentionOptions& options, const ModelConfig& config) {
+  const int64_t channels = attention_heads(options, config).channels;
   return channels % 8 == 0 && channels <= ops::kMostDecodedChannels;
 }
 
-std::unique_ptr<MixerDecoder> make_attention_decoder(double rotary_base,
-                                                     const DecoderParameters& parameters,
-                                                     const MixerState& state) {
-  return std::make_unique<AttentionDecoder>(rotary_base, parameters, state);
+std::unique_ptr<MixerDecoder> make_mixer_decoder(const AttentionOptions& options,
+                                                 const ModelConfig&,
+                                                 const DecoderParameters& parameters,
+                                                 const MixerState& state) {
+  require(state.size() == 4, "attention decodes from a state with room for tokens: reserve it");
+  return std::make_unique<AttentionDecoder>(options.rotary_base, parameters, state);
 }
 
 }  // namespace pararnn::nn

@@ -35,15 +35,15 @@ class Mamba2Decoder : public MixerDecoder {
 
 }  // namespace
 
-bool has_mamba2_decoder(int64_t channels, int64_t components) {
-  return channels % ops::kDecodeMultiple == 0 && components % 4 == 0 &&
-         components <= ops::kMostDecodedComponents;
+bool has_mixer_decoder(const Mamba2Options& options, const ModelConfig& config) {
+  return options.expand * config.width % ops::kDecodeMultiple == 0 && options.state % 4 == 0 &&
+         options.state <= ops::kMostDecodedComponents;
 }
 
-std::unique_ptr<MixerDecoder> make_mamba2_decoder(double epsilon,
-                                                  const DecoderParameters& parameters,
-                                                  const MixerState& state) {
-  return std::make_unique<Mamba2Decoder>(epsilon, parameters, state);
+std::unique_ptr<MixerDecoder> make_mixer_decoder(const Mamba2Options&, const ModelConfig& config,
+                                                 const DecoderParameters& parameters,
+                                                 const MixerState& state) {
+  return std::make_unique<Mamba2Decoder>(config.norm_epsilon, parameters, state);
 }
 
 }  // namespace pararnn::nn
