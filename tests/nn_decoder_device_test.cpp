@@ -30,12 +30,16 @@ class DecoderOnGpu : public testing::Test {
   }
 };
 
-LanguageModel model_on_gpu(torch::ScalarType precision, const char* cell = "gru") {
-  LanguageModel model(ModelConfig{.vocabulary = 501,
-                                  .width = 256,
-                                  .layers = 3,
-                                  .tie_embedding = false,
-                                  .rnn = {.cell = cell, .heads = 2}});
+LanguageModel model_on_gpu(torch::ScalarType precision, const char* cell = "gru",
+                           const char* mixer = "rnn") {
+  ModelConfig config{.vocabulary = 501,
+                     .width = 256,
+                     .layers = 3,
+                     .mixer = mixer,
+                     .tie_embedding = false,
+                     .rnn = {.cell = cell, .heads = 2}};
+  config.attention.key_value_heads = 2;
+  LanguageModel model(config);
   model->to(torch::kCUDA);
   model->to_precision(precision);
   return model;
@@ -45,15 +49,21 @@ TEST_F(DecoderOnGpu, AGraphReplaysPlainSteps) {
   torch::NoGradGuard no_grad;
   const c10::StreamGuard stream(new_stream());
   for (const auto precision : {torch::kBFloat16, torch::kFloat}) {
-    for (const char* cell : {"gru", "lstm_cifg"}) {
+    for (const auto& [cell, mixer] :
+         std::vector<std::pair<const char*, const char*>>{{"gru", "rnn"},
+                                                          {"lstm_cifg", "rnn"},
+                                                          {"gru", "attention"},
+                                                          {"gru", "mamba2"},
+                                                          {"gru", "rnn,attention,mamba2"}}) {
       for (const int64_t batch : {1, 5, 64}) {
-        SCOPED_TRACE(testing::Message() << precision << " " << cell << " " << batch);
-        LanguageModel model = model_on_gpu(precision, cell);
+        SCOPED_TRACE(testing::Message() << precision << " " << cell << " " << mixer << batch);
+        LanguageModel model = model_on_gpu(precision, cell, mixer);
         const Tensor tokens =
             torch::randint(501, {batch, 30}, torch::dtype(torch::kLong).device(torch::kCUDA));
         const auto [logits, state] = model->forward(tokens.narrow(1, 0, 20), {});
-        const auto plain = make_decoder(model, state, logits.select(1, -1));
-        const auto replayed = make_decoder(model, state, logits.select(1, -1));
+        // A cache with room is the decoder's.
+        const auto plain = make_decoder(model, model->reserve(state, 10), logits.select(1, -1));
+        const auto replayed = make_decoder(model, model->reserve(state, 10), logits.select(1, -1));
         const Tensor at = tokens.select(1, 20).clone();
         plain->read(at);
         replayed->read(at);

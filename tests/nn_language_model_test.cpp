@@ -414,6 +414,30 @@ TEST(Sampler, RefusesWhatItCannotDo) {
   }
 }
 
+/// Decodes by modules and by the kernels' definitions, and by reading all at once.
+void expect_decoders_go_on(const ModelConfig& config) {
+  LanguageModel model(config);
+  for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has
+    weight.copy_(weight.to(torch::kBFloat16));
+  }
+  ASSERT_TRUE(has_fused_decoder(config));
+  const Tensor tokens = random_tokens(config, 3, 20);
+  auto [logits, state] = model->forward(tokens.narrow(1, 0, 12), {});
+  state = model->reserve(state, 8);
+  const auto modules = make_module_decoder(model, state, logits.select(1, -1));
+  const auto kernels = make_fused_decoder(model, state, logits.select(1, -1));
+  const Tensor expected = model->forward(tokens);
+  const Tensor* places[] = {&modules->logits(), &kernels->logits()};
+  for (int64_t t = 12; t < 20; ++t) {
+    modules->read(tokens.select(1, t));
+    kernels->read(tokens.select(1, t));
+    EXPECT_LT((modules->logits() - expected.select(1, t)).abs().max().item<double>(), 1e-5);
+    EXPECT_LT((kernels->logits() - expected.select(1, t)).abs().max().item<double>(), 0.05);
+  }
+  EXPECT_EQ(places[0], &modules->logits());
+  EXPECT_EQ(places[1], &kernels->logits());
+}
+
 TEST(Decoder, GoesOnAsTheModelDoes) {
   torch::NoGradGuard no_grad;
   for (const char* cell : {"gru", "lstm"}) {
@@ -424,27 +448,35 @@ TEST(Decoder, GoesOnAsTheModelDoes) {
       config.width = 64;
       config.rnn.conv_width = tied ? 3 : 4;
       config.tie_embedding = tied;
-      LanguageModel model(config);
-      for (const Tensor& weight : model->parameters()) {  // numbers that bfloat16 has
-        weight.copy_(weight.to(torch::kBFloat16));
-      }
-      ASSERT_TRUE(has_fused_decoder(config));
-      const Tensor tokens = random_tokens(config, 3, 20);
-      const auto [logits, state] = model->forward(tokens.narrow(1, 0, 12), {});
-      const auto modules = make_module_decoder(model, state, logits.select(1, -1));
-      const auto kernels = make_fused_decoder(model, state, logits.select(1, -1));
-      const Tensor expected = model->forward(tokens);
-      const Tensor* places[] = {&modules->logits(), &kernels->logits()};
-      for (int64_t t = 12; t < 20; ++t) {
-        modules->read(tokens.select(1, t));
-        kernels->read(tokens.select(1, t));
-        EXPECT_LT((modules->logits() - expected.select(1, t)).abs().max().item<double>(), 1e-5);
-        EXPECT_LT((kernels->logits() - expected.select(1, t)).abs().max().item<double>(), 0.05);
-      }
-      EXPECT_EQ(places[0], &modules->logits());
-      EXPECT_EQ(places[1], &kernels->logits());
+      expect_decoders_go_on(config);
     }
   }
+}
+
+TEST(Decoder, GoesOnAsModelsOfAnyMixersDo) {
+  torch::NoGradGuard no_grad;
+  for (const char* mixer : {"attention", "mamba2", "rnn,attention,mamba2"}) {
+    SCOPED_TRACE(mixer);
+    torch::manual_seed(15);
+    ModelConfig config = small_config();
+    config.width = 64;
+    config.layers = 3;
+    config.mixer = mixer;
+    config.attention.heads = 4;
+    config.attention.key_value_heads = 2;
+    config.mamba2.groups = 2;
+    expect_decoders_go_on(config);
+  }
+}
+
+TEST(Decoder, OfAttentionWantsRoom) {
+  torch::NoGradGuard no_grad;
+  ModelConfig config = small_config();
+  config.width = 64;
+  config.mixer = "attention";
+  LanguageModel model(config);
+  const auto [logits, state] = model->forward(random_tokens(config, 2, 5), {});
+  EXPECT_THROW(make_fused_decoder(model, state, logits.select(1, -1)), Error);
 }
 
 TEST(Generate, TheSeedGivesTheText) {

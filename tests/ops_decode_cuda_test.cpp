@@ -6,12 +6,14 @@
 #include "cells/cell_registry.hpp"
 #include "ops/decode/decode.hpp"
 #include "ops/decode/decode_attention.hpp"
+#include "ops/decode/decode_mamba2.hpp"
 #include "ops/rotary/rotary_problem.hpp"
 #include "pararnn/cells.hpp"
 
 // Redefines names of the C++ library, so it comes last.
 #include "ops/decode/decode_attention_kernel.hpp"
 #include "ops/decode/decode_kernel.hpp"
+#include "ops/decode/decode_mamba2_kernel.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -108,8 +110,9 @@ void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   const Tensor convolved = unwritten_like(expected), gate = unwritten_like(expected_gate);
   DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2)
       .run(&decode_convolution<kTiles, kColumns, kRowTiles>,
-           DecodeConvolution{int(taps), numbers_of(tap_weights), before.data_ptr(),
-                             convolved.data_ptr(), numbers_of(gate)});
+           DecodeConvolution{{int(taps), int(width), numbers_of(tap_weights), before.data_ptr()},
+                             convolved.data_ptr(),
+                             numbers_of(gate)});
   expect_near(convolved, expected, "convolved");
   expect_near(gate, expected_gate, "gate");
   if (taps > 1) expect_near(before, expected_before, "before");
@@ -265,6 +268,77 @@ void expect_decode_attention(int64_t batch, int64_t capacity, int64_t query_head
   }
 }
 
+template <int kTiles, int kColumns, int kRowTiles>
+void expect_decode_mamba2_input(int64_t batch, int64_t width, int64_t gates, int64_t convolved,
+                                int64_t heads) {
+  SCOPED_TRACE(testing::Message() << batch << " rows of " << gates << ", " << convolved);
+  const int64_t taps = 3;
+  const DecodeInput input = input_of(batch, width);
+  const Tensor weight = halves({gates + convolved + heads, width}) / 4;
+  const Tensor tap_weights = torch::randn({taps, convolved}), bias = torch::randn({convolved});
+  const Tensor step_bias = 20 * torch::randn({heads});
+  const Tensor before = halves({batch, taps - 1, convolved}), expected_before = before.clone();
+  const Mamba2Inputs expected =
+      decode_mamba2_input(input, weight, tap_weights, bias, step_bias, expected_before);
+  const Mamba2Inputs got{unwritten_like(expected.gate), unwritten_like(expected.convolved),
+                         unwritten_like(expected.steps)};
+  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 1)
+      .run(
+          &decode_mamba2_input<kTiles, kColumns, kRowTiles>,
+          DecodeMamba2Input{{int(taps), int(convolved), numbers_of(tap_weights), before.data_ptr()},
+                            numbers_of(bias),
+                            numbers_of(step_bias),
+                            numbers_of(got.gate),
+                            numbers_of(got.convolved),
+                            numbers_of(got.steps),
+                            int(gates),
+                            int(heads)});
+  expect_near(got.gate, expected.gate, "gate");
+  expect_near(got.convolved, expected.convolved, "convolved");
+  expect_near(got.steps, expected.steps, "steps");
+  expect_near(before, expected_before, "before");
+}
+
+template <int kLanes, int kPacks, int kChannels>
+void expect_decode_mamba2_state(int64_t batch, int64_t heads, int64_t channels_of_head,
+                                int64_t groups, int64_t components) {
+  SCOPED_TRACE(testing::Message() << batch << " rows, " << heads << " heads of " << channels_of_head
+                                  << ", " << components);
+  const int64_t channels = heads * channels_of_head;
+  const Mamba2Inputs inputs{torch::randn({batch, channels}),
+                            torch::randn({batch, channels + 2 * groups * components}),
+                            torch::rand({batch, heads})};
+  const Tensor decay_log = torch::randn({heads}), skip = torch::randn({heads});
+  const Tensor norm = torch::randn({channels});
+  const Tensor state = torch::randn({batch, heads, channels_of_head, components}),
+               expected_state = state.clone();
+  const DecodeInput expected =
+      decode_mamba2_state(inputs, decay_log, skip, expected_state, norm, kEpsilon);
+  const Tensor next = unwritten_like(expected.x);
+  constexpr int kOfBlock = kDecodeThreads / kLanes * kChannels;
+  const int64_t blocks = (channels + kOfBlock - 1) / kOfBlock;
+  const Tensor squares = unwritten_like(torch::empty({batch, blocks}));
+  const DecodeMamba2State problem{int(blocks),
+                                  int(channels),
+                                  int(heads),
+                                  int(groups),
+                                  int(components),
+                                  numbers_of(inputs.gate),
+                                  numbers_of(inputs.convolved),
+                                  numbers_of(inputs.steps),
+                                  numbers_of(decay_log),
+                                  numbers_of(skip),
+                                  numbers_of(norm),
+                                  numbers_of(state),
+                                  next.data_ptr(),
+                                  {numbers_of(squares), int(blocks)}};
+  fibers::machine.run({.blocks = int(batch * blocks), .threads = kDecodeThreads},
+                      [&] { decode_mamba2_state<kLanes, kPacks, kChannels>(problem); });
+  expect_near(state, expected_state, "state");
+  expect_near(next, expected.x, "next");
+  expect_near(squares.sum(1), expected.squares.sum(1), "squares");
+}
+
 TEST(DecodeOnFibers, Embedding) {
   torch::manual_seed(1);
   const int64_t batch = 3, width = 320;
@@ -351,6 +425,23 @@ TEST(DecodeOnFibers, Attention) {
   expect_decode_attention<3, 8>(3, 90, 12, 2, 48, 2);
   expect_decode_attention<8, 4>(1, 700, 8, 1, 32, 40);
   expect_decode_attention<2, 32>(3, 33, 4, 2, 256, 5);
+}
+
+// Parts of the product that begin within a tile.
+TEST(DecodeOnFibers, Mamba2Input) {
+  torch::manual_seed(8);
+  expect_decode_mamba2_input<1, 1, 1>(1, 32, 20, 36, 3);
+  expect_decode_mamba2_input<2, 2, 2>(19, 64, 64, 90, 5);
+}
+
+// Channels are multiples of 4. Groups of heads, components that fill no team, channels that fill no
+// block, several packs.
+TEST(DecodeOnFibers, Mamba2State) {
+  torch::manual_seed(9);
+  expect_decode_mamba2_state<32, 1, 1>(2, 2, 8, 1, 128);
+  expect_decode_mamba2_state<16, 1, 4>(9, 6, 10, 3, 52);
+  expect_decode_mamba2_state<4, 1, 2>(3, 5, 40, 1, 16);
+  expect_decode_mamba2_state<32, 2, 2>(1, 4, 7, 2, 200);
 }
 
 }  // namespace

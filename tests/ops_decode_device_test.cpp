@@ -11,6 +11,8 @@
 #include "cells/cell_registry.hpp"
 #include "ops/cuda_graph.hpp"
 #include "ops/decode/decode.hpp"
+#include "ops/decode/decode_attention.hpp"
+#include "ops/decode/decode_mamba2.hpp"
 #include "ops/sample/sample.hpp"
 
 namespace pararnn::ops {
@@ -104,6 +106,87 @@ TEST_F(DecodeOnGpu, EveryPartIsItsDefinition) {
       decode_logits(x, embedding, logits);
       decode_logits(there(x), there(embedding), logits_there);
       expect_same(logits_there, logits, "logits");
+    }
+  }
+}
+
+TEST_F(DecodeOnGpu, AttentionIsItsDefinition) {
+  struct Sizes {
+    int64_t width, heads, key_heads, channels, batch, capacity;
+  };
+  // Many splits and one, as many queries as share and more, capacities that are multiples of
+  // nothing.
+  for (const Sizes& s : std::vector<Sizes>{{768, 12, 12, 64, 1, 5003},
+                                           {768, 12, 3, 64, 7, 301},
+                                           {2048, 16, 16, 128, 2, 1031},
+                                           {96, 24, 2, 40, 9, 77},
+                                           {64, 2, 1, 256, 33, 65},
+                                           {64, 4, 4, 16, 130, 50}}) {
+    SCOPED_TRACE(testing::Message() << s.heads << " heads of " << s.channels << ", " << s.batch
+                                    << " rows of " << s.capacity);
+    const Tensor weight = random_halves({(s.heads + 2 * s.key_heads) * s.channels, s.width}) / 16;
+    DecodeCache here{.keys = random_halves({s.batch, s.capacity, s.key_heads, s.channels}),
+                     .values = random_halves({s.batch, s.capacity, s.key_heads, s.channels}),
+                     .begin = {},
+                     .read = torch::randint(s.capacity - 4, {s.batch}, torch::kLong),
+                     .arrived = {}};
+    here.read[0] = s.capacity - 4;  // the last token finds the cache full
+    here.begin = (torch::rand({s.batch}) * (here.read + 1)).to(torch::kLong);
+    DecodeCache on_gpu{
+        there(here.keys), there(here.values), there(here.begin), there(here.read), {}};
+    for (DecodeCache* cache : {&here, &on_gpu}) cache->make_counters(s.heads);
+    for (int token = 0; token < 5; ++token) {
+      const DecodeInput x{random_halves({s.batch, s.width}),
+                          torch::rand({s.batch, 3}) * double(s.width), kNormEpsilon};
+      const Tensor queries = decode_attention_input(x, weight, here, 10000);
+      expect_same(decode_attention_input(there(x), there(weight), on_gpu, 10000), queries,
+                  "queries");
+      expect_same(on_gpu.keys, here.keys, "keys");
+      expect_same(on_gpu.values, here.values, "values");
+      const Tensor expected = decode_attention(queries, here);
+      const Tensor got = decode_attention(there(queries), on_gpu).cpu();
+      EXPECT_TRUE(torch::equal(got.isnan(), expected.isnan()));
+      EXPECT_EQ(expected.isnan().any().item<bool>(), token == 4);
+      expect_same(got.nan_to_num(), expected.nan_to_num(), "attention");
+      EXPECT_TRUE(torch::equal(on_gpu.read.cpu(), here.read));
+    }
+  }
+}
+
+TEST_F(DecodeOnGpu, Mamba2IsItsDefinition) {
+  struct Sizes {
+    int64_t width, heads, channels, groups, components, batch;
+  };
+  for (const Sizes& s : std::vector<Sizes>{{768, 24, 64, 1, 128, 1},
+                                           {768, 24, 64, 1, 128, 64},
+                                           {96, 6, 32, 3, 20, 9},
+                                           {64, 2, 64, 2, 300, 130}}) {
+    SCOPED_TRACE(testing::Message() << s.batch << " rows of " << s.width);
+    const int64_t inner = s.heads * s.channels, convolved = inner + 2 * s.groups * s.components;
+    const Tensor weight = random_halves({inner + convolved + s.heads, s.width}) / 16;
+    const Tensor taps = torch::randn({4, convolved}), bias = torch::randn({convolved});
+    const Tensor step_bias = torch::randn({s.heads}) - 3, decay_log = torch::randn({s.heads});
+    const Tensor skip = torch::randn({s.heads}), norm = torch::randn({inner});
+    const Tensor before = random_halves({s.batch, 3, convolved}), before_there = there(before);
+    const Tensor state = torch::randn({s.batch, s.heads, s.channels, s.components});
+    const Tensor state_there = there(state);
+    for (int token = 0; token < 2; ++token) {
+      const DecodeInput x{random_halves({s.batch, s.width}),
+                          torch::rand({s.batch, 3}) * double(s.width), kNormEpsilon};
+      const Mamba2Inputs here = decode_mamba2_input(x, weight, taps, bias, step_bias, before);
+      const Mamba2Inputs on_gpu = decode_mamba2_input(there(x), there(weight), there(taps),
+                                                      there(bias), there(step_bias), before_there);
+      expect_same(on_gpu.gate, here.gate, "gate");
+      expect_same(on_gpu.convolved, here.convolved, "convolved");
+      expect_same(on_gpu.steps, here.steps, "steps");
+      expect_same(before_there, before, "before");
+      const DecodeInput next =
+          decode_mamba2_state(here, decay_log, skip, state, norm, kNormEpsilon);
+      const Mamba2Inputs same{there(here.gate), there(here.convolved), there(here.steps)};
+      expect_same(decode_mamba2_state(same, there(decay_log), there(skip), state_there, there(norm),
+                                      kNormEpsilon),
+                  next);
+      expect_same(state_there, state, "state");
     }
   }
 }

@@ -7,7 +7,10 @@
 #include "ops/cross_entropy/cross_entropy_cuda.hpp"
 #include "ops/cross_entropy/cross_entropy_problem.hpp"
 #include "ops/cuda_kernels.hpp"
+#include "ops/decode/decode_attention_cuda.hpp"
+#include "ops/decode/decode_attention_problem.hpp"
 #include "ops/decode/decode_cuda.hpp"
+#include "ops/decode/decode_mamba2_cuda.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -147,6 +150,54 @@ TEST(FusedKernels, DecodingDoesNotSpill) {
     }
   }
   expect_no_spills("decode/decode_kernel.hpp", "decode_embedding");
+}
+
+/// Heads of 64 and 128 channels, alone and sharing, at a context of 1k and 32k.
+TEST(FusedKernels, DecodingAttentionDoesNotSpill) {
+  for (const auto& [width, channels] : {std::array<int64_t, 2>{768, 64}, {2048, 128}}) {
+    const int64_t heads = width / channels;
+    for (const int64_t key_heads : {heads, heads / 4}) {
+      for (const int64_t batch : {1, 64}) {
+        expect_no_spills(
+            "decode/decode_attention_kernel.hpp",
+            fmt::format("decode_attention_input<{}>",
+                        plan_decode(2, channels / 2, heads + 2 * key_heads, width, batch, 132)
+                            .arguments()));
+        for (const int64_t capacity : {1100, 32768}) {
+          const AttentionPlan plan =
+              plan_decode_attention(batch, heads, key_heads, channels, capacity, 132);
+          EXPECT_EQ(heads / key_heads % plan.queries, 0);
+          EXPECT_GE(plan.lanes * 8, channels);
+          EXPECT_LE(plan.splits, kMostSplits);
+          const int64_t blocks = batch * heads / plan.queries * plan.splits;
+          if (capacity == 32768) EXPECT_GE(blocks, 4 * 132) << batch << " rows";
+          expect_no_spills("decode/decode_attention_kernel.hpp",
+                           fmt::format("decode_attention<{}>", plan.arguments()));
+        }
+      }
+    }
+  }
+  // As many queries as share what is read.
+  expect_no_spills("decode/decode_attention_kernel.hpp", "decode_attention<8, 16>");
+}
+
+/// Heads of 64 channels, 128 components.
+TEST(FusedKernels, DecodingMamba2DoesNotSpill) {
+  const int64_t components = 128;
+  for (const int64_t width : {768, 2048}) {
+    for (const int64_t batch : {1, 64}) {
+      const int64_t channels = 2 * width, rows = 2 * channels + 2 * components + channels / 64;
+      expect_no_spills("decode/decode_mamba2_kernel.hpp",
+                       fmt::format("decode_mamba2_input<{}>",
+                                   plan_decode(1, rows, 1, width, batch, 132).arguments()));
+      const Mamba2StatePlan plan = plan_decode_mamba2_state(batch, channels, components, 132);
+      EXPECT_GE(plan.blocks * (256 / plan.lanes) * plan.channels, channels);
+      EXPECT_GE(plan.lanes * plan.packs * 4, components);
+      EXPECT_GE(plan.blocks * batch, 132);
+      expect_no_spills("decode/decode_mamba2_kernel.hpp",
+                       fmt::format("decode_mamba2_state<{}>", plan.arguments()));
+    }
+  }
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ inline constexpr Regime kRegimes[] = {{"forgetting", 1, 0}, {"memory", 1, -4}, {
 
 struct BenchOptions {
   std::vector<std::string> cells, regimes, parts;
+  std::vector<std::string> mixers;  // of the models that generate
+  std::vector<int64_t> contexts;    // tokens that they have read before
   std::vector<BenchShape> shapes;
   std::string dtype;
   ScanOptions scan;

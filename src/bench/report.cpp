@@ -38,8 +38,9 @@ json read_report(const std::string& path) {
 /// What a measurement is of.
 std::string identity(const json& measurement) {
   std::string result;
-  for (const char* key : {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime",
-                          "from_the_cache", "mean_length", "size", "model", "mixer", "precision"}) {
+  for (const char* key :
+       {"part", "name", "cell", "dtype", "batch", "steps", "channels", "regime", "from_the_cache",
+        "mean_length", "size", "model", "mixer", "precision", "context"}) {
     result += (measurement.contains(key) ? measurement.at(key).dump() : "") + " ";
   }
   return result;

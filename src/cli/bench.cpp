@@ -76,8 +76,9 @@ Parts for either device, each by itself:
   sequences  one row, as one sequence and as many packed ones
   operators  on a GPU: what stands between the products of a language model
   generate   tokens a second of language models of 134M and 1.3B parameters (on a
-             CPU the first) with random weights, batch 1 and 64, beside a copy's
-             rate: what reading the weights once a step allows is 1
+             CPU the first) with random weights, of every --mixer, batch 1 and 64,
+             after every --context, beside a copy's rate: what reading weights and
+             states once a step allows is 1
 Baselines there: the loop of ops, the same in a CUDA graph, cuDNN's dense layer,
 attention, and SSD (Mamba2's linear recurrence) in operations.)";
 
@@ -302,6 +303,8 @@ void add_bench_command(CLI::App& program) {
   auto arguments = std::make_shared<BenchArguments>();
   BenchOptions& options = arguments->options;
   options.cells = {"gru", "lstm"};
+  options.mixers = {nn::ModelConfig().mixer};
+  options.contexts = {16};
   for (const Regime& regime : kRegimes) options.regimes.emplace_back(regime.name);
   CLI::App* command = program.add_subcommand(
       "bench", "Time the engine against the step-by-step loops on this machine");
@@ -333,6 +336,19 @@ void add_bench_command(CLI::App& program) {
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(kGpuParts, ",")))
       ->check(CLI::IsMember(parts));
+  command
+      ->add_option(
+          "--mixer", options.mixers,
+          "mixers of the models of --part generate, with spaces between them; each one for "
+          "all layers, or a pattern as `pararnn train` takes it")
+      ->capture_default_str()
+      ->check(layer_pattern_validator());
+  command
+      ->add_option("--context", options.contexts,
+                   "tokens that the models of --part generate have read before those timed")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(is_number(int64_t{1}, int64_t{1} << 30));
   command->add_flag_callback(
       "--no-baselines", [arguments] { arguments->options.baselines = false; },
       "time the engine alone; the baselines take most of the time");

@@ -1,6 +1,8 @@
 #include "nn/fused_decoder.hpp"
 
 #include "nn/mixer_decoder.hpp"
+#include "nn/mixers/attention_decoder.hpp"
+#include "nn/mixers/mamba2_decoder.hpp"
 #include "nn/mixers/rnn_decoder.hpp"
 
 namespace pararnn::nn {

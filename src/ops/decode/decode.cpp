@@ -6,16 +6,7 @@
 #include "ops/scan/scan.hpp"
 
 namespace pararnn::ops {
-namespace {
-
 using torch::Tensor;
-
-/// v (B,d) for a norm.
-DecodeInput normed(const Tensor& v, const Tensor& weight, double epsilon) {
-  return {(v * weight).to(torch::kBFloat16), v.square().sum(1, /*keepdim=*/true), epsilon};
-}
-
-}  // namespace
 
 Tensor product_of(const DecodeInput& input, const Tensor& weight) {
   Tensor y = torch::matmul(input.x.to(torch::kFloat), weight.to(torch::kFloat).t());
@@ -26,13 +17,17 @@ Tensor product_of(const DecodeInput& input, const Tensor& weight) {
   return y;
 }
 
+DecodeInput input_of_norm(const Tensor& v, const Tensor& weight, double epsilon) {
+  return {(v * weight).to(torch::kBFloat16), v.square().sum(1, /*keepdim=*/true), epsilon};
+}
+
 DecodeInput decode_embedding(const Tensor& tokens, const Tensor& embedding,
                              const Tensor& norm_weight, double epsilon, const Tensor& stream) {
   if (tokens.is_cuda()) {
     return decode_embedding_cuda(tokens, embedding, norm_weight, epsilon, stream);
   }
   Tensor(stream).copy_(torch::embedding(embedding, tokens));
-  return normed(stream, norm_weight, epsilon);
+  return input_of_norm(stream, norm_weight, epsilon);
 }
 
 std::pair<Tensor, Tensor> decode_convolution(const DecodeInput& input, const Tensor& weight,
@@ -65,7 +60,7 @@ DecodeInput decode_cell(const Tensor& x, const Tensor& weight, const Tensor& bia
   }
   const auto [y, h] = step(torch::cat(inputs, 2), recurrent, state, cell.key());
   Tensor(state).copy_(h);
-  return normed(y, norm_weight * gate, epsilon);
+  return input_of_norm(y, norm_weight * gate, epsilon);
 }
 
 DecodeInput decode_residual(const DecodeInput& input, const Tensor& weight, const Tensor& scale,
@@ -74,7 +69,7 @@ DecodeInput decode_residual(const DecodeInput& input, const Tensor& weight, cons
     return decode_residual_cuda(input, weight, scale, stream, norm_weight, epsilon);
   }
   Tensor(stream).add_(scale * product_of(input, weight));
-  return normed(stream, norm_weight, epsilon);
+  return input_of_norm(stream, norm_weight, epsilon);
 }
 
 Tensor decode_swiglu(const DecodeInput& input, const Tensor& weight) {

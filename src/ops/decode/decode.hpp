@@ -27,6 +27,8 @@ struct DecodeInput {
 /// The product with weight (rows,K) by LibTorch's operations, with the norm's factor: (B,rows),
 /// float32.
 torch::Tensor product_of(const DecodeInput& input, const torch::Tensor& weight);
+/// What a product takes of an RMSNorm of v (B,K), likewise.
+DecodeInput input_of_norm(const torch::Tensor& v, const torch::Tensor& weight, double epsilon);
 
 /// Sets the stream (B,d) to the embeddings (V,d) of the tokens (B), int64; returns it for the norm.
 DecodeInput decode_embedding(const torch::Tensor& tokens, const torch::Tensor& embedding,

@@ -9,7 +9,7 @@ namespace pararnn::ops {
 /// Threads of a block, and the most query heads that share what it reads.
 inline constexpr int kAttentionThreads = 128, kMostSharingQueries = 8;
 /// The most parts that a row's tokens are cut into, and the fewest tokens of one.
-inline constexpr int kMostSplits = 128, kLeastSplit = 64;
+inline constexpr int kMostSplits = 256, kLeastSplit = 64;
 
 /// Rotates queries and keys, and writes to the cache. Groups: the two halves of a head, whose
 /// channels are pairs.

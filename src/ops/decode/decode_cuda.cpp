@@ -9,10 +9,6 @@ using torch::Tensor;
 
 constexpr const char* kDecodeFile = "decode/decode_kernel.hpp";
 
-DecodeSquares squares_to(const Tensor& squares) {
-  return {squares.data_ptr<float>(), static_cast<int>(squares.size(1))};
-}
-
 }  // namespace
 
 DecodeInput decode_embedding_cuda(const Tensor& tokens, const Tensor& embedding,
@@ -39,9 +35,7 @@ std::pair<Tensor, Tensor> decode_convolution_cuda(const DecodeInput& input, cons
   const Tensor convolved = halves_like(weight, {batch, width});
   const Tensor gate = floats_like(weight, {batch, width});
   product.launch(kDecodeFile, "decode_convolution",
-                 DecodeConvolution{.taps = static_cast<int>(taps.size(0)),
-                                   .weight = taps.data_ptr<float>(),
-                                   .before = before.data_ptr(),
+                 DecodeConvolution{.taps = taps_of(taps, before),
                                    .convolved = convolved.data_ptr(),
                                    .gate = gate.data_ptr<float>()});
   return {convolved, gate};

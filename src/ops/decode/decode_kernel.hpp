@@ -272,25 +272,29 @@ __global__ void __launch_bounds__(kDecodeThreads)
   e.squares[row] = sum;
 }
 
+/// The convolution of the next input of a row's channel, which the inputs before it move on for.
+PARARNN_DEVICE_FN float convolve(const DecodeTaps& e, int row, int channel, float input) {
+  // What is kept for the next steps is what this step sees.
+  const float x = cuda::to_arithmetic(cuda::Converted<BFloat16>::from(input));
+  float sum = e.weight[(e.taps - 1) * e.width + channel] * x;
+  Int before = Int(row) * (e.taps - 1) * e.width + channel;
+  for (int k = 0; k + 1 < e.taps; ++k, before += e.width) {
+    sum += e.weight[k * e.width + channel] * load_bfloat16(e.before, before);
+    store_bfloat16(e.before, before,
+                   k + 2 < e.taps ? load_bfloat16(e.before, before + e.width) : x);
+  }
+  return sum;
+}
+
 template <int kTiles, int kColumns, int kRowTiles>
 __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
     decode_convolution(const __grid_constant__ DecodeProblem<DecodeConvolution> problem) {
   const DecodeConvolution& e = problem.end;
   const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
-  const int width = problem.product.channels;
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
     if (!there) return;
-    const Int at = Int(row) * width + channel;
-    // What is kept for the next steps is what this step sees.
-    const float x = cuda::to_arithmetic(cuda::Converted<BFloat16>::from(sums[0]));
-    float sum = e.weight[(e.taps - 1) * width + channel] * x;
-    Int before = Int(row) * (e.taps - 1) * width + channel;
-    for (int k = 0; k + 1 < e.taps; ++k, before += width) {
-      sum += e.weight[k * width + channel] * load_bfloat16(e.before, before);
-      store_bfloat16(e.before, before,
-                     k + 2 < e.taps ? load_bfloat16(e.before, before + width) : x);
-    }
-    store_bfloat16(e.convolved, at, sum);
+    const Int at = Int(row) * problem.product.channels + channel;
+    store_bfloat16(e.convolved, at, convolve(e.taps, row, channel, sums[0]));
     e.gate[at] = silu(sums[1]);
   });
 }

@@ -48,13 +48,18 @@ struct DecodeEmbedding {
   float* squares;            // (B,1)
 };
 
+/// A causal convolution of `width` channels.
+struct DecodeTaps {
+  int taps, width;
+  const float* weight;  // (taps,width)
+  void* before;         // bfloat16, (B,taps-1,width): the inputs before, moved on by one
+};
+
 /// The branch through the convolution, and silu(gate). Groups: branch, gate.
 struct DecodeConvolution {
-  int taps;
-  const float* weight;  // (taps,d)
-  void* before;         // bfloat16, (B,taps-1,d): the inputs before, moved on by one
-  void* convolved;      // bfloat16, (B,d)
-  float* gate;          // (B,d)
+  DecodeTaps taps;
+  void* convolved;  // bfloat16, (B,d)
+  float* gate;      // (B,d)
 };
 
 /// A step of the cell, and the gated norm but for its factor 1 / rms. Groups: the cell's inputs

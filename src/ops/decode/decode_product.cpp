@@ -77,6 +77,15 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
   return best;
 }
 
+DecodeTaps taps_of(const torch::Tensor& taps, const torch::Tensor& before) {
+  return {static_cast<int>(taps.size(0)), static_cast<int>(taps.size(1)), taps.data_ptr<float>(),
+          before.data_ptr()};
+}
+
+DecodeSquares squares_to(const torch::Tensor& squares) {
+  return {squares.data_ptr<float>(), static_cast<int>(squares.size(1))};
+}
+
 void launch_decode(const jit::KernelSource& source, const torch::Tensor& on, dim3 grid, int threads,
                    std::span<const std::byte> problem) {
   const c10::DeviceGuard device(on.device());

@@ -19,6 +19,11 @@ inline torch::Tensor halves_like(const torch::Tensor& t, torch::IntArrayRef shap
   return torch::empty(shape, t.options().dtype(torch::kBFloat16));
 }
 
+/// A convolution's weights (taps,width), and the inputs before.
+DecodeTaps taps_of(const torch::Tensor& taps, const torch::Tensor& before);
+/// Memory for the parts of sums of squares (B,parts).
+DecodeSquares squares_to(const torch::Tensor& squares);
+
 /// Launches a kernel that may start before the one before it has ended. The source is made anew at
 /// each launch, as decoding launches from a graph.
 void launch_decode(const jit::KernelSource& source, const torch::Tensor& on, dim3 grid, int threads,
