@@ -167,6 +167,20 @@ TEST(Ssd, PiecesAreTheWhole) {
   expect_near(h, hT, 1e-12, "hT");
 }
 
+TEST(Ssd, WithoutAStartItStartsWithZeros) {
+  torch::manual_seed(8);
+  SsdInputs in = random_ssd({2, 140, 2, 4, 1, 3}).to(torch::kDouble);
+  const auto results = [&](const std::optional<Tensor>& h0) {
+    const auto [y, hT] = ssd(in.x, in.dt, in.a, in.b, in.c, in.d, h0);
+    auto found = torch::autograd::grad({y.square().sum() + hT.square().sum()},
+                                       {in.x, in.dt, in.a, in.b, in.c, in.d});
+    found.push_back(y);
+    return found;
+  };
+  const auto without = results({}), zeros = results(torch::zeros_like(in.h0));
+  for (size_t i = 0; i < zeros.size(); ++i) EXPECT_TRUE(torch::equal(without[i], zeros[i])) << i;
+}
+
 TEST(Ssd, AStepIsAStepOfTheLoop) {
   torch::manual_seed(4);
   const SsdInputs in = random_ssd({3, 1, 4, 5, 2, 6});
