@@ -27,11 +27,11 @@ Tensor of_group(const Tensor& states, int64_t groups) {
   return states.view({states.size(0), states.size(1), groups, -1, states.size(4)});
 }
 
-// What bounds it on a GPU is memory. With Q = N = 2 P = 128, in multiples of what x takes, the forward
-// pass moves 9: pack 2, the states' product 2, carry 2, y from scores, states and x 3. The backward
-// pass moves 26: packs 6, the gradient of the masked scores 6 (Q numbers of each head and step), the
-// products of states 2, carry 3, dx 5, those of b and c 4. x and y alone would be 2, and the products
-// at a GPU's peak take half of that time.
+// What bounds it on a GPU is memory. With Q = N = 2 P = 128, in multiples of what x takes, the
+// forward pass moves 9: pack 2, the states' product 2, carry 2, y from scores, states and x 3. The
+// backward pass moves 26: packs 6, the gradient of the masked scores 6 (Q numbers of each head and
+// step), the products of states 2, carry 3, dx 5, those of b and c 4. x and y alone would be 2, and
+// the products at a GPU's peak take half of that time.
 struct Ssd : torch::autograd::Function<Ssd> {
   static variable_list forward(torch::autograd::AutogradContext* context, const Tensor& x,
                                const Tensor& dt, const Tensor& a, const Tensor& b_steps,
@@ -114,8 +114,14 @@ struct Ssd : torch::autograd::Function<Ssd> {
     };
     const Tensor db = at::matmul(flat(to_end), added) + at::matmul(transposed(of_scores.scores), c);
     const Tensor dc = at::matmul(flat(from_start), entering) + at::matmul(of_scores.scores, b);
-    return {dx,          of_decays.dt, of_decays.a, in_steps(db, 3, "b"), in_steps(dc, 4, "c"),
-            of_decays.d, carried.h0,   Tensor()};
+    return {dx,
+            of_decays.dt,
+            of_decays.a,
+            in_steps(db, 3, "b"),
+            in_steps(dc, 4, "c"),
+            of_decays.d,
+            context->saved_data["started"].toBool() ? carried.h0 : Tensor(),
+            Tensor()};
   }
 };
 

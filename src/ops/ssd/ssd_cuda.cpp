@@ -262,7 +262,8 @@ JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor&
                                   const Tensor& added, const Tensor& entering, const Decays& decays,
                                   const Tensor& x, const Tensor& gradient, const Tensor& d,
                                   const Tensor& dx) {
-  const Tensor dy = access_width({gradient}) == 8 ? gradient : gradient.clone();
+  Tensor dy = packed(gradient);
+  if (access_width({dy}) < 8) dy = dy.clone(torch::MemoryFormat::Contiguous);
   const Tensor skip = d.contiguous();
   const JoinBackward result{torch::empty_like(decays.log), torch::empty_like(decays.log),
                             torch::empty_like(decays.log)};
