@@ -134,8 +134,11 @@ std::pair<Tensor, Tensor> ssd(const Tensor& x, const Tensor& dt, const Tensor& a
   require(x.numel() > 0 && b.size(3) > 0, "ssd needs at least one number of each size");
   require(x.size(2) % b.size(2) == 0, "groups must divide heads: {} does not divide {}", b.size(2),
           x.size(2));
+  const auto arithmetic = arithmetic_dtype(x.scalar_type());
+  const auto start = h0 ? std::make_optional(h0->to(arithmetic)) : std::nullopt;
   const auto results =
-      Ssd::apply(x, dt, a, b, c, d, h0, reset.defined() ? std::make_optional(reset) : std::nullopt);
+      Ssd::apply(x, dt.to(arithmetic), a.to(arithmetic), b, c, d.to(arithmetic), start,
+                 reset.defined() ? std::make_optional(reset) : std::nullopt);
   return {results[0], results[1]};
 }
 
