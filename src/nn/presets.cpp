@@ -51,8 +51,8 @@ int64_t preset_mlp_width(const ModelConfig& config) {
     const Numbers& of_layer = mixer.sizes.parameters;
     mixers += mixer.layers * (of_layer.in_precision + of_layer.in_float32);
   }
-  const double of_mixer = std::max(mixers / double(std::max<int64_t>(config.layers, 1)), 4 * d * d);
-  const double left = (12 * d * d - of_mixer) / (3 * d);
+  const double of_mixer = mixers / double(std::max<int64_t>(config.layers, 1));
+  const double left = of_mixer > 5 * d * d ? (12 * d * d - of_mixer) / (3 * d) : 8 * d / 3;
   return int64_t(kMultiple * std::max(1.0, std::ceil(left / kMultiple)));
 }
 
