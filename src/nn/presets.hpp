@@ -19,8 +19,8 @@ std::vector<std::string> preset_names();
 ModelConfig preset(const std::string& name, const std::string& mixer = ModelConfig().mixer);
 
 /// The hidden channels of a preset's MLP in a valid config, rounded up to a multiple of 256: 8d/3,
-/// which are 8d² parameters beside the 4d² of attention. Where the mean mixer has more than 5d²
-/// (that of the published 3b has 4.5d²), as many as leave a block 12d².
+/// which are 8d² parameters beside the 4d² of attention. What mixers of more than 5d² (those of the
+/// published 3b have 4.5d²) have above 4d² is taken from it: so a block of them has 12d² too.
 int64_t preset_mlp_width(const ModelConfig& config);
 
 }  // namespace pararnn::nn
