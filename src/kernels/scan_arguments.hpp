@@ -51,10 +51,9 @@ int64_t checkpoint_count(int64_t steps, int64_t interval);
 /// Checks u (B,T,U,D) or (B,T,H,U,D/H), or of a step without T, w (P,D), h0 (B,S,D), or (N,S,D) of
 /// N sequences, against the cell; throws Error with a sentence that names the argument and what it
 /// should be. What lengths a GPU has is not looked at, as the host would have to wait.
-ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w,
-                                              const std::optional<Tensor>& h0,
-                                              const CellDefinition& cell, int axes = 2,
-                                              const SequenceTensors& sequences = {});
+ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const CellDefinition& cell, int axes = 2,
+                               const SequenceTensors& sequences = {});
 
 /// The tensors of a forward pass, checked: inputs as the engine reads them (channels are
 /// neighbours; w and h0 contiguous, in the arithmetic's dtype), and the outputs.
@@ -75,10 +74,8 @@ struct ForwardRequest {
 };
 /// Outputs are not initialised, except those of a scan of no numbers, which is complete. Throws
 /// Error as check_scan_arguments, and for an interval other than 0 or the device's.
-ForwardTensors forward_tensors(const Tensor& u, const Tensor& w,
-                                              const std::optional<Tensor>& h0,
-                                              const CellDefinition& cell,
-                                              const ForwardRequest& request);
+ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const CellDefinition& cell, const ForwardRequest& request);
 
 /// The same for a backward pass: dy (B,T,D) in u's dtype, dhT like hT, and the checkpoints of the
 /// forward pass on the same device.
@@ -94,9 +91,8 @@ struct BackwardRequest {
   std::optional<Tensor> h0{};
   SequenceTensors sequences{};
 };
-BackwardTensors backward_tensors(const Tensor& u, const Tensor& w,
-                                                const Tensor& checkpoints, const Tensor& dy,
-                                                const Tensor& dhT, const CellDefinition& cell,
-                                                const BackwardRequest& request = {});
+BackwardTensors backward_tensors(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
+                                 const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
+                                 const BackwardRequest& request = {});
 
 }  // namespace pararnn::kernels

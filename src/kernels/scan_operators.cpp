@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_backward_operator(
   const ScanOptions options = adjoint_options(options_of(plan, chunk, burn_in, tolerance),
                                               known && *remembers->const_data_ptr<bool>());
   auto [du, dw, dh0] = scan_backward(u, w, checkpoints, dy, dhT, find_cell(cell), options,
-                                           {h0, {cu_seqlens, reset}});
+                                     {h0, {cu_seqlens, reset}});
   return {std::move(du), std::move(dw), std::move(dh0)};
 }
 
@@ -81,7 +81,7 @@ std::tuple<Tensor, Tensor> step_operator(const Tensor& u, const Tensor& w, const
                                          StringHandle cell_text) {
   const Text cell(cell_text);
   auto [y, next, checkpoints, remembers] =
-      scan_forward(u, w, h, find_cell(cell), {.plan = "sequential"}, {.axes = 1});
+      scan_forward(u, w, h.borrowed(), find_cell(cell), {.plan = "sequential"}, {.axes = 1});
   return {std::move(y), std::move(next)};
 }
 
@@ -103,8 +103,8 @@ std::tuple<Tensor, Tensor> guarded_scan(const Tensor& u, const Tensor& w, const 
                                         const Optional& cu_seqlens, const Optional& reset) {
   const Text cell(cell_text), plan(plan_text);
   refuse_derivatives("scan", {&u, &w, h0 ? &*h0 : nullptr});
-  auto [y, hT] = call<2>("pararnn::_scan", u, w, h0, std::string(cell), std::string(plan),
-                               chunk, burn_in, tolerance, cu_seqlens, reset);
+  auto [y, hT] = call<2>("pararnn::_scan", u, w, h0, std::string(cell), std::string(plan), chunk,
+                         burn_in, tolerance, cu_seqlens, reset);
   return {std::move(y), std::move(hT)};
 }
 

@@ -39,17 +39,10 @@ void Tensor::read_shape() {
   known_.strides = strides;
 }
 
-Tensor::Tensor(const torch::stable::Tensor& t)
-    : Tensor([&] {
-        AtenTensorHandle handle = nullptr;
-        TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(t.get(), &handle));
-        return handle;
-      }()) {}
-
-AtenTensorHandle Tensor::new_handle() const {
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(get(), &handle));
-  return handle;
+AtenTensorHandle Tensor::another(AtenTensorHandle handle) {
+  AtenTensorHandle result = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(handle, &result));
+  return result;
 }
 
 AtenTensorHandle Tensor::release() && {

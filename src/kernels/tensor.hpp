@@ -23,7 +23,7 @@ class Tensor {
   /// The same for a dense tensor of that dtype on the device of `like`.
   Tensor(AtenTensorHandle handle, ScalarType type, const Tensor& like);
   /// Another handle of the same tensor; and back.
-  Tensor(const torch::stable::Tensor& t);
+  Tensor(const torch::stable::Tensor& t) : Tensor(another(t.get())) {}
   operator torch::stable::Tensor() const { return torch::stable::Tensor(new_handle()); }
 
   Tensor(const Tensor& other)
@@ -38,7 +38,7 @@ class Tensor {
 
   AtenTensorHandle get() const { return handle_.get(); }
   /// One that its new owner deletes.
-  AtenTensorHandle new_handle() const;
+  AtenTensorHandle new_handle() const { return another(get()); }
   /// The same; this tensor may be gone then.
   AtenTensorHandle release() &&;
 
@@ -92,6 +92,7 @@ class Tensor {
 
   Tensor(AtenTensorHandle handle, const Known& known, bool owned)
       : handle_(handle, Delete{owned}), known_(known) {}
+  static AtenTensorHandle another(AtenTensorHandle handle);
   void read_shape();
   size_t place(int64_t i) const { return size_t(i < 0 ? i + dim() : i); }
 

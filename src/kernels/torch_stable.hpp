@@ -39,7 +39,7 @@ bool on_same_device(const Tensor& a, const Tensor& b);
 /// An uninitialised contiguous tensor on the device of `like`. Throws Error, which names it, if
 /// there is not enough memory.
 Tensor make_tensor(const char* name, std::span<const int64_t> shape, ScalarType type,
-                                  const Tensor& like);
+                   const Tensor& like);
 inline Tensor make_tensor(const char* name, Shape shape, ScalarType type, const Tensor& like) {
   return make_tensor(name, std::span(shape.begin(), shape.size()), type, like);
 }
