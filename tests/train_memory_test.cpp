@@ -271,7 +271,7 @@ TEST_F(MemoryOfRuns, ReadingWithAttentionTakesAboutWhatIsEstimated) {
     };
     const EvaluationOptions whole{.batch = 8, .length = 512, .tokens = 8192};
     expect_about(estimated(whole), evaluated(whole), model_text);
-    // Beside the states, pieces have a mask.
+    // Beside their states, pieces have a mask, which is not reckoned.
     const EvaluationOptions pieces{.batch = 8, .length = 128, .context = 1024, .tokens = 8192};
     EXPECT_LT(total_bytes(estimated(pieces)), evaluated(pieces)) << model_text;
 

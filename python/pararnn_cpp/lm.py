@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.nn import Module, Parameter, RMSNorm, functional
 
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._mixers import AttentionOptions, Mixer, MixerState, RnnOptions, make_mixer
+from ._mixers import Mixer, MixerState, make_mixer
 from ._mixers._mixer import linear
+from ._mixers.attention import AttentionOptions
+from ._mixers.rnn import RnnOptions
 from ._model_config import ModelConfig
 from ._model_files import MODEL_FILES, read_config, read_weights, write_model
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer

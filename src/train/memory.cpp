@@ -349,12 +349,9 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double logits =
       tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
   const double activations = tokens * held_by_block(config, bytes);
-  // Windows of several pieces: the states before a piece, and those after it.
-  const bool pieces = context > double(options.length) && predictions > double(options.length);
-  const double most = std::min(context, predictions), piece = double(options.length);
-  const double states = pieces ? rows * (bytes_for_states(config, most - piece, bytes) +
-                                         bytes_for_states(config, most, bytes))
-                               : 0;
+  // Windows of several pieces: the states before the last piece, and those after it.
+  const double before = std::min(context, predictions) - double(options.length);
+  const double states = before > 0 ? 2 * rows * bytes_for_states(config, before, bytes) : 0;
   return {logits > activations ? MemoryPart{"logits", logits, kBatchMend}
                                : MemoryPart{"activations", activations, kBatchMend},
           {"states", states, "--batch or --context"},
