@@ -32,7 +32,7 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        text = (PACKAGE / f"{name}.py").read_text()
+        text = (PACKAGE / f"{name.replace('.', '/')}.py").read_text()
         self.lines = text.splitlines()
         self.tree = ast.parse(text)
 

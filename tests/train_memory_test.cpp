@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "cells/cell_registry.hpp"
+#include "nn/generate.hpp"
 #include "nn/language_model.hpp"
 #include "nn/presets.hpp"
 #include "tensor_memory.hpp"
@@ -355,6 +356,88 @@ TEST_F(MemoryOfRuns, AnEvaluationTakesAboutWhatIsEstimated) {
       expect_about(need, used,
                    fmt::format("{} {} {} {}", width, batch, length, total_bytes(need) / used));
     }
+  }
+}
+
+TEST(Memory, TheParametersOfAttentionCountedAreThoseOfTheModel) {
+  for (const auto& [heads, key_value_heads] : {std::pair{0, 0}, {4, 2}, {8, 1}}) {
+    const nn::ModelConfig config{.width = 128,
+                                 .layers = 4,
+                                 .mixer = "attention,rnn",
+                                 .attention = {.heads = heads, .key_value_heads = key_value_heads}};
+    nn::LanguageModel model(config);
+    double count = 0, of_mixer = 0;
+    for (const auto& item : model->named_parameters()) {
+      const auto numbers = static_cast<double>(item.value().numel());
+      count += numbers;
+      if (!item.key().starts_with("block0.mixer.")) continue;
+      EXPECT_TRUE(model->decays(item.key(), item.value()));
+      of_mixer += numbers;
+    }
+    EXPECT_EQ(parameter_count(config), count);
+    const nn::MixerSizes sizes = nn::sizes_of_mixers(config).at(0).sizes;
+    EXPECT_EQ(sizes.tensors, 2);
+    EXPECT_EQ(sizes.parameters.in_precision, of_mixer);
+    EXPECT_EQ(sizes.parameters.in_float32, 0);
+  }
+}
+
+/// Models with attention, alone and beside recurrent layers.
+const std::vector<nn::ModelConfig> kModelsWithAttention{
+    {.width = 256, .layers = 2, .mixer = "attention"},
+    {.width = 128, .layers = 4, .mixer = "attention", .mlp_width = 16},
+    {.width = 128,
+     .layers = 3,
+     .mixer = "attention",
+     .attention = {.heads = 4, .key_value_heads = 1}},
+};
+
+TEST_F(MemoryOfRuns, AStepWithAttentionTakesAboutWhatIsEstimated) {
+  config_.batch = 4;
+  config_.length = 512;
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    for (const nn::ModelConfig& model : kModelsWithAttention) {
+      for (const std::string recompute : {"none", "mixer", "block"}) {
+        config_.precision = precision;
+        config_.recompute = recompute;
+        const double used = PeakOfTensors::of([&] {
+          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
+          trainer.train_step();
+        });
+        const MemoryNeed need =
+            training_memory(model, config_, torch::kCPU,
+                            choose_recompute(model, config_, torch::kCPU, /*available=*/0));
+        expect_about(need, used,
+                     fmt::format("{} {} {}: {}", precision, nn::to_json(model).dump(), recompute,
+                                 total_bytes(need) / used));
+      }
+    }
+  }
+}
+
+TEST_F(MemoryOfRuns, ReadingWithAttentionTakesAboutWhatIsEstimated) {
+  const data::Dataset dataset = data::open_dataset(config_.data, {.held_out_share = 0});
+  for (const nn::ModelConfig& config : kModelsWithAttention) {
+    const std::string model_text = nn::to_json(config).dump();
+    nn::LanguageModel model(config);
+    const auto evaluated = [&](const EvaluationOptions& options) {
+      return PeakOfTensors::of(
+          [&] { evaluate(model, *dataset.training, *dataset.tokenizer, options); });
+    };
+    const auto estimated = [&](const EvaluationOptions& options) {
+      return evaluation_memory(config, options, torch::kFloat32, dataset.training->size());
+    };
+    const EvaluationOptions whole{.batch = 8, .length = 512, .tokens = 8192};
+    expect_about(estimated(whole), evaluated(whole), model_text);
+    // Beside their states, pieces have a mask, which is not reckoned.
+    const EvaluationOptions pieces{.batch = 8, .length = 128, .context = 1024, .tokens = 8192};
+    EXPECT_LT(total_bytes(estimated(pieces)), evaluated(pieces)) << model_text;
+
+    const std::vector<std::vector<int32_t>> prompts(7, std::vector<int32_t>(200, 5));
+    const double used = PeakOfTensors::of(
+        [&] { nn::generate(model, prompts, 300, {}, [](int64_t, int32_t) { return true; }); });
+    expect_about(generation_memory(config, torch::kFloat32, 200, 7, 300), used,
+                 "generated: " + model_text);
   }
 }
 

@@ -6,69 +6,8 @@ import dataclasses
 import math
 import re
 
-from ._cells import Cell, as_cell
-
-_LARGEST_SIZE = 2**31 - 1
-
-
-def _check_sizes(options: object, **least: int) -> None:
-    """Raises ValueError unless each of these fields is a whole number from so much on."""
-    for name, start in least.items():
-        size = getattr(options, name)
-        if type(size) is not int or not start <= size <= _LARGEST_SIZE:
-            raise ValueError(f"{name} must be a whole number from {start} to 2^31 - 1, not {size}")
-
-
-@dataclasses.dataclass(frozen=True)
-class RnnOptions:
-    """The options of the rnn mixer.
-
-    Raises ValueError, which names the value that is wrong, and RuntimeError if there is no such
-    cell.
-    """
-
-    cell: str | Cell = "gru"  #: a name, a file or a `Cell`
-    heads: int = 1  #: blocks of the cell's block-diagonal input projection; 1: dense
-    conv_width: int = 4  #: taps of the causal depthwise convolution
-    weight_bound: float = 0.0  #: bound on the size of the recurrent weights; 0: none
-
-    def __post_init__(self) -> None:
-        _check_sizes(self, heads=1, conv_width=1)
-        if not 0 <= self.weight_bound < math.inf:
-            raise ValueError(
-                f"weight_bound must be 0 (none) or a positive number, not {self.weight_bound}"
-            )
-        object.__setattr__(self, "cell", as_cell(self.cell))
-
-
-@dataclasses.dataclass(frozen=True)
-class Mamba2Options:
-    """The options of the mamba2 mixer. Raises ValueError, which names the value that is wrong."""
-
-    expand: int = 2  #: channels of the recurrence, times the width
-    head_channels: int = 64  #: of each head
-    state: int = 128  #: components of each channel
-    groups: int = 1  #: of heads that share b and c
-    conv_width: int = 4  #: taps of the causal depthwise convolution
-
-    def __post_init__(self) -> None:
-        _check_sizes(self, expand=1, head_channels=1, state=1, groups=1, conv_width=1)
-
-    def check(self, width: int) -> None:
-        """Raises ValueError unless channels make whole heads, and heads whole groups."""
-        channels = self.expand * width
-        if channels % self.head_channels != 0:
-            raise ValueError(
-                f"head_channels must divide expand times width: {self.head_channels} does not "
-                f"divide {channels}"
-            )
-        heads = channels // self.head_channels
-        if heads % self.groups != 0:
-            raise ValueError(f"groups must divide the heads: {self.groups} does not divide {heads}")
-
-
-#: The options of each mixer, which a `ModelConfig` has under its name.
-MIXERS: dict[str, type[RnnOptions | Mamba2Options]] = {"rnn": RnnOptions, "mamba2": Mamba2Options}
+from ._mixers import MIXERS, AttentionOptions, Mamba2Options, MixerOptions, RnnOptions
+from ._mixers._mixer import LARGEST_SIZE, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +21,18 @@ class ModelConfig:
     width: int = 256  #: d, channels of the residual stream
     layers: int = 3  #: blocks, each a mixer and an MLP
     #: The sequence mixer of all layers, or a pattern: names with commas between them, `name*N` for
-    #: N layers one behind another, repeated until there are enough. There are rnn and mamba2.
+    #: N layers one behind another, repeated until there are enough. There are rnn,
+    #: attention and mamba2.
     mixer: str = "rnn"
     mlp_width: int = 0  #: hidden channels of the MLP; 0: 8d/3 rounded up to a multiple of 32
     tie_embedding: bool = True  #: output logits through the transposed embedding
     norm_epsilon: float = 1e-5  #: added to the mean square in every RMSNorm
     rnn: RnnOptions = RnnOptions()  #: of its rnn mixers
+    attention: AttentionOptions = AttentionOptions()  #: of its attention mixers
     mamba2: Mamba2Options = Mamba2Options()  #: of its mamba2 mixers
 
     def __post_init__(self) -> None:
-        _check_sizes(self, vocabulary=1, width=1, layers=0, mlp_width=0)
+        check_sizes(self, vocabulary=1, width=1, layers=0, mlp_width=0)
         if not 0 < self.norm_epsilon < math.inf:
             raise ValueError(f"norm_epsilon must be a positive number, not {self.norm_epsilon}")
         runs = self._runs()
@@ -104,12 +45,8 @@ class ModelConfig:
                 f"layers must be a multiple of {length}, as many as the mixer {self.mixer!r} "
                 f"stands for, not {self.layers}"
             )
-        if any(name == "mamba2" for name, _ in runs):
-            self.mamba2.check(self.width)
-        if self.width % self.rnn.heads != 0:
-            raise ValueError(
-                f"heads must divide width: {self.rnn.heads} does not divide {self.width}"
-            )
+        for name in self.mixers:
+            self.options_of(name).validate(self)
 
     def _runs(self) -> list[tuple[str, int]]:
         """The pattern's mixers, each with how many layers of it follow one another."""
@@ -117,13 +54,23 @@ class ModelConfig:
         for part in self.mixer.split(","):
             found = re.fullmatch(r"([^*]+)(?:\*([0-9]{1,10}))?", part)
             count = int(found[2] or 1) if found else 0
-            if not found or not 1 <= count <= _LARGEST_SIZE:
+            if not found or not 1 <= count <= LARGEST_SIZE:
                 raise ValueError(
                     f"mixer is {self.mixer!r}, but must be names with commas between them, each "
-                    "with *N behind it for N layers: rnn, or rnn*3,rnn"
+                    "with *N behind it for N layers: rnn, or rnn*3,attention"
                 )
             runs.append((found[1], count))
         return runs
+
+    @property
+    def mixers(self) -> list[str]:
+        """The mixers that the pattern names."""
+        return list(dict.fromkeys(name for name, _ in self._runs()))
+
+    def options_of(self, mixer: str) -> MixerOptions:
+        """The options of one of them."""
+        options: MixerOptions = getattr(self, mixer)
+        return options
 
     @property
     def layer_mixers(self) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
@@ -15,11 +15,10 @@ from ._cells import Cell, as_cell
 from ._checkpoint import CONFIG
 from ._files import read_json, write_file, write_json
 from ._library import operators
-from ._model_config import MIXERS, Mamba2Options, ModelConfig, RnnOptions
+from ._mixers import MIXERS, MixerOptions, RnnOptions
+from ._model_config import ModelConfig
 from ._safetensors import load_safetensors, save_safetensors
 from ._tokenizers import Tokenizer, save_tokenizer
-
-_Options: TypeAlias = ModelConfig | RnnOptions | Mamba2Options
 
 _WEIGHTS = "model.safetensors"
 _CELL = "cell.hpp"
@@ -28,8 +27,9 @@ _CELL = "cell.hpp"
 MODEL_FILES = (CONFIG, _WEIGHTS, _CELL, "tokenizer.json", "tokenizer.model")
 
 
-def _values_of(options: _Options) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(options) if field.name not in MIXERS]
+def _values_of(options: ModelConfig | MixerOptions) -> dict[str, Any]:
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    names = [field.name for field in fields if field.name not in MIXERS]
     return {name: getattr(options, name) for name in names}
 
 
@@ -42,7 +42,7 @@ def _with_mixers(values: dict[str, Any]) -> dict[str, Any]:
     return others | {"mixers": {"rnn": {key: values[key] for key in moved}}}
 
 
-def _read_options(values: Any, defaults: _Options, place: str) -> dict[str, Any]:
+def _read_options(values: Any, defaults: ModelConfig | MixerOptions, place: str) -> dict[str, Any]:
     """The values, of which each must be one of the defaults' and of its type."""
     if not isinstance(values, dict):
         raise RuntimeError(f"{place} must be a JSON object, not {values!r}")
@@ -70,22 +70,28 @@ def read_config(folder: Path, trust_cell: bool) -> ModelConfig:
     for mixer in of_mixers:
         if mixer not in MIXERS:
             raise RuntimeError(f"'mixers' in {path} has the unknown key '{mixer}'")
-    options = {
-        mixer: _read_options(of_mixers.get(mixer, {}), kind(), f"'{mixer}' of 'mixers' in {path}")
-        for mixer, kind in MIXERS.items()
-    }
-    name, source = options["rnn"].get("cell", RnnOptions.cell), folder / _CELL
-    if "/" in name or "." in name:  # a file would be compiled, whoever wrote it
-        raise RuntimeError(f"'cell' in {path} must be a name, not the file '{name}'")
-    if source.exists():
-        options["rnn"]["cell"] = Cell.named(
-            operators._stored_cell_key(str(source), name, trust_cell)
-        )
     try:
-        made: dict[str, Any] = {mixer: kind(**options[mixer]) for mixer, kind in MIXERS.items()}
-        return ModelConfig(**own, **made)
+        for mixer, options in MIXERS.items():
+            place = f"'{mixer}' of 'mixers' in {path}"
+            values = _read_options(of_mixers.get(mixer, {}), options(), place)
+            own[mixer] = options(**_with_cell(values, options, folder, trust_cell))
+        return ModelConfig(**own)
     except ValueError as error:
         raise RuntimeError(f"{path}: {error}") from error
+
+
+def _with_cell(
+    values: dict[str, Any], options: type[MixerOptions], folder: Path, trust_cell: bool
+) -> dict[str, Any]:
+    """The values of options; of a cell, where they have one, that which the folder carries."""
+    if not issubclass(options, RnnOptions):
+        return values
+    name, source = values.get("cell", options.cell), folder / _CELL
+    if "/" in name or "." in name:  # a file would be compiled, whoever wrote it
+        raise RuntimeError(f"'cell' in {folder / CONFIG} must be a name, not the file '{name}'")
+    if not source.exists():
+        return values
+    return values | {"cell": Cell.named(operators._stored_cell_key(str(source), name, trust_cell))}
 
 
 def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,11 +121,12 @@ def write_model(
     folder: Path, config: ModelConfig, tokenizer: Tokenizer, tensors: Mapping[str, Tensor]
 ) -> None:
     """Writes a model into a folder, which must exist."""
-    mixers = {name: _values_of(getattr(config, name)) for name in sorted(set(config.layer_mixers))}
-    if "rnn" in mixers:
-        cell = as_cell(config.rnn.cell)
-        mixers["rnn"]["cell"] = cell.name
-        write_file(folder / _CELL, [cell.source])
+    mixers = {mixer: _values_of(config.options_of(mixer)) for mixer in config.mixers}
+    for values in mixers.values():
+        if "cell" in values:
+            cell = as_cell(values["cell"])
+            values["cell"] = cell.name
+            write_file(folder / _CELL, [cell.source])
     write_json(folder / CONFIG, _values_of(config) | {"mixers": mixers})
     save_tokenizer(folder, tokenizer)
     save_safetensors(folder / _WEIGHTS, tensors)

@@ -5,8 +5,8 @@
     model = LanguageModel.from_checkpoint("run")
     print(model.generate("Once upon a time"))
 
-It reads a whole text at once, for training, or piece by piece with a state of fixed size, for
-decoding; both give the same logits. Names and shapes of its parameters are those of a checkpoint.
+It reads a whole text at once, for training, or piece by piece with a state, for decoding; both give
+the same logits. Names and shapes of its parameters are those of a checkpoint.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter, RMSNorm, functional
 
-from ._cells import as_cell
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._layers import CausalConvolution, linear
-from ._mamba2 import Mamba2Mixer
-from ._model_config import Mamba2Options, ModelConfig, RnnOptions
+from ._mixers import Mixer, MixerState, make_mixer
+from ._mixers._mixer import linear
+from ._mixers.attention import AttentionOptions
+from ._mixers.mamba2 import Mamba2Options
+from ._mixers.rnn import RnnOptions
+from ._model_config import ModelConfig
 from ._model_files import MODEL_FILES, read_config, read_weights, write_model
-from ._scan import scan
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
+    "AttentionOptions",
     "ByteTokenizer",
     "LanguageModel",
     "Mamba2Options",
@@ -41,91 +43,11 @@ __all__ = [
     "load_tokenizer",
 ]
 
-#: What a model remembers of the text so far, a block: the last K - 1 inputs of its convolution of K
-#: taps (B,K-1,d), and the state of its cell (B,S,d); for mamba2 they are of all channels that are
-#: convolved, and of its recurrence (B,H,P,N).
-State: TypeAlias = list[tuple[Tensor, Tensor]]
-
-#: The longest memory given to a channel at first, in steps.
-_LONGEST_MEMORY = 128.0
-
-
-class _HeadProjection(Module):
-    """The projection to a cell's inputs, block-diagonal over heads."""
-
-    def __init__(self, width: int, heads: int, inputs: int) -> None:
-        super().__init__()
-        self.inputs = inputs
-        channels = width // heads
-        weight = torch.randn(heads, inputs * channels, channels) / math.sqrt(channels)
-        self.weight = Parameter(weight)
-        self.bias = Parameter(torch.zeros(heads, inputs * channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B,T,d) -> u (B,T,H,U,d/H), or (B,T,U,d) for one head."""
-        heads = self.weight.shape[0]
-        if heads == 1:
-            u = functional.linear(x, self.weight[0], self.bias[0])
-            return torch.unflatten(u, -1, (self.inputs, -1))
-        columns = torch.unflatten(x, -1, (heads, -1)).flatten(0, 1).transpose(0, 1)
-        products = torch.baddbmm(self.bias.unsqueeze(1), columns, self.weight.mT)  # (H,B·T,U·d/H)
-        rows = torch.unflatten(products.transpose(0, 1), 0, x.shape[:2])
-        return torch.unflatten(rows, -1, (self.inputs, -1))
-
-
-class _RnnMixer(Module):
-    """A cell between two projections, with a gate (ParaRNN, arXiv:2510.21450)."""
-
-    def __init__(self, options: RnnOptions, config: ModelConfig) -> None:
-        super().__init__()
-        self.cell = cell = as_cell(options.cell)
-        width, self._bound = config.width, options.weight_bound
-        learned = [i for i in range(cell.inputs) if i not in cell.side_inputs]
-        self.input = linear(width, 2 * width)
-        self.convolution = CausalConvolution(width, options.conv_width)
-        self.projection = _HeadProjection(width, options.heads, len(learned))
-        reach = min(0.5, self._bound or 0.5)
-        weight = torch.empty(cell.params, width).uniform_(-reach, reach)
-        self.recurrent_weight = Parameter(weight)
-        self.norm = RMSNorm(width, config.norm_epsilon)
-        self.output = linear(width, width, 1 / math.sqrt(2 * max(config.layers, 1)))
-        # Gates under which the channels forget over 2 to 128 steps, spread evenly on a logarithmic
-        # scale: a forget gate sigmoid(b) = 1 - 1/m has b = log(m - 1) (Tallec and Ollivier, "Can
-        # recurrent neural networks warp time?", 2018).
-        if cell.memory_input in learned:
-            row = learned.index(cell.memory_input)
-            gate = torch.unflatten(self.projection.bias.detach(), 1, (len(learned), -1))[:, row]
-            memory = 2 * (_LONGEST_MEMORY / 2) ** torch.rand_like(gate)
-            gate.copy_(cell.memory_direction * torch.log(memory - 1))
-
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None, reset: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B,T,d), already normalised -> y (B,T,d) and the state after step T. A row begins with
-        an empty state before each step that reset (B,T) marks."""
-        before, h0 = (None, None) if state is None else state
-        branch, gate = self.input(x).chunk(2, -1)
-        convolved, before = self.convolution(branch, before, reset)
-        u = self._with_side_inputs(self.projection(convolved))
-        y, hT = scan(u, self.recurrent_weight, h0, cell=self.cell, reset=reset)
-        normed = self.norm(y.to(self.norm.weight.dtype))
-        return self.output(normed * functional.silu(gate)), (before, hT)
-
-    @torch.no_grad()
-    def clip_weights(self) -> None:
-        """Brings the recurrent weights back into their bound."""
-        if self._bound > 0:
-            self.recurrent_weight.clamp_(-self._bound, self._bound)
-
-    def _with_side_inputs(self, u: Tensor) -> Tensor:
-        """u with a row of ones for each input of the cell that is given rather than projected."""
-        given = self.cell.side_inputs
-        if not given:
-            return u
-        rows = iter(u.unbind(-2))
-        ones = torch.ones_like(u[..., 0, :])
-        inputs = [ones if i in given else next(rows) for i in range(self.cell.inputs)]
-        return torch.stack(inputs, -2)
+#: What a model remembers of the text so far: of each layer the tensors of its mixer. Of rnn the
+#: last K - 1 inputs of its convolution of K taps (B,K-1,d), and the state of its cell (B,S,d). Of
+#: attention the keys and values of the C steps so far (B,C,H',n), and the first of them that may
+#: still be looked at (B). Of mamba2 the last inputs of its convolution, and its state (B,H,P,N).
+State: TypeAlias = list[MixerState]
 
 
 class _Mlp(Module):
@@ -145,23 +67,19 @@ class _Mlp(Module):
 class _Block(Module):
     """x + s1 ⊙ mixer(norm(x)), then x + s2 ⊙ mlp(norm(x)), with scales s a channel."""
 
-    def __init__(self, config: ModelConfig, mixer: str) -> None:
+    def __init__(self, config: ModelConfig, mixer: Mixer) -> None:
         super().__init__()
         width = config.width
         self.mixer_norm = RMSNorm(width, config.norm_epsilon)
-        self.mixer = (
-            Mamba2Mixer(config.mamba2, config)
-            if mixer == "mamba2"
-            else _RnnMixer(config.rnn, config)
-        )
+        self.mixer = mixer
         self.mixer_scale = Parameter(torch.ones(width))
         self.mlp_norm = RMSNorm(width, config.norm_epsilon)
         self.mlp = _Mlp(width, config.hidden_width, 1 / math.sqrt(2 * config.layers))
         self.mlp_scale = Parameter(torch.ones(width))
 
     def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None, reset: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
         """x (B,T,d) -> x after the block, and the mixer's state."""
         mixed, state = self.mixer(self.mixer_norm(x), state, reset)
         x = x + self.mixer_scale * mixed
@@ -201,7 +119,7 @@ class LanguageModel(Module):
         if not config.tie_embedding:
             self.output = Parameter(torch.randn(shape) * scale)  # (V,d)
         for i, mixer in enumerate(config.layer_mixers):
-            self.add_module(f"block{i}", _Block(config, mixer))
+            self.add_module(f"block{i}", _Block(config, make_mixer(mixer, config)))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
 
     @property
@@ -235,7 +153,8 @@ class LanguageModel(Module):
     def step(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One step of decoding: tokens (B) -> logits (B,V), and the state. No gradient.
 
-        Its cost does not grow with the text. Raises ValueError as `forward`.
+        Its cost grows with the text where there are layers of attention, otherwise not. Raises
+        ValueError as `forward`.
         """
         logits, state = self(tokens.unsqueeze(1), state)
         return logits.squeeze(1), state
@@ -337,8 +256,7 @@ class LanguageModel(Module):
         """Brings the recurrent weights back into their bound. Call after every update."""
         for block in self.blocks:
             assert isinstance(block, _Block)
-            if isinstance(block.mixer, _RnnMixer):
-                block.mixer.clip_weights()
+            block.mixer.clip_weights()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, trust_cell: bool = False) -> LanguageModel:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pararnn_cpp.lm import (
+    AttentionOptions,
     ByteTokenizer,
     LanguageModel,
     Mamba2Options,
@@ -43,9 +44,17 @@ MODELS = {
     "--tie-embedding false --weight-bound 0.3",
     "mamba2": "--mixer mamba2,rnn --width 16 --layers 2 --mamba2-head-channels 8 --mamba2-state 4 "
     "--mamba2-groups 2 --mamba2-conv-width 3",
+    "attention": "--mixer attention --width 24 --layers 2 --attention-heads 6 --key-value-heads 2 "
+    "--rotary-base 500",
+    "hybrid": "--mixer rnn*2,attention --cell gru --width 16 --layers 3 --attention-heads 2",
     "file": f"--cell {GRU_D} --width 12 --layers 1 --heads 2 --conv-width 3",
 }
 SMALL = ModelConfig(vocabulary=11, width=16, layers=2, rnn=RnnOptions(heads=2))
+HYBRID = dataclasses.replace(
+    SMALL,
+    mixer="attention,rnn",
+    attention=AttentionOptions(heads=4, key_value_heads=2, rotary_base=100.0),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -225,11 +234,16 @@ LanguageModel.from_checkpoint(sys.argv[1])
 # ---- The model ----
 
 
+@pytest.mark.parametrize("mixer", ["rnn", "attention", "attention,rnn"])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("heads", [1, 4])
-def test_pieces_and_steps_equal_the_whole(cell: str, heads: int) -> None:
+def test_pieces_and_steps_equal_the_whole(cell: str, heads: int, mixer: str) -> None:
     options = RnnOptions(cell, heads=heads)
-    model = exact_model(dataclasses.replace(SMALL, rnn=options))
+    model = exact_model(
+        dataclasses.replace(
+            HYBRID, mixer=mixer, rnn=options, attention=AttentionOptions(4, key_value_heads=heads)
+        )
+    )
     tokens = torch.randint(11, (3, 40))
     with torch.no_grad():
         expected, final = model(tokens)
@@ -248,8 +262,9 @@ def test_pieces_and_steps_equal_the_whole(cell: str, heads: int) -> None:
     torch.testing.assert_close(model(changed)[0][:, :20], expected[:, :20])
 
 
-def test_documents_are_read_as_if_alone() -> None:
-    model = LanguageModel(SMALL).double()
+@pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
+def test_documents_are_read_as_if_alone(config: ModelConfig) -> None:
+    model = LanguageModel(config).double()
     tokens = torch.randint(SMALL.vocabulary, (2, 40))
     starts = [0, 1, 12, 15, 40]
     reset = torch.zeros(2, 40, dtype=torch.bool)
@@ -258,13 +273,16 @@ def test_documents_are_read_as_if_alone() -> None:
     alone = [model(tokens[:, a:b]) for a, b in zip(starts, starts[1:], strict=False)]
     torch.testing.assert_close(logits, torch.cat([logits for logits, _ in alone], 1))
     for got, expected in zip(state, alone[-1][1], strict=True):
+        if len(got) == 3:  # the keys and values of the last document, behind those of the others
+            got = (got[0][:, starts[-2] :], got[1][:, starts[-2] :], got[2] - starts[-2])
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_gradients_are_the_slopes_of_the_loss(tied: bool) -> None:
-    model = exact_model(dataclasses.replace(SMALL, tie_embedding=tied))
+@pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
+def test_gradients_are_the_slopes_of_the_loss(tied: bool, config: ModelConfig) -> None:
+    model = exact_model(dataclasses.replace(config, tie_embedding=tied))
     tokens = torch.randint(11, (2, 30))
     loss_of(model, tokens).backward()
     parameters = list(model.parameters())
@@ -281,8 +299,9 @@ def test_gradients_are_the_slopes_of_the_loss(tied: bool) -> None:
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-6)
 
 
-def test_compiles_as_one_graph_with_gradients() -> None:
-    model = exact_model(SMALL)
+@pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
+def test_compiles_as_one_graph_with_gradients(config: ModelConfig) -> None:
+    model = exact_model(config)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for steps in (20, 33):
         tokens = torch.randint(11, (2, steps))
@@ -294,8 +313,9 @@ def test_compiles_as_one_graph_with_gradients() -> None:
         torch.testing.assert_close(*gradients)
 
 
-def test_autocast_is_near() -> None:
-    model = LanguageModel(SMALL)
+@pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
+def test_autocast_is_near(config: ModelConfig) -> None:
+    model = LanguageModel(config)
     tokens = torch.randint(11, (2, 50))
     loss = loss_of(model, tokens)
     with torch.autocast("cpu", torch.bfloat16):
@@ -330,7 +350,16 @@ def test_wrong_arguments_are_refused_by_name() -> None:
         ({"width": 30, "rnn": RnnOptions(heads=4)}, "4 does not divide 30"),
         ({"width": 0}, "width must be a whole number from 1"),
         ({"layers": 1.0}, "layers must be a whole number"),
-        ({"mixer": "attention"}, "unknown mixer 'attention'"),
+        ({"mixer": "memory"}, "unknown mixer 'memory': there are rnn, attention"),
+        (
+            {"mixer": "attention", "width": 66, "attention": AttentionOptions(4)},
+            "4 does not divide 66",
+        ),
+        ({"mixer": "attention", "width": 9}, "even number of channels"),
+        (
+            {"mixer": "attention", "attention": AttentionOptions(4, key_value_heads=3)},
+            "3 does not divide 4",
+        ),
         ({"mixer": "rnn*2"}, "multiple of 2, as many as the mixer 'rnn.2' stands for, not 3"),
         ({"mixer": "rnn*0"}, "names with commas"),
         ({"mixer": "rnn,"}, "names with commas"),
@@ -340,6 +369,8 @@ def test_wrong_arguments_are_refused_by_name() -> None:
             ModelConfig(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weight_bound"):
         RnnOptions(weight_bound=-1.0)
+    with pytest.raises(ValueError, match="rotary_base must be a positive number"):
+        AttentionOptions(rotary_base=0)
     with pytest.raises(RuntimeError, match="there is no cell 'grue'"):
         RnnOptions("grue")
     with pytest.raises(ValueError, match="257 tokens, and the model's vocabulary is 11"):
@@ -654,16 +685,18 @@ def test_a_config_of_the_older_form_is_read(tmp_path: Path) -> None:
     pararnn("eval", "--model", tmp_path / "model", "--data", tmp_path / "text")
 
 
-def test_a_pattern_of_mixers_is_the_programs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixer", ["rnn,rnn", "rnn,attention", "attention", "rnn,mamba2"])
+def test_a_pattern_of_mixers_is_the_programs(mixer: str, tmp_path: Path) -> None:
     config = ModelConfig(
-        width=8, layers=4, mixer="rnn,mamba2", mamba2=Mamba2Options(head_channels=4, state=3)
+        width=8, layers=4, mixer=mixer, mamba2=Mamba2Options(head_channels=4, state=3)
     )
-    assert config.layer_mixers == ["rnn", "mamba2"] * 2
+    assert config.layer_mixers == (mixer.split(",") * 4)[:4]
     model = LanguageModel(config)
     model.save(tmp_path / "model")
     expect_equal(LanguageModel.from_checkpoint(tmp_path / "model"), model)
-    (tmp_path / "text").write_bytes(sentences(600))
-    pararnn("eval", "--model", tmp_path / "model", "--data", tmp_path / "text")
+    text = sentences(600)
+    (tmp_path / "text").write_bytes(text)
+    expect_as_evaluated(model, tmp_path / "model", text, tmp_path / "text")
 
 
 def test_a_model_replaces_a_model_and_nothing_else(saved: Path, tmp_path: Path) -> None:

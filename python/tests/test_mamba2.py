@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pararnn_cpp._mamba2 import Mamba2Mixer, ssd
+from pararnn_cpp._mixers.mamba2 import Mamba2Mixer, ssd
 from pararnn_cpp.lm import LanguageModel, Mamba2Options, ModelConfig
 
 OPTIONS = Mamba2Options(head_channels=4, state=3, groups=2)

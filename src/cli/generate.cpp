@@ -130,7 +130,8 @@ void generate(const GenerateArguments& arguments) {
   TextWriter writer(arguments, tokenizer, texts);
   nn::GenerationTimes times;
   train::run_within_memory(
-      train::generation_memory(trained.model->config(), dtype, int64_t(longest), std::ssize(texts)),
+      train::generation_memory(trained.model->config(), dtype, int64_t(longest), std::ssize(texts),
+                               arguments.tokens),
       device, [&] {
         times = nn::generate(trained.model, prompts, arguments.tokens, arguments.sampling,
                              [&](int64_t row, int32_t token) { return writer.add(row, token); });

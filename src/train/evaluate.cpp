@@ -73,7 +73,11 @@ Score evaluate(nn::LanguageModel& model, const data::TokenSource& source,
       const torch::Tensor anew =
           options.documents ? inputs == tokenizer.end_of_document() : torch::Tensor();
       ops::CrossEntropy loss;
-      std::tie(loss, state) = model->loss(inputs, text.slice(1, 1), {}, state, anew);
+      if (windows[first].count <= options.length) {
+        loss = model->loss_of_whole(inputs, text.slice(1, 1), {}, anew);
+      } else {
+        std::tie(loss, state) = model->loss(inputs, text.slice(1, 1), {}, state, anew);
+      }
       nats.add_(loss.cross_entropy, rows * piece);
       score.tokens += rows * piece;
     }

@@ -105,15 +105,23 @@ BlockMemory memory_of_block(const nn::ModelConfig& config, const nn::MixerSizes&
 }
 
 /// What a layer holds of each token at once where no backward pass follows: in the mixer, or where
-/// the MLP ends. Of all layers the most.
+/// the MLP ends, when the mixer's state is there. Of all layers the most.
 double held_by_block(const nn::ModelConfig& config, double bytes) {
-  const double d = double(config.width), m = double(config.hidden_width());
-  double most = bytes * d;
-  if (config.layers > 0) most = std::max(most, bytes * (3 * d + 3 * m));
+  const double d = bytes * double(config.width), m = bytes * double(config.hidden_width());
+  double most = d;
   for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config)) {
-    if (mixer.layers > 0) most = std::max(most, bytes * d + bytes_of(mixer.sizes.held, bytes));
+    if (mixer.layers == 0) continue;
+    most = std::max({most, d + bytes_of(mixer.sizes.held, bytes),
+                     3 * d + 3 * m + bytes_of(mixer.sizes.state_of_token, bytes)});
   }
   return most;
+}
+
+/// What the states of a row take that has read so many tokens.
+double bytes_for_states(const nn::ModelConfig& config, double tokens, double bytes) {
+  return sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
+    return bytes_of(mixer.state, bytes) + tokens * bytes_of(mixer.state_of_token, bytes);
+  });
 }
 
 /// The logits that the loss of so many tokens holds at once.
@@ -355,25 +363,29 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double logits =
       tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
   const double activations = tokens * held_by_block(config, bytes);
+  // Windows of several pieces: the states before the last piece, and those after it.
+  const double before = std::min(context, predictions) - double(options.length);
+  const double states = before > 0 ? 2 * rows * bytes_for_states(config, before, bytes) : 0;
   return {logits > activations ? MemoryPart{"logits", logits, kBatchMend}
                                : MemoryPart{"activations", activations, kBatchMend},
+          {"states", states, "--batch or --context"},
           {"data", tokens * kToken, kBatchMend}};
 }
 
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
-                             int64_t prompt_tokens, int64_t rows) {
+                             int64_t prompt_tokens, int64_t rows, int64_t tokens_to_come) {
   const double tokens = double(prompt_tokens);
   const double bytes = bytes_of(precision);
   const double logits = bytes * double(config.vocabulary);
   const double activations = held_by_block(config, bytes);
-  // Those of the prompts, and those that decoding goes on with.
+  const double reading = tokens * std::max(logits, activations);
+  // Those of the prompts, with room for what is to come; then, when all are read, those that
+  // decoding goes on with.
   const double states =
-      2 * sum_of_layers(config, [&](const nn::MixerSizes& mixer) {
-        return bytes_of(mixer.state, bytes) + tokens * bytes_of(mixer.state_of_token, bytes);
-      });
-  return {{logits > activations ? "logits" : "activations", tokens * std::max(logits, activations),
-           "--prompt"},
-          {"rows", double(rows - 1) * (2 * logits + states), "--batch"}};
+      double(rows) * bytes_for_states(config, tokens + double(tokens_to_come), bytes);
+  return {{logits > activations ? "logits" : "activations", reading, "--prompt"},
+          {"states", states + std::max(states - reading, 0.0), "--batch, --prompt or --tokens"},
+          {"rows", double(rows - 1) * 2 * logits, "--batch"}};
 }
 
 MemoryNeed scan_memory(const std::string& cell, int64_t batch, int64_t steps, int64_t channels,

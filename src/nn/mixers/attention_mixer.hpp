@@ -14,6 +14,8 @@
 // writes its own at `read`, in place.
 #pragma once
 
+#include <limits>
+
 #include "nn/linear.hpp"
 #include "nn/mixer.hpp"
 #include "nn/option.hpp"
@@ -36,7 +38,9 @@ void for_each_option(Options& options, Visit&& visit) {
         Option{"--key-value-heads",
                "heads of its keys and values, which heads of queries share; 0: as many as those"});
   visit("rotary_base", options.rotary_base,
-        Option{"--rotary-base", "the base of its rotary positions: larger for longer texts", 1});
+        Option{.flag = "--rotary-base",
+               .meaning = "the base of its rotary positions: larger for longer texts",
+               .least = std::numeric_limits<double>::denorm_min()});
 }
 
 /// The options for a model, with the defaults worked out: H, H' and n.

@@ -56,6 +56,55 @@ void rotate_on_cuda(const RotaryPart& q, const RotaryPart& k, const Tensor& posi
       (problem.batch * problem.steps + tokens - 1) / tokens, kRotaryThreads, problem);
 }
 
+void require_pairs(int64_t channels) {
+  require(channels % 2 == 0, "rotary position embedding needs an even number of channels, not {}",
+          channels);
+}
+
+/// Cosines and sines (B,T,n/2) or (1,T,n/2) of the angles at positions, in the arithmetic's dtype.
+std::pair<Tensor, Tensor> turns_at(const Tensor& positions, int64_t channels, double base,
+                                   torch::ScalarType arithmetic) {
+  const auto in_double = torch::dtype(torch::kDouble).device(positions.device());
+  const Tensor frequencies = torch::pow(base, torch::arange(0, channels, 2, in_double) / -channels);
+  const Tensor angles = positions.to(torch::kDouble).unsqueeze(2) * frequencies;
+  return {angles.cos().to(arithmetic), angles.sin().to(arithmetic)};
+}
+
+/// Turns n channels by cosines and sines of n/2.
+template <class T>
+PARARNN_VECTORISED void turn_head(const T* from, T* to, const Arithmetic<T>* cosines,
+                                  const Arithmetic<T>* sines, int64_t pairs, int direction) {
+#pragma omp simd
+  for (int64_t i = 0; i < pairs; ++i) {
+    const Arithmetic<T> a = widen(from[i]), b = widen(from[i + pairs]);
+    const Arithmetic<T> sine = direction * sines[i];
+    to[i] = narrow<T>(a * cosines[i] - b * sine);
+    to[i + pairs] = narrow<T>(b * cosines[i] + a * sine);
+  }
+}
+
+template <class T>
+void turn_on_cpu(const RotaryPart& part, const Tensor& cosines, const Tensor& sines,
+                 int direction) {
+  using A = Arithmetic<T>;
+  const Tensor &from = part.from, &to = part.to;
+  const int64_t steps = from.size(1), heads = from.size(2), pairs = from.size(3) / 2;
+  const auto place = [](const Tensor& x, int64_t row, int64_t step, int64_t head) {
+    return static_cast<T*>(x.data_ptr()) + row * x.stride(0) + step * x.stride(1) +
+           head * x.stride(2);
+  };
+  for_each_block(from.size(0) * steps, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      const int64_t row = token / steps, step = token % steps;
+      const int64_t at = ((cosines.size(0) == 1 ? 0 : row) * steps + step) * pairs;
+      for (int64_t head = 0; head < heads; ++head) {
+        turn_head<T>(place(from, row, step, head), place(to, row, step, head),
+                     cosines.data_ptr<A>() + at, sines.data_ptr<A>() + at, pairs, direction);
+      }
+    }
+  });
+}
+
 /// Both turned, in memory of their own.
 torch::autograd::variable_list rotated(Tensor q, Tensor k, const Tensor& positions, double base,
                                        int direction) {
@@ -110,13 +159,10 @@ std::pair<Tensor, Tensor> rotary(const Tensor& q, const Tensor& k, const Tensor&
 std::pair<Tensor, Tensor> rotary_definition(const Tensor& q, const Tensor& k,
                                             const Tensor& positions, double base) {
   const int64_t channels = q.size(3);
-  require(channels % 2 == 0, "rotary position embedding needs an even number of channels, not {}",
-          channels);
-  const auto in_double = torch::dtype(torch::kDouble).device(q.device());
-  const Tensor frequencies = torch::pow(base, torch::arange(0, channels, 2, in_double) / -channels);
-  const Tensor angles = (positions.to(torch::kDouble).unsqueeze(2) * frequencies).unsqueeze(2);
+  require_pairs(channels);
   const auto arithmetic = arithmetic_dtype(q.scalar_type());
-  const Tensor cosines = angles.cos().to(arithmetic), sines = angles.sin().to(arithmetic);
+  const auto turns = turns_at(positions, channels, base, arithmetic);
+  const Tensor cosines = turns.first.unsqueeze(2), sines = turns.second.unsqueeze(2);
   const auto rotate = [&](const Tensor& x) {
     const auto halves = x.to(arithmetic).chunk(2, 3);
     const Tensor &a = halves[0], &b = halves[1];
@@ -134,6 +180,16 @@ void rotate_into(const RotaryPart& q, const RotaryPart& k, const Tensor& positio
   };
   if (has_rotary_kernel(q.from, k.from) && in_rows(q) && in_rows(k) && in_rows(v)) {
     return rotate_on_cuda(q, k, positions, base, direction, v);
+  }
+  if (has_loops(q.from, q.from.scalar_type()) && in_rows(q) && in_rows(k)) {
+    require_pairs(q.from.size(3));
+    with_type(q.from.scalar_type(), [&]<class T>(T) {
+      const auto arithmetic = torch::CppTypeToScalarType<Arithmetic<T>>::value;
+      const auto [cosines, sines] = turns_at(positions, q.from.size(3), base, arithmetic);
+      for (const RotaryPart& part : {q, k}) turn_on_cpu<T>(part, cosines, sines, direction);
+    });
+    if (v.from.defined()) v.to.copy_(v.from);
+    return;
   }
   const auto [turned_q, turned_k] = rotary_definition(q.from, k.from, direction * positions, base);
   q.to.copy_(turned_q);

@@ -1,4 +1,4 @@
-"""Layers that the mixers of a language model share."""
+"""The causal depthwise convolution that mixers share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, Parameter, functional, init
-
-
-def linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
-    """Without bias; outputs of size `gain` for inputs of size 1."""
-    linear = Linear(inputs, outputs, bias=False)
-    init.normal_(linear.weight, std=gain / math.sqrt(inputs))
-    return linear
+from torch.nn import Module, Parameter, functional
 
 
 class CausalConvolution(Module):

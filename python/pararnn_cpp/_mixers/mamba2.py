@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter, RMSNorm, functional
+from torch.nn import Parameter, RMSNorm, functional
 
-from ._layers import CausalConvolution, linear
-from ._model_config import Mamba2Options, ModelConfig
+from ._convolution import CausalConvolution
+from ._mixer import Mixer, MixerOptions, MixerState, check_sizes, linear
+
+if TYPE_CHECKING:
+    from .._model_config import ModelConfig
 
 #: Steps of a chunk, within which the recurrence is a product of matrices.
 _CHUNK = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Mamba2Options(MixerOptions):
+    """The options of the mamba2 mixer. Raises ValueError, which names the value that is wrong."""
+
+    expand: int = 2  #: channels of the recurrence, times the width
+    head_channels: int = 64  #: of each head
+    state: int = 128  #: components of each channel
+    groups: int = 1  #: of heads that share b and c
+    conv_width: int = 4  #: taps of the causal depthwise convolution
+
+    def __post_init__(self) -> None:
+        check_sizes(self, expand=1, head_channels=1, state=1, groups=1, conv_width=1)
+
+    def validate(self, config: ModelConfig) -> None:
+        channels = self.expand * config.width
+        if channels % self.head_channels != 0:
+            raise ValueError(
+                f"head_channels must divide expand times width: {self.head_channels} does not "
+                f"divide {channels}"
+            )
+        heads = channels // self.head_channels
+        if heads % self.groups != 0:
+            raise ValueError(f"groups must divide the heads: {self.groups} does not divide {heads}")
 
 
 def ssd(
@@ -71,7 +101,7 @@ def ssd(
     return y.transpose(2, 3).flatten(1, 2)[:, :steps], h
 
 
-class Mamba2Mixer(Module):
+class Mamba2Mixer(Mixer):
     """Convolved x, b and c and a step dt a head into the state-space recurrence, a gate behind."""
 
     def __init__(self, options: Mamba2Options, config: ModelConfig) -> None:
@@ -92,10 +122,10 @@ class Mamba2Mixer(Module):
         self.output = linear(channels, config.width, 1 / math.sqrt(2 * max(config.layers, 1)))
 
     def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None, reset: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B,T,d), already normalised -> y (B,T,d) and the state after step T. A row begins with
-        an empty state before each step that reset (B,T) marks."""
+        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
+        """As `Mixer`. State: the last K - 1 inputs of the convolution of K taps, and that of the
+        recurrence (B,H,P,N)."""
         shared, channels, components = self._shared, self._channels, self._options.state
         gate, inner, steps = self.input(x).split((channels, channels + 2 * shared, self._heads), -1)
         before, h0 = (None, None) if state is None else state
