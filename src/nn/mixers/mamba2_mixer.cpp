@@ -112,6 +112,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
       .held = {.in_precision = d + projected + convolved + 2 * e + states,
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
+      .state_of_token = {},
       // The scores, what they multiply, and the states, from x and to y.
       .operations = 2 * (shared * chunk + e * chunk + 2 * e * n)};
 }

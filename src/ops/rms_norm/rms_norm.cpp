@@ -113,10 +113,9 @@ PARARNN_VECTORISED void backward_rows(Rows<X> x, const Arithmetic<X>* weight, Ar
 /// Calls f with the place of the gate as a constant.
 template <class F>
 void with_gate(NormGate place, F&& f) {
-  const auto call = [&]<NormGate kGate>() { f.template operator()<kGate>(); };
-  if (place == NormGate::kNone) return call.template operator()<NormGate::kNone>();
-  if (place == NormGate::kAfter) return call.template operator()<NormGate::kAfter>();
-  call.template operator()<NormGate::kBefore>();
+  if (place == NormGate::kAfter) return f.template operator()<NormGate::kAfter>();
+  if (place == NormGate::kBefore) return f.template operator()<NormGate::kBefore>();
+  f.template operator()<NormGate::kNone>();
 }
 
 struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
