@@ -1,6 +1,5 @@
 // What the program says of itself, of command lines that it does not understand, and of what a
 // machine has no memory for.
-#include "cli/program.hpp"
 #include "cli_test_support.hpp"
 
 namespace pararnn::test {
@@ -8,21 +7,6 @@ namespace {
 
 class Messages : public Program {
  protected:
-  /// What the program answers to `arguments`, words between spaces, in this process: starting one
-  /// takes longer than all that is asked of it here.
-  static Outcome ask(const std::string& arguments) {
-    std::istringstream stream(arguments);
-    std::vector<std::string> words{"pararnn"};
-    for (std::string word; stream >> word;) words.push_back(word);
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int status = cli::run_program(static_cast<int>(words.size()), argv.data());
-    return {status, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
-  }
-
   /// Expects status 2, and one sentence of fewer than `most` bytes that has all of `parts`.
   static void misunderstood(const std::string& arguments, const std::vector<std::string>& parts,
                             size_t most = 160) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/temporary_folder.hpp"
+#include "cli/program.hpp"
 
 namespace pararnn::test {
 
@@ -52,6 +53,29 @@ class Program : public testing::Test {
     for (const std::string& culprit : culprits) {
       EXPECT_NE(outcome.err.find(culprit), std::string::npos) << "does not name " << culprit;
     }
+  }
+
+  /// What the program answers to `arguments`, words between spaces, in this process and its folder:
+  /// starting one takes longer than much that is asked of it.
+  static Outcome ask(const std::string& arguments) {
+    std::istringstream stream(arguments);
+    std::vector<std::string> words{"pararnn"};
+    for (std::string word; stream >> word;) words.push_back(word);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int status = cli::run_program(static_cast<int>(words.size()), argv.data());
+    return {status, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
+  }
+  /// The same in the test's folder.
+  Outcome ask_here(const std::string& arguments) const {
+    const std::filesystem::path before = std::filesystem::current_path();
+    std::filesystem::current_path(folder_.path());
+    const Outcome outcome = ask(arguments);
+    std::filesystem::current_path(before);
+    return outcome;
   }
 
   std::string read(const std::string& name) const {

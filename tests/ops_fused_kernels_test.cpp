@@ -102,6 +102,15 @@ TEST(FusedKernels, OfSsdDoNotSpill) {
   }
 }
 
+TEST(FusedKernels, OfSsdOutputDoNotSpill) {
+  for (const char* sizes : {"128, 64, 128", "16, 64, 128", "128, 32, 16"}) {
+    for (const bool backward : {false, true}) {
+      expect_no_spills("ssd/ssd_output_kernel.hpp",
+                       fmt::format("ssd_output<{}, {}>", sizes, backward));
+    }
+  }
+}
+
 TEST(FusedKernels, OfCrossEntropyDoNotSpill) {
   const char* file = "cross_entropy/cross_entropy_kernel.hpp";
   for (const auto dtype : {torch::kBFloat16, torch::kFloat}) {

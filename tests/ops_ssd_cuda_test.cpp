@@ -8,6 +8,7 @@
 
 // Redefines names of the C++ library, so it comes last.
 #include "ops/ssd/ssd_kernel.hpp"
+#include "ops/ssd/ssd_output_kernel.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -112,7 +113,8 @@ struct SsdOnFibers {
     const Tensor columns = unwritten(sizes, torch::kFloat);
     run(&ssd_masked_backward<Storage, kChunk>, c.batch * c.chunks() * c.groups * tiles,
         SsdMaskedBackward{c.extent(), given(), s.data_ptr(), gradient.data_ptr(), ds.data_ptr(),
-                          rows.data_ptr<float>(), columns.data_ptr<float>(), own.data_ptr<float>()},
+                          true, rows.data_ptr<float>(), columns.data_ptr<float>(),
+                          own.data_ptr<float>()},
         ssd_scores_threads(kChunk));
     expect_close(gradient, expected_masked, "masked scores again");
     expect_close(ds, right.scores, "gradient of the scores");
@@ -185,6 +187,67 @@ struct SsdOnFibers {
     expect_close(decay.sum(-1), right.decay.sum(-1), "gradient of whole decays");
   }
 
+  /// The kernels of y and dx, against what the products and join give in float.
+  template <int kChunk, int kChannels, int kState>
+  void expect_output() const {
+    const auto in_float = [](const Tensor& t) { return t.to(torch::kFloat); };
+    const auto product = [&](const Tensor& u, const Tensor& v) {
+      return at::matmul(in_float(u), in_float(v));
+    };
+    const auto of_group = [&](const Tensor& s) {
+      return s.view({c.batch, c.chunks(), c.groups, -1, c.state});
+    };
+    const auto by_heads = [&](const Tensor& t) { return t.unflatten(4, {-1, c.channels}); };
+    const Tensor b = numbers({c.batch, c.chunks(), c.groups, c.chunk, c.state});
+    const Tensor queries = torch::randn(b.sizes()).to(kDtype), x = steps(), dy = steps();
+    const Tensor score = product(queries, b.mT()).to(kDtype), entering = states(), added = states();
+    const Tensor masked = ssd_parts::masked_scores(in_float(score), decays);
+    const auto in_heads = [&](const Tensor& t) {
+      return ssd_parts::pack(in_float(t), decays, SsdScale::kToEnd, c.groups).by_head;
+    };
+    const Tensor across = by_heads(product(queries, of_group(entering).mT())),
+                 arriving = by_heads(product(b, of_group(added).mT()));
+    const Tensor expected =
+        ssd_parts::join(at::matmul(masked, in_heads(x)), across, decays, in_float(x), d);
+    const int64_t blocks = c.batch * c.chunks() * c.groups *
+                           ((c.heads / c.groups + kSsdOutputHeads - 1) / kSsdOutputHeads);
+    const Tensor y = unwritten(x.sizes());
+    SsdOutput problem{};
+    problem.extent = c.extent();
+    problem.decays = given();
+    problem.scores = score.data_ptr();
+    problem.left = queries.data_ptr();
+    problem.states = entering.data_ptr();
+    problem.x = given(x);
+    problem.y = given(y);
+    problem.d = d.data_ptr<float>();
+    run(&ssd_output<kChunk, kChannels, kState, false>, blocks, problem, ssd_output_threads(kChunk));
+    expect_close(y, expected, "y");
+
+    const Tensor expected_dx = torch::empty(x.sizes()), dx = unwritten(x.sizes());
+    const auto right =
+        ssd_parts::join_backward(at::matmul(masked.mT(), in_heads(dy)), arriving, across, decays,
+                                 in_float(x), in_float(dy), d, expected_dx);
+    const Tensor of_across = floats(), of_arriving = floats(), own = floats();
+    const Tensor turned = score.mT().contiguous();
+    problem.scores = turned.data_ptr();
+    problem.left = b.data_ptr();
+    problem.states = added.data_ptr();
+    problem.x = given(dy);
+    problem.y = given(dx);
+    problem.c = queries.data_ptr();
+    problem.entering = entering.data_ptr();
+    problem.inputs = given(x);
+    problem.of_across = of_across.data_ptr<float>();
+    problem.of_arriving = of_arriving.data_ptr<float>();
+    problem.own = own.data_ptr<float>();
+    run(&ssd_output<kChunk, kChannels, kState, true>, blocks, problem, ssd_output_threads(kChunk));
+    expect_close(dx, expected_dx, "dx");
+    expect_close(of_across, right.across, "dy · across");
+    expect_close(of_arriving, right.arriving, "x · arriving");
+    expect_close(own, right.own, "dy · x");
+  }
+
   void expect_decays_backward() const {
     const auto random = [&] { return torch::randn(decays.log.sizes()); };
     auto parts = decays.log.sizes().vec();
@@ -238,6 +301,11 @@ TEST(SsdKernelsOnFibers, EqualTheirDefinitions) {
       ssd.expect_carry<1>();
       ssd.expect_decays_backward();
     }
+    SsdOnFibers<BFloat16>({1, 300, 128, 2, 1, 64, 128, anew})
+        .template expect_output<128, 64, 128>();
+    // More heads than a block has, in groups; steps that fill no chunk.
+    SsdOnFibers<BFloat16>({2, 75, 32, 10, 2, 16, 32, anew}).template expect_output<32, 16, 32>();
+    SsdOnFibers<BFloat16>({1, 9, 16, 1, 1, 8, 16, anew}).template expect_output<16, 8, 16>();
     const SsdOnFibers<float> ssd({1, 64, 64, 2, 2, 4, 4, anew});
     ssd.expect_masked<64>();
     ssd.expect_join<1>();

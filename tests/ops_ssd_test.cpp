@@ -14,6 +14,7 @@
 #include "base/error.hpp"
 #include "error_test_support.hpp"
 #include "gradient_test_support.hpp"
+#include "ops/halves/halves.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -167,6 +168,20 @@ TEST(Ssd, PiecesAreTheWhole) {
   expect_near(h, hT, 1e-12, "hT");
 }
 
+TEST(Ssd, WithoutAStartItStartsWithZeros) {
+  torch::manual_seed(8);
+  SsdInputs in = random_ssd({2, 140, 2, 4, 1, 3}).to(torch::kDouble);
+  const auto results = [&](const std::optional<Tensor>& h0) {
+    const auto [y, hT] = ssd(in.x, in.dt, in.a, in.b, in.c, in.d, h0);
+    auto found = torch::autograd::grad({y.square().sum() + hT.square().sum()},
+                                       {in.x, in.dt, in.a, in.b, in.c, in.d});
+    found.push_back(y);
+    return found;
+  };
+  const auto without = results({}), zeros = results(torch::zeros_like(in.h0));
+  for (size_t i = 0; i < zeros.size(); ++i) EXPECT_TRUE(torch::equal(without[i], zeros[i])) << i;
+}
+
 TEST(Ssd, AStepIsAStepOfTheLoop) {
   torch::manual_seed(4);
   const SsdInputs in = random_ssd({3, 1, 4, 5, 2, 6});
@@ -218,6 +233,34 @@ TEST(Ssd, DecaysBelowTheSmallestNumberAreZeros) {
   expect_the_loop_of(in.to(torch::kDouble), in.to(torch::kDouble), 1e-10);
 }
 
+/// x, b and c as parts of what one convolution gives: as copies of them, and with one gradient.
+void expect_parts_of_one_tensor(torch::ScalarType dtype, torch::Device device, double tolerance) {
+  const SsdShape s{2, 150, 4, 16, 2, 16};
+  const SsdInputs in = random_ssd(s).to(dtype, device);
+  const Tensor all =
+      torch::cat({in.x.flatten(2), in.b.flatten(2), in.c.flatten(2)}, 2).detach().requires_grad_();
+  const std::vector<std::vector<int64_t>> shapes{
+      {s.heads, s.channels}, {s.groups, s.state}, {s.groups, s.state}};
+  const auto parts = split_parts(all * 1, shapes);
+  const auto [y, hT] = ssd(parts[0], in.dt, in.a, parts[1], parts[2], in.d, in.h0);
+  const auto [copied_y, copied_hT] = in.run();
+  expect_near(y, copied_y, tolerance, "y");
+  const Tensor dy = torch::randn_like(y);
+  const auto found = torch::autograd::grad({y}, {parts[0], all}, {dy});
+  const auto expected = torch::autograd::grad({copied_y}, {in.x, in.b, in.c}, {dy});
+  expect_near(
+      found[1],
+      torch::cat({expected[0].flatten(2), expected[1].flatten(2), expected[2].flatten(2)}, 2),
+      tolerance, "gradient of all parts");
+  EXPECT_EQ(found[0].stride(1), all.size(2));  // made in its place
+}
+
+TEST(Ssd, PartsOfOneTensorHaveOneGradient) {
+  torch::manual_seed(9);
+  expect_parts_of_one_tensor(torch::kDouble, torch::kCPU, 1e-12);
+  expect_parts_of_one_tensor(torch::kBFloat16, torch::kCPU, 1e-2);
+}
+
 TEST(Ssd, BadSizesAreRefused) {
   const SsdInputs in = random_ssd({1, 3, 3, 2, 2, 2});
   expect_holds(error_of([&] { in.run(); }), "groups must divide heads: 2 does not divide 3");
@@ -230,6 +273,12 @@ class SsdOnGpu : public testing::Test {
     torch::manual_seed(7);
   }
 };
+
+TEST_F(SsdOnGpu, PartsOfOneTensorHaveOneGradient) {
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    expect_parts_of_one_tensor(dtype, torch::kCUDA, dtype == torch::kFloat ? 1e-4 : 1e-2);
+  }
+}
 
 TEST_F(SsdOnGpu, EqualsTheLoop) {
   std::vector<SsdShape> shapes = ssd_shapes();

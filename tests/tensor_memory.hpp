@@ -18,6 +18,7 @@ class PeakOfTensors : public c10::MemoryReportingInfoBase {
     peak_ = std::max(peak_, bytes_);
   }
   bool memoryProfilingEnabled() const override { return true; }
+  double now() const { return static_cast<double>(bytes_); }
   double peak() const { return static_cast<double>(peak_); }
 
   /// The peak while `action` runs.

@@ -22,6 +22,7 @@
 #include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
 #include "train/memory.hpp"
+#include "train/model_sizes.hpp"
 #include "train/run_log.hpp"
 #include "train/trained_model.hpp"
 #include "train/trainer.hpp"
@@ -251,12 +252,34 @@ class TrainsOnGpu : public OnGpu {
   nn::ModelConfig model_{.width = 32, .layers = 2, .rnn = {.heads = 2, .weight_bound = 0.4}};
 };
 
-TEST_F(TrainsOnGpu, TheSeedGivesTheSameWeightsAndTheSameSteps) {
+TEST_F(TrainsOnGpu, TheSeedGivesTheSameWeights) {
+  Trainer trainer = make(kGpu), other = make(kGpu);
+  const auto weights = nn::parameters_of(trainer.model());
+  for (const auto& [name, weight] : nn::parameters_of(other.model())) {
+    EXPECT_EQ(weight.device(), kGpu);
+    EXPECT_TRUE(torch::equal(weights.at(name), weight)) << name;
+  }
+}
+
+TEST_F(TrainsOnGpu, ATrainerIsMadeInWhatItKeeps) {
+  config_.precision = "bfloat16";
+  model_ = {.width = 512, .layers = 8, .tie_embedding = false};
+  reset_peak_memory(kGpu);
+  const double before = peak_memory(kGpu);
+  Trainer trainer = make(kGpu);
+  const double parameters = parameter_count(trainer.model()->config());
+  EXPECT_LT(peak_memory(kGpu) - before, 1.01 * (2 + 4 + 8) * parameters);
+}
+
+TEST_F(TrainsOnGpu, FromTheSameWeightsTheStepsAreTheSame) {
   for (const auto& [precision, tolerance] :
        std::map<std::string, double>{{"float32", 1e-4}, {"bfloat16", 1e-2}}) {
     SCOPED_TRACE(precision);
     config_.precision = precision;
-    Trainer gpu = make(kGpu), cpu = make(kCpu);
+    const auto lock = create_run(folder_ / precision, false);
+    ASSERT_EQ(make(kCpu, precision).run(), 0);
+    Trainer gpu = make(kGpu, precision), cpu = make(kCpu, precision);
+    for (Trainer* trainer : {&gpu, &cpu}) trainer->restore(folder_ / precision / "step-00000006");
     const auto weights = nn::parameters_of(gpu.model());
     for (const auto& [name, weight] : nn::parameters_of(cpu.model())) {
       EXPECT_EQ(weights.at(name).device(), kGpu);

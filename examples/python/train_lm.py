@@ -34,7 +34,7 @@ from torch.utils.checkpoint import checkpoint
 from pararnn_cpp import last_statistics
 
 #: After warm-up; where to start, not tuned.
-LEARNING_RATES = {"134m": 3e-3, "400m": 2e-3, "1b": 1e-3, "3b": 7e-4, "7b": 5e-4}
+LEARNING_RATES = {"134m": 3e-3, "400m": 1.5e-3, "1b": 1e-3, "3b": 8e-4, "7b": 6e-4}
 
 #: The longest chain of operations on elements that the compiler computes in one go: for cells long
 #: enough for the convolution and what surrounds it, for attention as it is by default.

@@ -11,10 +11,14 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pararnn_cpp._library
 from pararnn_cpp import Cell, last_statistics, scan, step, verdict
@@ -77,6 +81,7 @@ def test_operators_pass_the_checks() -> None:
     for inputs in ((u, w, h0), (u, w.float(), None), (crossed, w, h0), (crossed.half(), w, None)):
         opcheck(operators.scan.default, (*inputs, *options))
         opcheck(operators._scan.default, (*inputs, *options))
+        opcheck(operators._plain_scan.default, (*inputs, "gru"))
         opcheck(operators._scan_forward.default, (*inputs, *options, 16))
         y, hT, *kept = operators._scan_forward(*inputs, *options, 16)
         gradients = (torch.ones_like(y), torch.ones_like(hT))
@@ -111,6 +116,62 @@ def test_compiles_with_the_default_compiler() -> None:
     torch.testing.assert_close(found, expected)
     both = [torch.autograd.grad((y.sum(), hT.sum()), inputs) for y, hT in (found, expected)]
     torch.testing.assert_close(*both)
+
+
+def test_default_options_given_or_not_are_the_same() -> None:
+    u, w, h0 = problem(70, requires_grad=False)
+    for start in (h0, None):
+        plain = scan(u, w, start, cell="gru")
+        # By the operator that takes options, too.
+        for tolerance in (0.0, 1e-12):
+            options = ("gru", "auto", 0, -1, tolerance)
+            torch.testing.assert_close(
+                torch.ops.pararnn._scan(u, w, start, *options), plain, rtol=0, atol=0
+            )
+
+
+def test_modes_and_tracers_see_the_operators() -> None:
+    class Dispatched(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    class Called(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    class Subclass(torch.Tensor):
+        @classmethod
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(func))
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    def both(u: torch.Tensor, w: torch.Tensor, h0: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return *scan(u, w, h0, cell="gru"), *step(u[:, 0], w, h0, cell="gru")
+
+    u, w, h0 = problem(5, requires_grad=False)
+    expected = both(u, w, h0)
+    operators = {"pararnn._plain_scan.default", "pararnn._step.default"}
+    for mode in (Dispatched(), Called()):
+        seen: list[str] = []
+        with mode:
+            torch.testing.assert_close(both(u, w, h0), expected)
+        assert operators <= set(seen)
+    seen = []
+    results = both(u.as_subclass(Subclass), w, h0)
+    assert operators <= set(seen)
+    assert all(type(result) is Subclass for result in results)
+    for how in ("real", "fake", "symbolic"):
+        graph = make_fx(both, tracing_mode=how)(u, w, h0)
+        assert operators <= {str(node.target) for node in graph.graph.nodes}
+        torch.testing.assert_close(graph(u, w, h0), expected)
 
 
 def test_exports_with_any_number_of_steps() -> None:

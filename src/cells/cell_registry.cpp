@@ -141,11 +141,17 @@ std::string spelling_of(const CellDefinition& cell) {
 }
 
 const CellDefinition& find_cell(std::string_view cell) {
+  // A key means one cell for good, and mostly it is asked for again.
+  thread_local std::pair<std::string, const CellDefinition*> latest;
+  if (cell == latest.first && latest.second) return *latest.second;
   if (is_file(cell)) return find_file(cell);
   Registry& all = registry();
   const std::shared_lock lock(all.mutex);
   if (const auto found = all.by_name.find(cell); found != all.by_name.end()) return *found->second;
-  if (const auto found = all.by_key.find(cell); found != all.by_key.end()) return *found->second;
+  if (const auto found = all.by_key.find(cell); found != all.by_key.end()) {
+    latest = {found->first, found->second.get()};
+    return *latest.second;
+  }
   std::vector<std::string> names;
   for (const auto& [name, definition] : all.by_name) names.push_back(name);
   throw Error(fmt::format("there is no cell '{}'; the cells are {}, or a file: ./cell.hpp", cell,

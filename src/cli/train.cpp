@@ -227,6 +227,31 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
+/// An option for each of `options` that has a flag.
+template <class Options>
+void add_options(CLI::App& command, Options& options, const std::string& group) {
+  nn::for_each_option(options, [&](std::string_view key, auto& value, const nn::Option& option) {
+    if (option.flag.empty()) return;
+    using Value = std::remove_reference_t<decltype(value)>;
+    const std::string flag(option.flag), meaning(option.meaning);
+    if constexpr (std::is_same_v<Value, std::string>) {
+      if (option.is_cell) {
+        add_cell_option(command, value, meaning)->group(group);
+        return;
+      }
+    }
+    CLI::Option* added =
+        command.add_option(flag, value, meaning)->capture_default_str()->group(group);
+    if constexpr (std::is_same_v<Value, int64_t>) {
+      added->check(is_number(static_cast<int64_t>(option.least), nn::kLargestSize));
+    } else if constexpr (std::is_same_v<Value, double>) {
+      added->check(is_number(option.least));
+    } else if (key == "mixer") {
+      added->check(layer_pattern_validator());
+    }
+  });
+}
+
 /// Takes a name of nn::preset_names.
 CLI::Validator preset_validator() {
   return CLI::Validator(
@@ -261,31 +286,6 @@ void add_dry_run_options(CLI::App& command, DryRunOptions& options) {
       "the one at hand has")
       ->check(is_number(kAboveZero));
   add("--json", options.json, "with --dry-run: a file for all the figures");
-}
-
-/// An option for each of `options` that has a flag.
-template <class Options>
-void add_options(CLI::App& command, Options& options, const std::string& group) {
-  nn::for_each_option(options, [&](std::string_view key, auto& value, const nn::Option& option) {
-    if (option.flag.empty()) return;
-    using Value = std::remove_reference_t<decltype(value)>;
-    const std::string flag(option.flag), meaning(option.meaning);
-    if constexpr (std::is_same_v<Value, std::string>) {
-      if (option.is_cell) {
-        add_cell_option(command, value, meaning)->group(group);
-        return;
-      }
-    }
-    CLI::Option* added =
-        command.add_option(flag, value, meaning)->capture_default_str()->group(group);
-    if constexpr (std::is_same_v<Value, int64_t>) {
-      added->check(is_number(static_cast<int64_t>(option.least), nn::kLargestSize));
-    } else if constexpr (std::is_same_v<Value, double>) {
-      added->check(is_number(option.least));
-    } else if (key == "mixer") {
-      added->check(layer_pattern_validator());
-    }
-  });
 }
 
 void add_model_options(CLI::App& command, nn::ModelConfig& model) {

@@ -6,7 +6,7 @@
 
 namespace pararnn::kernels {
 
-struct PARARNN_HOLDS_TENSORS ForwardResults {
+struct ForwardResults {
   Tensor y, hT;
   std::optional<Tensor> checkpoints;  // if they were asked for
   /// Whether most columns remembered for longer than the burn-in, where that is known at once: not
@@ -14,15 +14,14 @@ struct PARARNN_HOLDS_TENSORS ForwardResults {
   bool remembers = false;
 };
 
-struct PARARNN_HOLDS_TENSORS BackwardResults {
+struct BackwardResults {
   Tensor du, dw, dh0;  // du in u's dtype, dw and dh0 in the arithmetic's
 };
 
 /// Throws Error as forward_tensors, and for wrong options.
-PARARNN_EXPORT ForwardResults scan_forward(const Tensor& u, const Tensor& w,
-                                           const std::optional<Tensor>& h0,
-                                           const CellDefinition& cell, const ScanOptions& options,
-                                           const ForwardRequest& request);
+ForwardResults scan_forward(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                            const CellDefinition& cell, const ScanOptions& options,
+                            const ForwardRequest& request);
 
 /// How to run the backward pass of a forward pass. The adjoint forgets as the state does: where
 /// that reached beyond the burn-in, so will this.
@@ -32,11 +31,9 @@ inline ScanOptions adjoint_options(ScanOptions options, bool remembers) {
 }
 
 /// Throws Error as backward_tensors, and for wrong options.
-PARARNN_EXPORT BackwardResults scan_backward(const Tensor& u, const Tensor& w,
-                                             const Tensor& checkpoints, const Tensor& dy,
-                                             const Tensor& dhT, const CellDefinition& cell,
-                                             const ScanOptions& options,
-                                             const BackwardRequest& request = {});
+BackwardResults scan_backward(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
+                              const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
+                              const ScanOptions& options, const BackwardRequest& request = {});
 
 /// The same on each device. They take w as the caller keeps it, in any dtype: its address tells a
 /// GPU's calls apart (cuda/plan_trial.hpp), which that of a converted copy would not.

@@ -36,7 +36,7 @@ void check_tensor(const char* name, const Tensor& t, const Tensor& u) {
     refuse("scan: {} has dtype {}, but should be float16, bfloat16, float32 or float64", name,
            type_of(t));
   }
-  if (!is_dense(t)) {
+  if (!t.is_dense()) {
     refuse("scan: {} is sparse, but should be dense", name);
   }
   if (!on_same_device(t, u)) {
@@ -46,8 +46,7 @@ void check_tensor(const char* name, const Tensor& t, const Tensor& u) {
 
 void check_shape(const char* name, const Tensor& t, Shape expected, const Tensor& u,
                  const CellDefinition& cell) {
-  const auto sizes = t.sizes();
-  if (!std::ranges::equal(sizes, expected)) {
+  if (!std::ranges::equal(t.sizes(), expected)) {
     refuse("scan: {} has shape {}, but for the cell {} and u of shape {} it should be {}", name,
            shape_of(t), cell.name, shape_of(u), text_of({expected.begin(), expected.size()}));
   }
@@ -59,15 +58,16 @@ void check_type(const char* name, const Tensor& t, ScalarType expected, const Te
          type_of(u), torch::headeronly::toString(expected));
 }
 
-/// The tensor itself if neighbours in the last dimension are neighbours in memory, or a copy.
+/// The tensor itself, borrowed, if neighbours in the last dimension are neighbours in memory, or a
+/// copy.
 Tensor with_neighbouring_channels(const char* name, const Tensor& t) {
-  return t.size(-1) == 1 || t.stride(-1) == 1 ? t : contiguous(name, t, t.scalar_type());
+  return t.size(-1) == 1 || t.stride(-1) == 1 ? t.borrowed() : contiguous(name, t, t.scalar_type());
 }
 
 /// Checks where states start anew. Offsets are read where the host has them.
 void check_sequences(const SequenceTensors& sequences, const Tensor& u, const ScanSizes& s) {
   const auto check_place = [&](const char* name, const Tensor& t) {
-    if (!is_dense(t)) refuse("scan: {} is sparse, but should be dense", name);
+    if (!t.is_dense()) refuse("scan: {} is sparse, but should be dense", name);
     if (on_same_device(t, u)) return;
     refuse("scan: {} is on {}, but u is on {}; move one of them", name, device_of(t), device_of(u));
   };
@@ -126,10 +126,12 @@ SequenceTensors as_read(const SequenceTensors& sequences) {
 
 /// An uninitialised tensor of u's shape and, where it can be, strides.
 Tensor gradient_of_input(const Tensor& u) {
-  const auto sizes = u.sizes();
-  if (u.is_contiguous()) return make_tensor("du", {sizes.data(), sizes.size()}, u.scalar_type(), u);
+  if (u.is_contiguous()) return make_tensor("du", u.sizes(), u.scalar_type(), u);
   try {
-    return with_neighbouring_channels("du", torch::stable::empty_like(u));
+    Tensor like_u = torch::stable::empty_like(u);
+    return like_u.size(-1) == 1 || like_u.stride(-1) == 1
+               ? like_u
+               : make_tensor("du", u.sizes(), u.scalar_type(), u);
   } catch (const std::runtime_error&) {
     refuse("scan: out of memory for du of shape {} on {}", shape_of(u), device_of(u));
   }
@@ -244,7 +246,7 @@ ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::opti
                          std::move(checkpoints),
                          as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
-    h0 ? torch::stable::copy_(tensors.hT, *tensors.h0) : torch::stable::zero_(tensors.hT);
+    h0 ? copy(*tensors.h0, tensors.hT) : fill_with_zeros(tensors.hT);
     record_forward_statistics({});
   }
   return tensors;
@@ -268,7 +270,7 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
   check_shape("dhT", dhT, {s.sequences, s.state, s.channels}, u_in, cell);
   check_type("checkpoints", checkpoints, arithmetic, u_in);
   check_type("dy", dy, u_in.scalar_type(), u_in);
-  const Tensor u = with_neighbouring_channels("u", u_in);
+  Tensor u = with_neighbouring_channels("u", u_in);
   BackwardTensors tensors{
       s,
       arithmetic,
@@ -283,8 +285,8 @@ BackwardTensors backward_tensors(const Tensor& u_in, const Tensor& w, const Tens
       request.h0 ? std::make_optional(contiguous("h0", *request.h0, arithmetic)) : std::nullopt,
       as_read(request.sequences)};
   if (s.batch * s.steps * s.channels == 0) {
-    torch::stable::zero_(tensors.dw);
-    torch::stable::copy_(tensors.dh0, tensors.dhT);
+    fill_with_zeros(tensors.dw);
+    copy(tensors.dhT, tensors.dh0);
     record_backward_statistics({});
   }
   return tensors;

@@ -17,7 +17,7 @@ struct ScanSizes {
 };
 
 /// Where states start anew within a row; at most one of the two.
-struct PARARNN_HOLDS_TENSORS SequenceTensors {
+struct SequenceTensors {
   std::optional<Tensor> cu_seqlens;  // (N+1), int32: steps [cu_seqlens[n], cu_seqlens[n+1]) of the
                                      // only row are sequence n
   std::optional<Tensor> reset;       // (B,T), bool: the state is zero before this step
@@ -42,7 +42,7 @@ ScalarType arithmetic_type(ScalarType type);
 double tolerance_for(double wanted, ScalarType arithmetic);
 
 /// Steps from one checkpoint of the state to the next, on the device of a tensor.
-PARARNN_EXPORT int64_t checkpoint_interval_on(const Tensor& t);
+int64_t checkpoint_interval_on(const Tensor& t);
 
 /// Checkpoints that the forward pass leaves for the backward: ceil(steps / interval), or none for
 /// an interval of 0.
@@ -51,14 +51,13 @@ int64_t checkpoint_count(int64_t steps, int64_t interval);
 /// Checks u (B,T,U,D) or (B,T,H,U,D/H), or of a step without T, w (P,D), h0 (B,S,D), or (N,S,D) of
 /// N sequences, against the cell; throws Error with a sentence that names the argument and what it
 /// should be. What lengths a GPU has is not looked at, as the host would have to wait.
-PARARNN_EXPORT ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w,
-                                              const std::optional<Tensor>& h0,
-                                              const CellDefinition& cell, int axes = 2,
-                                              const SequenceTensors& sequences = {});
+ScanSizes check_scan_arguments(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const CellDefinition& cell, int axes = 2,
+                               const SequenceTensors& sequences = {});
 
 /// The tensors of a forward pass, checked: inputs as the engine reads them (channels are
 /// neighbours; w and h0 contiguous, in the arithmetic's dtype), and the outputs.
-struct PARARNN_HOLDS_TENSORS ForwardTensors {
+struct ForwardTensors {
   ScanSizes sizes;
   ScalarType arithmetic;
   Tensor u, w;
@@ -68,21 +67,19 @@ struct PARARNN_HOLDS_TENSORS ForwardTensors {
   SequenceTensors sequences;
 };
 /// What a forward pass is asked for.
-struct PARARNN_HOLDS_TENSORS ForwardRequest {
+struct ForwardRequest {
   int axes = 2;                                  // of batch and time: 2 of a scan, 1 of a step
   std::optional<int64_t> checkpoint_interval{};  // none: no tensor of checkpoints either
   SequenceTensors sequences{};
 };
 /// Outputs are not initialised, except those of a scan of no numbers, which is complete. Throws
 /// Error as check_scan_arguments, and for an interval other than 0 or the device's.
-PARARNN_EXPORT ForwardTensors forward_tensors(const Tensor& u, const Tensor& w,
-                                              const std::optional<Tensor>& h0,
-                                              const CellDefinition& cell,
-                                              const ForwardRequest& request);
+ForwardTensors forward_tensors(const Tensor& u, const Tensor& w, const std::optional<Tensor>& h0,
+                               const CellDefinition& cell, const ForwardRequest& request);
 
 /// The same for a backward pass: dy (B,T,D) in u's dtype, dhT like hT, and the checkpoints of the
 /// forward pass on the same device.
-struct PARARNN_HOLDS_TENSORS BackwardTensors {
+struct BackwardTensors {
   ScanSizes sizes;
   ScalarType arithmetic;
   Tensor u, w, checkpoints, dy, dhT, du, dw, dh0;
@@ -90,13 +87,12 @@ struct PARARNN_HOLDS_TENSORS BackwardTensors {
   SequenceTensors sequences;
 };
 /// Where states start anew in the forward pass, and from what.
-struct PARARNN_HOLDS_TENSORS BackwardRequest {
+struct BackwardRequest {
   std::optional<Tensor> h0{};
   SequenceTensors sequences{};
 };
-PARARNN_EXPORT BackwardTensors backward_tensors(const Tensor& u, const Tensor& w,
-                                                const Tensor& checkpoints, const Tensor& dy,
-                                                const Tensor& dhT, const CellDefinition& cell,
-                                                const BackwardRequest& request = {});
+BackwardTensors backward_tensors(const Tensor& u, const Tensor& w, const Tensor& checkpoints,
+                                 const Tensor& dy, const Tensor& dhT, const CellDefinition& cell,
+                                 const BackwardRequest& request = {});
 
 }  // namespace pararnn::kernels

@@ -7,10 +7,9 @@ namespace {
 
 std::mutex statistics_mutex;
 // Never destroyed: when a process ends, what holds memory of a GPU may be gone before.
-auto& statistics = *new std::pair<ReadStatistics, ReadStatistics>;
+auto& statistics = *new std::pair<LastStatistics, LastStatistics>;
 
-}  // namespace
-
+/// The engine's statistics as callers see them.
 ScanStatistics public_statistics(const Statistics& s) {
   return {std::string(way_name(s.plan.way)),
           s.plan.chunk,
@@ -23,19 +22,27 @@ ScanStatistics public_statistics(const Statistics& s) {
           s.columns_repaired};
 }
 
-void record_forward_statistics(ReadStatistics read) {
+}  // namespace
+
+void record_forward_statistics(LastStatistics last) {
   const std::lock_guard lock(statistics_mutex);
-  statistics.first = std::move(read);
+  statistics.first = std::move(last);
 }
 
-void record_backward_statistics(ReadStatistics read) {
+void record_backward_statistics(LastStatistics last) {
   const std::lock_guard lock(statistics_mutex);
-  statistics.second = std::move(read);
+  statistics.second = std::move(last);
 }
 
 std::pair<ScanStatistics, ScanStatistics> last_scan_statistics() {
   const std::lock_guard lock(statistics_mutex);
-  const auto read = [](const ReadStatistics& f) { return f ? f() : ScanStatistics{}; };
+  const auto read = [](const LastStatistics& last) {
+    if (const auto* known = std::get_if<Statistics>(&last)) return public_statistics(*known);
+    if (const auto* f = std::get_if<std::function<Statistics()>>(&last)) {
+      return public_statistics((*f)());
+    }
+    return ScanStatistics{};
+  };
   return {read(statistics.first), read(statistics.second)};
 }
 

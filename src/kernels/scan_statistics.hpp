@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <utility>
+#include <variant>
 
 #include "kernels/scan_options.hpp"
 #include "pararnn/statistics.hpp"
@@ -13,14 +14,11 @@ namespace pararnn {
 /// Statistics of the last forward and the last backward scan of this process.
 std::pair<ScanStatistics, ScanStatistics> last_scan_statistics();
 
-/// The engine's statistics as callers see them.
-ScanStatistics public_statistics(const Statistics& statistics);
-
-/// Reads the statistics of a pass, once it is asked for.
-using ReadStatistics = std::function<ScanStatistics()>;
+/// The statistics of a pass, or what reads them once they are asked for; or none.
+using LastStatistics = std::variant<std::monostate, Statistics, std::function<Statistics()>>;
 
 /// Keeps what last_scan_statistics() returns.
-void record_forward_statistics(ReadStatistics read);
-void record_backward_statistics(ReadStatistics read);
+void record_forward_statistics(LastStatistics last);
+void record_backward_statistics(LastStatistics last);
 
 }  // namespace pararnn

@@ -3,15 +3,6 @@
 #include <dlfcn.h>
 
 namespace pararnn::kernels {
-namespace {
-
-int32_t device_type(const Tensor& t) {
-  int32_t type = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
-  return type;
-}
-
-}  // namespace
 
 std::string text_of(std::span<const int64_t> shape) {
   std::string text = "(";
@@ -19,10 +10,7 @@ std::string text_of(std::span<const int64_t> shape) {
   return text + ")";
 }
 
-std::string shape_of(const Tensor& t) {
-  const auto sizes = t.sizes();
-  return text_of({sizes.data(), sizes.size()});
-}
+std::string shape_of(const Tensor& t) { return text_of(t.sizes()); }
 
 const char* type_of(const Tensor& t) { return torch::headeronly::toString(t.scalar_type()); }
 
@@ -32,16 +20,10 @@ std::string device_of(const Tensor& t) {
   return fmt::format("{}:{}", t.is_cuda() ? "cuda" : "another device", t.get_device_index());
 }
 
-bool is_dense(const Tensor& t) {
-  int32_t layout = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(t.get(), &layout));
-  return layout == aoti_torch_layout_strided();
-}
-
-bool is_meta(const Tensor& t) { return device_type(t) == aoti_torch_device_type_meta(); }
+bool is_meta(const Tensor& t) { return t.device_type() == aoti_torch_device_type_meta(); }
 
 bool on_same_device(const Tensor& a, const Tensor& b) {
-  return device_type(a) == device_type(b) && a.get_device_index() == b.get_device_index();
+  return a.device_type() == b.device_type() && a.get_device_index() == b.get_device_index();
 }
 
 Tensor make_tensor(const char* name, std::span<const int64_t> shape, ScalarType type,
@@ -58,22 +40,31 @@ Tensor make_tensor(const char* name, std::span<const int64_t> shape, ScalarType 
   // The C functions tell that they failed, and not why: what is asked for here fails for want of
   // memory alone.
   if (aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), dtype,
-                               device_type(like), like.get_device_index(),
+                               like.device_type(), like.get_device_index(),
                                &handle) != TORCH_SUCCESS) {
     throw Error(fmt::format("scan: out of memory for {} of shape {}: {} bytes on {}", name,
                             text_of(shape), stride * int64_t(aoti_torch_dtype_element_size(dtype)),
                             device_of(like)));
   }
-  return Tensor(handle);
+  return Tensor(handle, type, like);
 }
 
 Tensor contiguous(const char* name, const Tensor& t, ScalarType type) {
-  if (t.scalar_type() == type && t.is_contiguous()) return t;
-  const auto sizes = t.sizes();
-  const std::string copy = fmt::format("a copy of {}", name);
-  Tensor result = make_tensor(copy.c_str(), {sizes.data(), sizes.size()}, type, t);
-  torch::stable::copy_(result, t);
+  if (t.scalar_type() == type && t.is_contiguous()) return t.borrowed();
+  const std::string name_of_copy = fmt::format("a copy of {}", name);
+  Tensor result = make_tensor(name_of_copy.c_str(), t.sizes(), type, t);
+  copy(t, result);
   return result;
+}
+
+void copy(const Tensor& from, const Tensor& to) {
+  torch::stable::Tensor written = to;
+  torch::stable::copy_(written, from);
+}
+
+void fill_with_zeros(const Tensor& t) {
+  torch::stable::Tensor written = t;
+  torch::stable::zero_(written);
 }
 
 Text::operator std::string_view() const {
@@ -97,7 +88,7 @@ bool has_tangent(const Tensor& t) {
 bool wants_gradient(const Tensor& t) {
   if (!aoti_torch_grad_mode_is_enabled()) return false;
   // No function tells whether a tensor requires a gradient; but a view of one that does is no leaf.
-  std::array<StableIValue, 1> stack{torch::stable::detail::from(call<1>("aten::alias", t)[0])};
+  std::array<StableIValue, 1> stack{box(std::move(call<1>("aten::alias", t)[0]))};
   TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::is_leaf", "", stack.data(), TORCH_ABI_VERSION));
   return !torch::stable::detail::to<bool>(stack[0]);

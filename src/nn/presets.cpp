@@ -46,14 +46,14 @@ ModelConfig preset(const std::string& name, const std::string& mixer) {
 int64_t preset_mlp_width(const ModelConfig& config) {
   constexpr double kMultiple = 256;
   const double d = double(config.width);
-  double mixers = 0;  // parameters of all layers'
+  double excess = 0;  // parameters of large mixers, in all layers, above those of attention
   for (const MixerLayers& mixer : sizes_of_mixers(config)) {
-    const Numbers& of_layer = mixer.sizes.parameters;
-    mixers += mixer.layers * (of_layer.in_precision + of_layer.in_float32);
+    const double of_layer = mixer.sizes.parameters.in_precision + mixer.sizes.parameters.in_float32;
+    if (of_layer > 5 * d * d) excess += mixer.layers * (of_layer - 4 * d * d);
   }
-  const double of_mixer = std::max(mixers / double(std::max<int64_t>(config.layers, 1)), 4 * d * d);
-  const double left = (12 * d * d - of_mixer) / (3 * d);
-  return int64_t(kMultiple * std::max(1.0, std::ceil(left / kMultiple)));
+  const double of_block = excess / double(std::max<int64_t>(config.layers, 1));
+  const double channels = (8 * d * d - of_block) / (3 * d);
+  return int64_t(kMultiple * std::max(1.0, std::ceil(channels / kMultiple)));
 }
 
 }  // namespace pararnn::nn

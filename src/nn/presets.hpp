@@ -18,8 +18,9 @@ std::vector<std::string> preset_names();
 /// 0.5. The rest has its defaults. Throws Error with the names there are for another name.
 ModelConfig preset(const std::string& name, const std::string& mixer = ModelConfig().mixer);
 
-/// The hidden channels of a preset's MLP in a valid config: 8d/3 or, beside mixers of more than 4d²
-/// parameters, as many fewer as keep the mean block at 12d²; rounded up to a multiple of 256.
+/// The hidden channels of a preset's MLP in a valid config, rounded up to a multiple of 256: 8d/3,
+/// which are 8d² parameters beside the 4d² of attention. What mixers of more than 5d² (those of the
+/// published 3b have 4.5d²) have above 4d² is taken from it: so a block of them has 12d² too.
 int64_t preset_mlp_width(const ModelConfig& config);
 
 }  // namespace pararnn::nn

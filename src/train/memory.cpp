@@ -313,7 +313,7 @@ nn::RecomputePlan choose_recompute(const nn::ModelConfig& config, const TrainCon
 
 int64_t largest_batch(const nn::ModelConfig& config, TrainConfig options, torch::DeviceType device,
                       double available) {
-  constexpr int64_t kMost = int64_t{1} << 49;  // as much as --batch takes
+  constexpr int64_t kMost = int64_t{1} << 49;  // more than any machine takes
   const auto fits = [&](int64_t batch) {
     options.batch = batch;
     const nn::RecomputePlan plan = choose_recompute(config, options, device, available);

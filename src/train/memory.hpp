@@ -42,7 +42,7 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
                            const nn::RecomputePlan& plan = {});
 
 /// The share of a device's free memory that training may take by this reckoning, which came within
-/// 2 % of the peaks measured on GPUs. The rest is for what it does not see: gaps between tensors,
+/// 3 % of the peaks measured on GPUs. The rest is for what it does not see: gaps between tensors,
 /// and the workspaces of products and scans.
 inline constexpr double kShareToFill = 0.95;
 

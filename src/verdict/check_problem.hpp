@@ -7,11 +7,11 @@
 namespace pararnn {
 
 /// Shapes as in ops/scan/scan.hpp.
-struct PARARNN_HOLDS_TENSORS CheckProblem {
+struct CheckProblem {
   kernels::Tensor u, w, h0, dy, dhT;
 };
 
-struct PARARNN_HOLDS_TENSORS CheckResults {
+struct CheckResults {
   kernels::Tensor y, hT, du, dw, dh0;
   kernels::Tensor checkpoints;  // of the state, as the forward pass leaves them
   int64_t checkpoint_interval;

@@ -47,10 +47,6 @@ cpu::TensorView view_of(const Tensor& t, int axes = 2) {
           s.component,  s.head,        s.head_width, streamed};
 }
 
-ReadStatistics read_later(const Statistics& statistics) {
-  return [result = public_statistics(statistics)] { return result; };
-}
-
 template <class T>
 Plan plan_for(const ScanSizes& sizes, const cpu::Kernels<T>& kernels, const ScanOptions& options) {
   return make_plan({sizes.batch, sizes.steps, sizes.channels, kernels.lanes, thread_count(),
@@ -73,7 +69,7 @@ ForwardResults scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
       forward_tensors(u_in, w_in, h0_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
   bool remembers = false;
-  if (y.numel() == 0) return {y, hT, checkpoints, remembers};
+  if (y.numel() == 0) return {std::move(y), std::move(hT), std::move(checkpoints), remembers};
   in_arithmetic(arithmetic, [&]<class T>(T) {
     const auto& kernels = cpu_kernels<T>(cell);
     cpu::ForwardProblem<T> problem{};
@@ -90,9 +86,9 @@ ForwardResults scan_forward_cpu(const Tensor& u_in, const Tensor& w_in,
     const Plan plan = plan_for(sizes, kernels, options);
     const Statistics statistics = cpu::scan_forward(kernels, torch_executor(), problem, plan);
     remembers = 2 * statistics.columns_corrected > statistics.columns;
-    record_forward_statistics(read_later(statistics));
+    record_forward_statistics(statistics);
   });
-  return {y, hT, checkpoints, remembers};
+  return {std::move(y), std::move(hT), std::move(checkpoints), remembers};
 }
 
 BackwardResults scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
@@ -100,10 +96,10 @@ BackwardResults scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
                                   const Tensor& dhT_in, const CellDefinition& cell,
                                   const ScanOptions& options, const BackwardRequest& request) {
   check_plan_options(options.plan, options.chunk, options.burn_in);
-  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
+  auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
       backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
-  if (dy.numel() == 0) return {du, dw, dh0};
+  if (dy.numel() == 0) return {std::move(du), std::move(dw), std::move(dh0)};
   in_arithmetic(arithmetic, [&]<class T>(T) {
     const auto& kernels = cpu_kernels<T>(cell);
     cpu::BackwardProblem<T> problem{};
@@ -120,10 +116,9 @@ BackwardResults scan_backward_cpu(const Tensor& u_in, const Tensor& w_in,
     problem.dw = dw.mutable_data_ptr<T>();
     problem.tolerance = tolerance;
     const Plan plan = plan_for(sizes, kernels, options);
-    record_backward_statistics(
-        read_later(cpu::scan_backward(kernels, torch_executor(), problem, plan)));
+    record_backward_statistics(cpu::scan_backward(kernels, torch_executor(), problem, plan));
   });
-  return {du, dw, dh0};
+  return {std::move(du), std::move(dw), std::move(dh0)};
 }
 
 }  // namespace pararnn::kernels

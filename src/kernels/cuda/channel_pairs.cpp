@@ -13,7 +13,7 @@ bool comes_in_pairs(const Tensor& t) {
 }
 
 Tensor aligned_for(int width, const Tensor& t) {
-  if (width == 1 || comes_in_pairs(t)) return t;
+  if (width == 1 || comes_in_pairs(t)) return t.borrowed();
   using torch::headeronly::MemoryFormat;
   return call<1>("aten::clone", t, std::optional(MemoryFormat::Contiguous))[0];
 }

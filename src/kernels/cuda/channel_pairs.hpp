@@ -9,10 +9,10 @@ namespace pararnn::kernels {
 
 /// Whether any two neighbouring channels (2i, 2i+1 of the last dimension) are aligned as one
 /// access.
-PARARNN_EXPORT bool comes_in_pairs(const Tensor& t);
+bool comes_in_pairs(const Tensor& t);
 
 /// The tensor itself if it is aligned for accesses of `width` channels, or a contiguous copy that
 /// is. For small tensors; its last dimension is a multiple of `width`.
-PARARNN_EXPORT Tensor aligned_for(int width, const Tensor& t);
+Tensor aligned_for(int width, const Tensor& t);
 
 }  // namespace pararnn::kernels

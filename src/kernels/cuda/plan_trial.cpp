@@ -153,11 +153,14 @@ bool is_capturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
+/// Whether there is no other plan than to run the sequence in order.
+bool is_in_order(const PlanRequest& r) { return r.way == "sequential" || r.steps <= kChunkUnit; }
+
 }  // namespace
 
 Plan remembered_plan(const PlanRequest& r) {
   // As for each step of decoding: nothing to look at, and less to do than to remember it.
-  if (r.way == "sequential") return {Way::kSequential, r.steps, 1, 0};
+  if (is_in_order(r)) return {Way::kSequential, r.steps, 1, 0};
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, int, std::string,
                          std::int64_t, std::int64_t, double, double>;
   static auto& plans = *new LruMap<Key, Plan>(kMostPlaces);
@@ -170,7 +173,7 @@ Plan remembered_plan(const PlanRequest& r) {
 
 PlanTrial::PlanTrial(const Place& place, const PlanRequest& request, cudaStream_t stream)
     : stream_(stream) {
-  if (request.way != "auto" || request.chunk != 0 || request.burn_in >= 0) {
+  if (request.way != "auto" || request.chunk != 0 || request.burn_in >= 0 || is_in_order(request)) {
     plan_ = remembered_plan(request);
     return;
   }

@@ -86,16 +86,14 @@ std::optional<Tensor> workspace_for(Problem& problem, const ScanSizes& sizes, co
 
 /// Reads the statistics of a pass when they are asked for; keeps its workspace until then.
 template <class Problem>
-ReadStatistics statistics_of(const Problem& problem, const Plan& plan, int device,
+LastStatistics statistics_of(const Problem& problem, const Plan& plan, int device,
                              const std::optional<Tensor>& workspace, const ScanLauncher& launcher) {
   if (plan.chunks == 1) {
-    return [plan, columns = problem.size.batch * problem.size.channels] {
-      return public_statistics({.plan = plan, .columns = columns});
-    };
+    return Statistics{.plan = plan, .columns = problem.size.batch * problem.size.channels};
   }
   return [problem, plan, device, workspace, launcher] {
     const DeviceGuard on_its_device(device);
-    return public_statistics(cuda::read_statistics(launcher, problem, plan));
+    return cuda::read_statistics(launcher, problem, plan);
   };
 }
 
@@ -107,18 +105,19 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
   const auto guard = guard_for(device);
-  auto [sizes, arithmetic, u, w, h0, y, hT, checkpoints, sequences] =
+  auto [sizes, arithmetic, u, w_read, h0_read, y, hT, checkpoints, sequences] =
       forward_tensors(u_in, w_in, h0_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
-  if (y.numel() == 0) return {y, hT, checkpoints};
+  if (y.numel() == 0) return {std::move(y), std::move(hT), std::move(checkpoints)};
 
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
   const auto type = u.scalar_type();
   const ScanLauncher launcher(cell, type, device, stream);
   // What is made here lies in pairs where u does; w and h0 may begin anywhere.
   const int pair = cuda::pair_of(view_of(u, request.axes), static_cast<int>(u.element_size()));
-  w = aligned_for(pair, w);
-  if (h0) h0 = aligned_for(pair, *h0);
+  const Tensor w = aligned_for(pair, w_read);
+  const std::optional<Tensor> h0 =
+      h0_read ? std::make_optional(aligned_for(pair, *h0_read)) : std::nullopt;
   PlanTrial trial({device, false, &cell, type, sizes.batch, sizes.steps, sizes.channels,
                    sizes.sequences, w_in.const_data_ptr()},
                   forward_request(sizes, pair, launcher.multiprocessors(), options), stream);
@@ -145,7 +144,7 @@ ForwardResults scan_forward_cuda(const Tensor& u_in, const Tensor& w_in,
   cuda::scan_forward(launcher, problem, plan.way, pair, later);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
   record_forward_statistics(statistics_of(problem, plan, device, workspace, launcher));
-  return {y, hT, checkpoints};
+  return {std::move(y), std::move(hT), std::move(checkpoints)};
 }
 
 BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
@@ -155,10 +154,10 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
   check_plan_options(options.plan, options.chunk, options.burn_in);
   const int device = u_in.get_device_index();
   const auto guard = guard_for(device);
-  const auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
+  auto [sizes, arithmetic, u, w, checkpoints, dy, dhT, du, dw, dh0, h0, sequences] =
       backward_tensors(u_in, w_in, checkpoints_in, dy_in, dhT_in, cell, request);
   const double tolerance = tolerance_for(options.tolerance, arithmetic);
-  if (dy.numel() == 0) return {du, dw, dh0};
+  if (dy.numel() == 0) return {std::move(du), std::move(dw), std::move(dh0)};
 
   const auto stream = static_cast<cudaStream_t>(current_cuda_stream(device));
   const auto type = u.scalar_type();
@@ -183,7 +182,7 @@ BackwardResults scan_backward_cuda(const Tensor& u_in, const Tensor& w_in,
   cuda::scan_backward(launcher, problem, cell_sizes(sizes, w), plan.way);
   trial.finish(plan.chunks > 1 ? problem.counters : nullptr);
   record_backward_statistics(statistics_of(problem, plan, device, workspace, launcher));
-  return {du, dw, dh0};
+  return {std::move(du), std::move(dw), std::move(dh0)};
 }
 
 }  // namespace pararnn::kernels

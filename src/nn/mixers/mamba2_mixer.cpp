@@ -84,7 +84,8 @@ void validate(const Mamba2Options& options, const ModelConfig& config) {
 
 std::string describe(const Mamba2Options&) { return "mamba2"; }
 
-MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, torch::DeviceType) {
+MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
+                    torch::DeviceType device) {
   const double d = double(config.width), e = double(options.expand) * d;
   const double heads = e / double(options.head_channels), n = double(options.state);
   const double shared = double(options.groups) * n;  // channels of b, or of c
@@ -93,6 +94,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, tor
   const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
   const double states = e * n / chunk;                        // between chunks, a token
   const double scores = heads * chunk;                        // within chunks
+  const bool on_cpu = device == torch::kCPU;
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,
@@ -100,10 +102,15 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, tor
       // The norm, the input projection, the convolution, the states, y, the gated norm; dt
       // before and behind softplus.
       .kept = {.in_precision = d + projected + convolved + states + 2 * e, .in_float32 = 2 * heads},
-      // The masked scores, x and dy twice each, and what the products give.
-      .backward = {.in_precision = scores + 6 * e + 2 * states + 2 * convolved, .in_float32 = 0},
-      .held = {.in_precision = d + projected + convolved + scores + 2 * e + states,
-               .in_float32 = 2 * heads},
+      // The gradient of the projection, dy, x and dy twice each, and the masked scores or their
+      // gradient. On a CPU these with the scores of each head, their weights, and what is summed.
+      .backward =
+          on_cpu ? Numbers{.in_precision = projected + 5 * e + 2 * scores, .in_float32 = 5 * scores}
+                 : Numbers{.in_precision = projected + convolved + 5 * e + scores + states,
+                           .in_float32 = 0},
+      // A GPU stores no masked scores.
+      .held = {.in_precision = d + projected + convolved + 2 * e + states,
+               .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       // The scores, what they multiply, and the states, from x and to y.
       .operations = 2 * (shared * chunk + e * chunk + 2 * e * n)};

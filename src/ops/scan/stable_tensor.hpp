@@ -13,11 +13,11 @@
 
 namespace pararnn {
 
-inline torch::stable::Tensor to_stable(const torch::Tensor& t) {
-  return torch::stable::Tensor(torch::aot_inductor::new_tensor_handle(torch::Tensor(t)));
+inline kernels::Tensor to_stable(const torch::Tensor& t) {
+  return kernels::Tensor(torch::aot_inductor::new_tensor_handle(torch::Tensor(t)));
 }
 
-inline std::optional<torch::stable::Tensor> to_stable(const std::optional<torch::Tensor>& t) {
+inline std::optional<kernels::Tensor> to_stable(const std::optional<torch::Tensor>& t) {
   return t ? std::make_optional(to_stable(*t)) : std::nullopt;
 }
 
@@ -25,7 +25,7 @@ inline kernels::SequenceTensors to_stable(const ScanSequences& sequences) {
   return {to_stable(sequences.cu_seqlens), to_stable(sequences.reset)};
 }
 
-inline torch::Tensor from_stable(const torch::stable::Tensor& t) {
+inline torch::Tensor from_stable(const kernels::Tensor& t) {
   return *torch::aot_inductor::tensor_handle_to_tensor_pointer(t.get());
 }
 

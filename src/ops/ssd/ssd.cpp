@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "ops/halves/halves.hpp"
 #include "ops/rows.hpp"
+#include "ops/ssd/ssd_cuda.hpp"
 #include "ops/ssd/ssd_parts.hpp"
 
 namespace pararnn::ops {
@@ -26,6 +27,11 @@ Tensor of_group(const Tensor& states, int64_t groups) {
   return states.view({states.size(0), states.size(1), groups, -1, states.size(4)});
 }
 
+// What bounds it on a GPU is memory. With Q = N = 2 P = 128, in multiples of what x takes, the
+// forward pass moves 9: pack 2, the states' product 2, carry 2, y from scores, states and x 3. The
+// backward pass moves 26: packs 6, the gradient of the masked scores 6 (Q numbers of each head and
+// step), the products of states 2, carry 3, dx 5, those of b and c 4. x and y alone would be 2, and
+// the products at a GPU's peak take half of that time.
 struct Ssd : torch::autograd::Function<Ssd> {
   static variable_list forward(torch::autograd::AutogradContext* context, const Tensor& x,
                                const Tensor& dt, const Tensor& a, const Tensor& b_steps,
@@ -36,17 +42,25 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const int64_t groups = b_steps.size(2), chunk = ssd_chunk(x.size(1));
     const Decays decays = decays_of(dt, a, reset.value_or(Tensor()), chunk);
     const Tensor b = in_chunks(b_steps, chunk), c = in_chunks(c_steps, chunk);
-    const auto [by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups);
-    const Tensor within = at::matmul(masked_scores(at::matmul(c, transposed(b)), decays), by_head);
+    const bool fused = has_output_kernels(x, b.size(4));
+    const Tensor scores = at::matmul(c, transposed(b));
+    const auto [by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups, !fused);
     const Tensor h0 =
         start ? *start
               : torch::zeros({x.size(0), x.size(2), x.size(3), b.size(4)}, decays.log.options());
     const Tensor states = at::matmul(transposed(flat(to_end)), b)
                               .view({x.size(0), decays.chunks(), x.size(2), x.size(3), b.size(4)});
     const Tensor hT = carry(states, decays, h0);
-    const Tensor across = at::matmul(c, transposed(of_group(states, groups)));
-    const Tensor y = join(within, by_head_of(across, x.size(3)), decays, x, d);
+    Tensor y;
+    if (fused) {
+      y = output_cuda(scores, c, states, decays, x, d);
+    } else {
+      const Tensor within = at::matmul(masked_scores(scores, decays), by_head);
+      const Tensor across = at::matmul(c, transposed(of_group(states, groups)));
+      y = join(within, by_head_of(across, x.size(3)), decays, x, d);
+    }
     context->save_for_backward({x, dt, a, b_steps, c_steps, d, states, reset.value_or(Tensor())});
+    context->saved_data["started"] = start.has_value();
     context->saved_data["x"] = place_of_gradient(x);
     context->saved_data["b"] = place_of_gradient(b_steps);
     context->saved_data["c"] = place_of_gradient(c_steps);
@@ -70,21 +84,27 @@ struct Ssd : torch::autograd::Function<Ssd> {
                            ? gradients[1]
                            : torch::zeros(states.select(1, 0).sizes(), decays.log.options());
 
+    const bool fused = has_output_kernels(x, b.size(4));
     const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups);
     const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups);
-    const Tensor scores = at::matmul(c, transposed(b));
     const Tensor masked = at::matmul(dy_by_head, transposed(x_by_head));
-    const ScoresBackward of_scores = masked_scores_backward(masked, scores, decays);
-    const Tensor within = at::matmul(transposed(masked), dy_by_head);
-
+    const ScoresBackward of_scores =
+        masked_scores_backward(masked, at::matmul(c, transposed(b)), decays, !fused);
     const Tensor dstates = at::matmul(transposed(flat(from_start)), c).view(states.sizes());
     const CarryBackward carried = carry_backward(dstates, states, decays, dhT);
     const Tensor entering = of_group(states, groups), added = of_group(dstates, groups);
-
     const Tensor dx = empty_gradient(x, context->saved_data["x"]);
-    const JoinBackward joined = join_backward(
-        within, by_head_of(at::matmul(b, transposed(added)), channels),
-        by_head_of(at::matmul(c, transposed(entering)), channels), decays, x, dy, d, dx);
+    JoinBackward joined;
+    if (fused) {
+      joined = output_backward_cuda(at::matmul(b, transposed(c)), b, c, dstates, states, decays, x,
+                                    dy, d, dx);
+    } else {
+      const Tensor within = at::matmul(transposed(masked), dy_by_head);
+      const Tensor arriving = at::matmul(b, transposed(added)),
+                   across = at::matmul(c, transposed(entering));
+      joined = join_backward(within, by_head_of(arriving, channels), by_head_of(across, channels),
+                             decays, x, dy, d, dx);
+    }
     const DecaysBackward of_decays = decays_backward(decays, a, of_scores, carried, joined, steps);
 
     const auto in_steps = [&](const Tensor& gradient, size_t input, const char* name) {
@@ -94,8 +114,14 @@ struct Ssd : torch::autograd::Function<Ssd> {
     };
     const Tensor db = at::matmul(flat(to_end), added) + at::matmul(transposed(of_scores.scores), c);
     const Tensor dc = at::matmul(flat(from_start), entering) + at::matmul(of_scores.scores, b);
-    return {dx,          of_decays.dt, of_decays.a, in_steps(db, 3, "b"), in_steps(dc, 4, "c"),
-            of_decays.d, carried.h0,   Tensor()};
+    return {dx,
+            of_decays.dt,
+            of_decays.a,
+            in_steps(db, 3, "b"),
+            in_steps(dc, 4, "c"),
+            of_decays.d,
+            context->saved_data["started"].toBool() ? carried.h0 : Tensor(),
+            Tensor()};
   }
 };
 
@@ -108,8 +134,11 @@ std::pair<Tensor, Tensor> ssd(const Tensor& x, const Tensor& dt, const Tensor& a
   require(x.numel() > 0 && b.size(3) > 0, "ssd needs at least one number of each size");
   require(x.size(2) % b.size(2) == 0, "groups must divide heads: {} does not divide {}", b.size(2),
           x.size(2));
+  const auto arithmetic = arithmetic_dtype(x.scalar_type());
+  const auto start = h0 ? std::make_optional(h0->to(arithmetic)) : std::nullopt;
   const auto results =
-      Ssd::apply(x, dt, a, b, c, d, h0, reset.defined() ? std::make_optional(reset) : std::nullopt);
+      Ssd::apply(x, dt.to(arithmetic), a.to(arithmetic), b, c, d.to(arithmetic), start,
+                 reset.defined() ? std::make_optional(reset) : std::nullopt);
   return {results[0], results[1]};
 }
 

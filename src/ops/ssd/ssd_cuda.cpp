@@ -87,19 +87,23 @@ Tensor masked_scores_cuda(const Tensor& scores, const Decays& decays) {
   return masked;
 }
 
-Packed pack_cuda(const Tensor& input, const Decays& decays, SsdScale scale, int64_t groups) {
+Packed pack_cuda(const Tensor& input, const Decays& decays, SsdScale scale, int64_t groups,
+                 bool with_heads) {
   const Tensor x = packed(input);
   const int64_t batch = x.size(0), heads = x.size(2), channels = x.size(3);
   const Packed result{
-      torch::empty({batch, decays.chunks(), heads, decays.chunk(), channels}, x.options()),
+      with_heads
+          ? torch::empty({batch, decays.chunks(), heads, decays.chunk(), channels}, x.options())
+          : Tensor(),
       torch::empty({batch, decays.chunks(), groups, decays.chunk(), heads / groups, channels},
                    x.options())};
   const int pack = pack_of({x, result.by_head, result.scaled});
   const SsdExtent extent = ssd_extent(decays, x.size(1), groups, channels);
-  launch_kernel(kSsdFile, fmt::format("ssd_pack<{}, {}>", storage_name(x.scalar_type()), pack), x,
-                extent.blocks_of_packs(pack), kSsdThreads,
-                SsdPack{extent, given(decays), scale, given(x), result.by_head.data_ptr(),
-                        result.scaled.data_ptr()});
+  launch_kernel(
+      kSsdFile, fmt::format("ssd_pack<{}, {}>", storage_name(x.scalar_type()), pack), x,
+      extent.blocks_of_packs(pack), kSsdThreads,
+      SsdPack{extent, given(decays), scale, given(x),
+              with_heads ? result.by_head.data_ptr() : nullptr, result.scaled.data_ptr()});
   return result;
 }
 
@@ -129,7 +133,7 @@ Tensor join_cuda(const Tensor& within, const Tensor& across, const Decays& decay
 }
 
 ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor& scores,
-                                           const Decays& decays) {
+                                           const Decays& decays, bool keeps_masked) {
   const int chunk = static_cast<int>(decays.chunk());
   const int64_t tiles = ssd_scores_tiles(chunk);
   auto sizes = decays.log.sizes().vec();
@@ -143,7 +147,7 @@ ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor&
       fmt::format("ssd_masked_backward<{}, {}>", storage_name(scores.scalar_type()), chunk), scores,
       extent.batch * extent.chunks * extent.groups * tiles, ssd_scores_threads(chunk),
       SsdMaskedBackward{extent, given(decays), scores.data_ptr(), gradient.data_ptr(),
-                        result.scores.data_ptr(), result.rows.data_ptr<float>(),
+                        result.scores.data_ptr(), keeps_masked, result.rows.data_ptr<float>(),
                         result.columns.data_ptr<float>(), result.own.data_ptr<float>()});
   return result;
 }
@@ -211,6 +215,74 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
                                   .sums = sums.data_ptr<float>()});
   const Tensor added = sum_of_rows(sums, torch::kFloat);
   return {ddt, added[0], added[1]};
+}
+
+bool has_output_kernels(const Tensor& x, int64_t state) {
+  return has_ssd_kernels(x) && x.scalar_type() == torch::kBFloat16 && x.size(3) % 8 == 0 &&
+         x.size(3) <= kSsdOutputChannels && state % 16 == 0 && state <= kSsdOutputState &&
+         x.stride(3) == 1 && access_width({x}) == 8;
+}
+
+namespace {
+
+void launch_output(SsdOutput problem, bool backward, const Tensor& on) {
+  const SsdExtent& extent = problem.extent;
+  const int64_t slices = (extent.heads_of_group() + kSsdOutputHeads - 1) / kSsdOutputHeads;
+  launch_kernel("ssd/ssd_output_kernel.hpp",
+                fmt::format("ssd_output<{}, {}, {}, {}>", extent.chunk, extent.channels,
+                            extent.state, backward),
+                on, extent.batch * extent.chunks * extent.groups * slices,
+                ssd_output_threads(extent.chunk), problem);
+}
+
+}  // namespace
+
+Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
+                   const Decays& decays, const Tensor& x, const Tensor& d) {
+  const Tensor y = torch::empty(x.sizes(), x.options()), skip = d.contiguous();
+  launch_output({.extent = ssd_extent(decays, x.size(1), c.size(2), x.size(3), c.size(4)),
+                 .decays = given(decays),
+                 .scores = scores.data_ptr(),
+                 .left = c.data_ptr(),
+                 .states = states.data_ptr(),
+                 .x = given(x),
+                 .y = given(y),
+                 .d = skip.const_data_ptr<float>(),
+                 .c = nullptr,
+                 .entering = nullptr,
+                 .inputs = {},
+                 .of_across = nullptr,
+                 .of_arriving = nullptr,
+                 .own = nullptr},
+                false, x);
+  return y;
+}
+
+JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor& b, const Tensor& c,
+                                  const Tensor& added, const Tensor& entering, const Decays& decays,
+                                  const Tensor& x, const Tensor& gradient, const Tensor& d,
+                                  const Tensor& dx) {
+  Tensor dy = packed(gradient);
+  if (access_width({dy}) < 8) dy = dy.clone(torch::MemoryFormat::Contiguous);
+  const Tensor skip = d.contiguous();
+  const JoinBackward result{torch::empty_like(decays.log), torch::empty_like(decays.log),
+                            torch::empty_like(decays.log)};
+  launch_output({.extent = ssd_extent(decays, x.size(1), c.size(2), x.size(3), c.size(4)),
+                 .decays = given(decays),
+                 .scores = transposed_scores.data_ptr(),
+                 .left = b.data_ptr(),
+                 .states = added.data_ptr(),
+                 .x = given(dy),
+                 .y = given(dx),
+                 .d = skip.const_data_ptr<float>(),
+                 .c = c.data_ptr(),
+                 .entering = entering.data_ptr(),
+                 .inputs = given(x),
+                 .of_across = result.across.data_ptr<float>(),
+                 .of_arriving = result.arriving.data_ptr<float>(),
+                 .own = result.own.data_ptr<float>()},
+                true, x);
+  return result;
 }
 
 }  // namespace pararnn::ops::ssd_parts

@@ -15,12 +15,13 @@ bool has_join_backward_kernel(const Tensor& x);
 
 Decays decays_cuda(const Tensor& dt, const Tensor& a, const Tensor& segment, int64_t chunk);
 Tensor masked_scores_cuda(const Tensor& scores, const Decays& decays);
-Packed pack_cuda(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups);
+Packed pack_cuda(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups,
+                 bool with_heads);
 Tensor carry_cuda(const Tensor& states, const Decays& decays, const Tensor& h0);
 Tensor join_cuda(const Tensor& within, const Tensor& across, const Decays& decays, const Tensor& x,
                  const Tensor& d);
 ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor& scores,
-                                           const Decays& decays);
+                                           const Decays& decays, bool keeps_masked);
 CarryBackward carry_backward_cuda(const Tensor& gradient, const Tensor& entering,
                                   const Decays& decays, const Tensor& dhT);
 JoinBackward join_backward_cuda(const Tensor& within, const Tensor& arriving, const Tensor& across,
@@ -29,5 +30,21 @@ JoinBackward join_backward_cuda(const Tensor& within, const Tensor& arriving, co
 DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
                                     const ScoresBackward& scores, const CarryBackward& carried,
                                     const JoinBackward& joined, int64_t steps);
+
+/// Whether there are kernels for all that makes y, and dx, of scores and states: x (B,T,H,P) in
+/// bfloat16, of sizes that shared memory and registers have room for.
+bool has_output_kernels(const Tensor& x, int64_t state);
+
+/// y (B,T,H,P) of the scores c bᵀ (B,L,G,Q,Q), c (B,L,G,Q,N), the states that enter and x: what
+/// masked_scores, two products and join give.
+Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
+                   const Decays& decays, const Tensor& x, const Tensor& d);
+
+/// dx, written to `dx`, and what join_backward gives beside it. `transposed_scores` are b cᵀ,
+/// `added` the gradient of what each chunk adds to the state.
+JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor& b, const Tensor& c,
+                                  const Tensor& added, const Tensor& entering, const Decays& decays,
+                                  const Tensor& x, const Tensor& dy, const Tensor& d,
+                                  const Tensor& dx);
 
 }  // namespace pararnn::ops::ssd_parts

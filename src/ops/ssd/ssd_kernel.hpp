@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_pack(const __grid_constant__ 
     if (piece.step + n < extent.steps) {
       values = load_channels<kWidth>(x + n * problem.x.step_stride);
     }
-    store_channels(values, by_head + n * extent.channels);
+    if (problem.by_head) store_channels(values, by_head + n * extent.channels);
     const float factor =
         problem.scale == SsdScale::kToEnd ? chunk.to_end(i) * chunk.step[i] : chunk.from_start(i);
     static_for<kWidth>([&](auto k) { values[k] *= factor; });
@@ -324,7 +324,7 @@ __global__ void __launch_bounds__(ssd_scores_threads(kChunk))
         }
       });
     }
-    store_channels(masked, gradients + matrix * (kChunk * kChunk));
+    if (problem.keeps_masked) store_channels(masked, gradients + matrix * (kChunk * kChunk));
     // A row is of kPacks neighbouring lanes; columns are kPacks lanes apart.
     for (int distance = 1; distance < kPacks; distance *= 2) {
       row += __shfl_xor_sync(0xffffffffu, row, distance);

@@ -94,12 +94,13 @@ Tensor masked_scores(const Tensor& scores, const Decays& decays) {
       .to(scores.scalar_type());
 }
 
-Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups) {
-  if (has_ssd_kernels(x)) return pack_cuda(x, decays, scale, groups);
+Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups,
+            bool with_heads) {
+  if (has_ssd_kernels(x)) return pack_cuda(x, decays, scale, groups, with_heads);
   const Tensor steps = cut(x, decays.chunk());
   const Tensor factor =
       scale == SsdScale::kToEnd ? to_end(decays) * decays.step : from_start(decays);
-  return {steps.transpose(2, 3).contiguous(),
+  return {with_heads ? steps.transpose(2, 3).contiguous() : Tensor(),
           by_group((steps * beside_channels(factor)).to(x.scalar_type()), groups)};
 }
 
@@ -123,8 +124,9 @@ Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, co
 }
 
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
-                                      const Decays& decays) {
-  if (has_ssd_kernels(scores)) return masked_scores_backward_cuda(gradient, scores, decays);
+                                      const Decays& decays, bool keeps_masked) {
+  if (has_ssd_kernels(scores))
+    return masked_scores_backward_cuda(gradient, scores, decays, keeps_masked);
   const Tensor decay = between(decays), of_each = of_heads(scores, decays.heads());
   const Tensor step = decays.step.unsqueeze(-2);
   // What is multiplied by dt_j.
@@ -136,7 +138,7 @@ ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scor
                             .to(scores.scalar_type()),
                         (before * step).sum(-1), before.sum(-2).unsqueeze(0),
                         products.diagonal(0, -2, -1)};
-  gradient.copy_(of_each * decay * step);
+  if (keeps_masked) gradient.copy_(of_each * decay * step);
   return result;
 }
 

@@ -38,11 +38,12 @@ void out_of_chunks(const Tensor& chunks, const Tensor& to);
 /// it, and the row did not start anew between; zeros elsewhere. (B,L,H,Q,Q).
 Tensor masked_scores(const Tensor& scores, const Decays& decays);
 
-/// x (B,T,H,P) by head as it is, and by group with each step times its factor.
+/// x (B,T,H,P) by head as it is, if it is wanted, and by group with each step times its factor.
 struct Packed {
   Tensor by_head, scaled;
 };
-Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups);
+Packed pack(const Tensor& x, const Decays& decays, SsdScale scale, int64_t groups,
+            bool with_heads = true);
 
 /// The state through all chunks, from h0 (B,H,P,N). `states`: what each chunk adds to it; becomes
 /// the state that enters each. Returns the last one, in h0's dtype.
@@ -53,7 +54,7 @@ Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, co
             const Tensor& d);
 
 /// The gradient of the scores, summed over the heads of a group, given that of the masked scores,
-/// which becomes the masked scores again. With E_ij the latter two multiplied:
+/// which becomes the masked scores again if they are wanted. With E_ij the latter two multiplied:
 struct ScoresBackward {
   Tensor scores;   // (B,L,G,Q,Q)
   Tensor rows;     // Σ_{j<i} E_ij, (B,L,H,Q)
@@ -61,7 +62,7 @@ struct ScoresBackward {
   Tensor own;      // E_ii / dt_i
 };
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
-                                      const Decays& decays);
+                                      const Decays& decays, bool keeps_masked = true);
 
 /// The reverse of carry: `gradient` is that of the states that enter, and becomes that of what each
 /// chunk adds; dhT that of the last.

@@ -63,7 +63,7 @@ struct SsdPack {
   SsdDecays decays;
   SsdScale scale;
   SsdSteps x;
-  void *by_head, *scaled;
+  void *by_head, *scaled;  // by_head may be null
 };
 
 struct SsdCarry {
@@ -95,7 +95,8 @@ struct SsdMaskedBackward {
   SsdExtent extent;
   SsdDecays decays;
   const void* scores;
-  void *gradient, *dscores;  // the gradient becomes the masked scores
+  void *gradient, *dscores;
+  bool keeps_masked;  // whether the gradient becomes the masked scores
   float *rows, *columns, *own;
 };
 
@@ -114,6 +115,24 @@ struct SsdJoinBackward {
   const void *within, *arriving, *across;
   SsdSteps x, dy, dx;
   const float* d;
+  float *of_across, *of_arriving, *own;
+};
+
+/// Heads that a block has one after the other, which share scores, b and c.
+inline constexpr int kSsdOutputHeads = 4;
+constexpr int ssd_output_threads(int chunk) { return 2 * chunk; }  // a warp for 16 rows
+/// What the kernel has room for.
+inline constexpr int kSsdOutputChannels = 64, kSsdOutputState = 128;
+
+struct SsdOutput {
+  SsdExtent extent;
+  SsdDecays decays;
+  const void *scores, *left, *states;  // left: c, or backward b
+  SsdSteps x, y;                       // or dy and dx
+  const float* d;
+  // Backward alone.
+  const void *c, *entering;
+  SsdSteps inputs;
   float *of_across, *of_arriving, *own;
 };
 
