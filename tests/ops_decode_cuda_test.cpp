@@ -168,9 +168,10 @@ long long* positions_of(const Tensor& t) {
 /// A cache of rows that began and read to different indices, with NaN where nothing was read.
 DecodeCache random_cache(int64_t batch, int64_t capacity, int64_t query_heads, int64_t key_heads,
                          int64_t channels) {
-  DecodeCache cache{.keys = unwritten_like(halves({batch, capacity, key_heads, channels})),
-                    .read = torch::randint(capacity, {batch}, torch::kLong)};
+  DecodeCache cache;
+  cache.keys = unwritten_like(halves({batch, capacity, key_heads, channels}));
   cache.values = cache.keys.clone();
+  cache.read = torch::randint(capacity, {batch}, torch::kLong);
   cache.begin = (torch::rand({batch}) * (cache.read + 1)).to(torch::kLong);
   for (int64_t row = 0; row < batch; ++row) {
     const auto seen = [&](const Tensor& t) {
@@ -413,6 +414,7 @@ TEST(DecodeOnFibers, AttentionInput) {
   expect_decode_attention_input<1, 1, 1>(1, 64, 2, 1, 16);
   expect_decode_attention_input<2, 1, 1>(9, 32, 3, 3, 40);
   expect_decode_attention_input<2, 2, 2>(20, 64, 4, 2, 24);
+  expect_decode_attention_input<1, 4, 0>(19, 32, 3, 1, 72);
 }
 
 // Heads that share, teams of idle threads, tokens that fill no round and no split, splits without
@@ -432,6 +434,7 @@ TEST(DecodeOnFibers, Mamba2Input) {
   torch::manual_seed(8);
   expect_decode_mamba2_input<1, 1, 1>(1, 32, 20, 36, 3);
   expect_decode_mamba2_input<2, 2, 2>(19, 64, 64, 90, 5);
+  expect_decode_mamba2_input<1, 4, 0>(19, 64, 64, 90, 5);
 }
 
 // Channels are multiples of 4. Groups of heads, components that fill no team, channels that fill no

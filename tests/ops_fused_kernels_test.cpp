@@ -179,7 +179,7 @@ TEST(FusedKernels, DecodingAttentionDoesNotSpill) {
           EXPECT_GE(plan.lanes * 8, channels);
           EXPECT_LE(plan.splits, kMostSplits);
           const int64_t blocks = batch * heads / plan.queries * plan.splits;
-          if (capacity == 32768) EXPECT_GE(blocks, 4 * 132) << batch << " rows";
+          EXPECT_GE(blocks, capacity == 32768 ? 4 * 132 : 1) << batch << " rows";
           expect_no_spills("decode/decode_attention_kernel.hpp",
                            fmt::format("decode_attention<{}>", plan.arguments()));
         }
