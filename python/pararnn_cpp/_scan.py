@@ -82,7 +82,7 @@ def scan(
     ):
         options = lasting_key(key), plan, chunk, burn_in, tolerance
         return Scan.apply(u, w, h0, cu_seqlens, reset, *options)  # type: ignore[no-untyped-call, no-any-return]
-    # As most calls are. Each argument of an operator takes a twentieth of the host's time of a call.
+    # As most calls are. An argument of an operator takes a twentieth of the host's time of a call.
     if (
         plan == "auto"
         and chunk == 0
