@@ -41,6 +41,7 @@ class AttentionOptions(MixerOptions):
         return heads, self.key_value_heads or heads
 
     def validate(self, config: ModelConfig) -> None:
+        """Raises ValueError where they do not go together with the model's."""
         (heads, key_value_heads), width = self.heads_of(config), config.width
         if width % heads != 0:
             raise ValueError(

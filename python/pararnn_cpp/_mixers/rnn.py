@@ -44,6 +44,7 @@ class RnnOptions(MixerOptions):
         object.__setattr__(self, "cell", as_cell(self.cell))
 
     def validate(self, config: ModelConfig) -> None:
+        """Raises ValueError where they do not go together with the model's."""
         if config.width % self.heads != 0:
             raise ValueError(
                 f"heads must divide width: {self.heads} does not divide {config.width}"

@@ -16,7 +16,8 @@ class AttentionDecoder : public MixerDecoder {
         cache_{.keys = state[0].to(torch::kBFloat16).contiguous(),
                .values = state[1].to(torch::kBFloat16).contiguous(),
                .begin = own_copy(state[2], torch::kLong),
-               .read = own_copy(state[3], torch::kLong)} {
+               .read = own_copy(state[3], torch::kLong),
+               .arrived = {}} {
     const int64_t heads = input_.size(0) / cache_.keys.size(3);
     cache_.make_counters(heads - 2 * cache_.keys.size(2));
   }

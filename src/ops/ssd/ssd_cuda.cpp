@@ -193,6 +193,9 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
                                     const JoinBackward& joined, int64_t steps) {
   const SsdExtent extent = ssd_extent(decays, steps);
   const Tensor rates = a.contiguous();
+  // What join_backward's definition gives lies otherwise.
+  const Tensor across = joined.across.contiguous(), arriving = joined.arriving.contiguous(),
+               own = joined.own.contiguous();
   const Tensor ddt = torch::empty({extent.batch, steps, extent.heads}, decays.log.options());
   const Tensor sums =
       torch::empty({extent.batch * extent.chunks, 2, extent.heads}, decays.log.options());
@@ -208,9 +211,9 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
                                   .column_parts = static_cast<int>(scores.columns.size(0)),
                                   .decay_parts = static_cast<int>(carried.decay.size(3)),
                                   .decay = floats(carried.decay),
-                                  .of_across = floats(joined.across),
-                                  .of_arriving = floats(joined.arriving),
-                                  .of_own = floats(joined.own),
+                                  .of_across = floats(across),
+                                  .of_arriving = floats(arriving),
+                                  .of_own = floats(own),
                                   .ddt = ddt.data_ptr<float>(),
                                   .sums = sums.data_ptr<float>()});
   const Tensor added = sum_of_rows(sums, torch::kFloat);
