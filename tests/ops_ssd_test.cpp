@@ -281,9 +281,12 @@ TEST_F(SsdOnGpu, PartsOfOneTensorHaveOneGradient) {
 }
 
 TEST_F(SsdOnGpu, EqualsTheLoop) {
-  std::vector<SsdShape> shapes = ssd_shapes();
-  shapes.push_back({2, 400, 4, 64, 1, 128});
-  shapes.push_back({1, 129, 4, 64, 2, 64});
+  // Those of models, which have kernels of their own, first. Each of the others is a compilation of
+  // ten kernels in each dtype.
+  std::vector<SsdShape> shapes{{2, 400, 4, 64, 1, 128}, {1, 129, 4, 64, 2, 64}};
+  for (const SsdShape& shape : ssd_shapes()) {
+    if (shapes.size() < 6) shapes.push_back(shape);
+  }
   for (const SsdShape& shape : shapes) {
     for (const double anew : {0.0, 0.02, 0.6}) {
       for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {

@@ -78,8 +78,15 @@ class Cell:
 
 
 def key_of(cell: str | Cell) -> str:
-    """How the operators know a cell."""
-    return cell if isinstance(cell, str) else cell.key
+    """How the operators know a cell. Raises TypeError for what is neither a cell nor a text."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Cell):
+        return cell.key
+    raise TypeError(
+        f"cell is of type {type(cell).__name__}, but should be a Cell, or the name or file of one; "
+        "pararnn_cpp.cell makes one of a Python function"
+    )
 
 
 _built_in = frozenset(json.loads(operators._cell_list()))
@@ -95,4 +102,4 @@ def lasting_key(cell: str) -> str:
 
 def as_cell(cell: str | Cell) -> Cell:
     """The cell itself, or the one of that name or file."""
-    return Cell.named(cell) if isinstance(cell, str) else cell
+    return cell if isinstance(cell, Cell) else Cell.named(key_of(cell))

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from . import _operators
-from ._cells import Cell, lasting_key
+from ._cells import Cell, key_of, lasting_key
 from ._derivatives import Scan, TransformedScan
 from ._library import operators
 
@@ -68,8 +68,9 @@ def scan(
 
     Raises:
         RuntimeError: one sentence that names the argument that is wrong, and what it should be.
+        TypeError: the same for a cell that is neither a `Cell` nor a text.
     """
-    key = cell if isinstance(cell, str) else cell.key
+    key = cell.key if type(cell) is Cell else key_of(cell)
     # Plans that are learned differ from call to call, and in the last digits of the results.
     if plan == "auto" and u.is_cuda and torch.are_deterministic_algorithms_enabled():
         plan = "planner"
@@ -112,7 +113,7 @@ def step(u: Tensor, w: Tensor, h: Tensor, *, cell: str | Cell) -> tuple[Tensor, 
     ):
         y, h = scan(u.unsqueeze(1), w, h, cell=cell, plan="sequential")
         return y.squeeze(1), h
-    key = cell if isinstance(cell, str) else cell.key
+    key = cell.key if type(cell) is Cell else key_of(cell)
     if is_dynamo_compiling():
         return _operators.step(u, w, h, key)  # type: ignore[no-any-return]
     return _operators.eager_step(u, w, h, key)  # type: ignore[no-any-return]

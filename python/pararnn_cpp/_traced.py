@@ -220,8 +220,12 @@ class Recorded:
     def __mod__(self, other: object) -> NoReturn:
         refuse(_cannot_trace("%"))
 
+    def __matmul__(self, other: object) -> NoReturn:
+        refuse(_cannot_trace("@"))
+
     __rfloordiv__ = __floordiv__
     __rmod__ = __mod__
+    __rmatmul__ = __matmul__
 
     # As with tensors, these change the value under all of its names.
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pararnn_cpp._library
-from pararnn_cpp import Cell, last_statistics, scan, step, verdict
+from pararnn_cpp import Cell, last_statistics, nn, scan, step, verdict
 
 LEAKY = """#include "pararnn/cell.hpp"
 struct Leaky {
@@ -288,6 +288,14 @@ def test_wrong_arguments_are_one_sentence() -> None:
             scan(*arguments, cell="gru", **options)
     with pytest.raises(RuntimeError, match="there is no cell 'perceptron'"):
         scan(u, w, h0, cell="perceptron")
+    for call in (
+        partial(scan, u, w, h0),
+        partial(step, u[:, 0], w, h0),
+        verdict,
+        partial(nn.Scan, 2, 3),
+    ):
+        with pytest.raises(TypeError, match="cell is of type function, but should be a Cell"):
+            call(cell=lambda h, u, w: [h[0]])
 
 
 def test_derivatives_of_both_modes_and_second_ones_pass_the_checks() -> None:

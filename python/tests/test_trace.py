@@ -575,6 +575,10 @@ def divides_whole(h, u, w):
     return [u[0] // 2]  # here
 
 
+def multiplies_matrices(h, u, w):
+    return [h[0] @ u[0]]  # here
+
+
 def takes_numpy(h, u, w):
     return [h[0] + np.tanh(u[0])]  # here
 
@@ -744,6 +748,7 @@ REFUSED: dict[StepFunction, str] = {
     takes_an_unknown_method: "lgamma cannot be traced",
     asks_for_a_shape: "cannot be traced",
     divides_whole: r"floor\(x / y\)",
+    multiplies_matrices: "@ cannot be traced",
     takes_numpy: "numpy",
     takes_a_function_of_numpy: "numpy",
     takes_an_array: "ndarray",

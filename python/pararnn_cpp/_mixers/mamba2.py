@@ -34,6 +34,7 @@ class Mamba2Options(MixerOptions):
         check_sizes(self, expand=1, head_channels=1, state=1, groups=1, conv_width=1)
 
     def validate(self, config: ModelConfig) -> None:
+        """Raises ValueError unless channels make whole heads, and heads whole groups."""
         channels = self.expand * config.width
         if channels % self.head_channels != 0:
             raise ValueError(
