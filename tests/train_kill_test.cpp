@@ -82,7 +82,9 @@ TEST(Kill, AtAnyMomentLeavesARunThatGoesOnBitForBit) {
   for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
     EXPECT_EQ(read(killed / "latest" / name), read(undisturbed / "latest" / name));
   }
-  EXPECT_EQ(list_checkpoints(killed).size(), 2u);
+  // The oldest goes when one is written, and a kill may come between the two.
+  EXPECT_GE(list_checkpoints(killed).size(), 2u);
+  EXPECT_LE(list_checkpoints(killed).size(), 3u);
 }
 
 }  // namespace
