@@ -6,7 +6,8 @@ cmake := .venv/bin/cmake
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests share the cores: threads that wait shall not spin.
-ctest := OMP_WAIT_POLICY=passive .venv/bin/ctest --output-on-failure -j $$(nproc)
+# One more than cores: some tests wait.
+ctest := OMP_WAIT_POLICY=passive .venv/bin/ctest --output-on-failure -j $$(($$(nproc) + 1))
 configure = $(cmake) -G Ninja -S . -B $(1) -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
   --log-level=WARNING
 # One compiler a core, and no more than there is memory for: a file over LibTorch takes about 2 GB.
