@@ -6,8 +6,7 @@ cmake := .venv/bin/cmake
 python := .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests share the cores: threads that wait shall not spin.
-# One more than cores: some tests wait.
-ctest := OMP_WAIT_POLICY=passive .venv/bin/ctest --output-on-failure -j $$(($$(nproc) + 1))
+ctest := OMP_WAIT_POLICY=passive .venv/bin/ctest --output-on-failure -j $$(nproc)
 configure = $(cmake) -G Ninja -S . -B $(1) -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja \
   --log-level=WARNING
 # One compiler a core, and no more than there is memory for: a file over LibTorch takes about 2 GB.
