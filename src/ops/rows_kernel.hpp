@@ -14,6 +14,14 @@ namespace pararnn::ops {
 
 using cuda::Int, cuda::kWarp;
 
+/// The sum over a warp's lanes, in each of them.
+PARARNN_DEVICE_FN float sum_in_warp(float mine) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    mine += __shfl_xor_sync(0xffffffffu, mine, distance);
+  }
+  return mine;
+}
+
 /// N neighbouring numbers, an address of which is a multiple of all their bytes, or of 16.
 template <int N, class Storage>
 PARARNN_DEVICE_FN Vec<float, N> load_channels(const Storage* from) {

@@ -1,7 +1,7 @@
 // A model that reads one token of each row of a batch: what lies between two matrix products is the
 // end of the first, so that a block of the model is five kernels.
 //
-// A kernel multiplies the rows of a batch, at most 64 at a time, by rows of weights, which pass
+// A kernel multiplies the rows of a batch, at most 16, by rows of weights, which pass
 // through the tensor cores' small products: so each weight is read once, whatever the batch. A
 // block has 8 · kTiles channels of every group; its warps share the depth of the product, and their
 // sums are added up in shared memory. A norm before the product is two parts: its weight is in x,
@@ -36,11 +36,18 @@ PARARNN_DEVICE_FN float load_bfloat16(const void* from, Int at) {
   return cuda::to_arithmetic(static_cast<const BFloat16*>(from)[at]);
 }
 
-PARARNN_DEVICE_FN float sum_in_warp(float mine) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    mine += __shfl_xor_sync(0xffffffffu, mine, distance);
+/// The sum over a block's threads, in its first one.
+PARARNN_DEVICE_FN float sum_in_block(float mine) {
+  using Parts = float[kDecodeWarps];
+  PARARNN_SHARED(Parts, parts);
+  mine = sum_in_warp(mine);
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = mine;
+  __syncthreads();
+  float sum = 0;
+  if (threadIdx.x == 0) {
+    for (int w = 0; w < kDecodeWarps; ++w) sum += parts[w];
   }
-  return mine;
+  return sum;
 }
 
 /// A block of a product's results: rows of the batch and channels of a head, kChannels by kRows.
@@ -261,15 +268,8 @@ __global__ void __launch_bounds__(kDecodeThreads)
     store_bfloat16(e.next, to + i, e.norm_weight[i] * x);
     squares += x * x;
   }
-  using Parts = float[kDecodeWarps];
-  PARARNN_SHARED(Parts, parts);
-  squares = sum_in_warp(squares);
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = squares;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  float sum = 0;
-  for (int w = 0; w < kDecodeWarps; ++w) sum += parts[w];
-  e.squares[row] = sum;
+  squares = sum_in_block(squares);
+  if (threadIdx.x == 0) e.squares[row] = squares;
 }
 
 /// The convolution of the next input of a row's channel, which the inputs before it move on for.

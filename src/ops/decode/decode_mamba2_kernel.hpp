@@ -104,15 +104,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
       squares += gated * gated;
     }
   });
-  using Parts = float[kDecodeWarps];
-  PARARNN_SHARED(Parts, parts);
-  squares = sum_in_warp(squares);
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = squares;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  float sum = 0;
-  for (int w = 0; w < kDecodeWarps; ++w) sum += parts[w];
-  p.squares.to[Int(row) * p.squares.parts + block] = sum;
+  squares = sum_in_block(squares);
+  if (threadIdx.x == 0) p.squares.to[Int(row) * p.squares.parts + block] = squares;
 }
 
 }  // namespace pararnn::ops

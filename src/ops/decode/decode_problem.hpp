@@ -5,9 +5,8 @@ namespace pararnn::ops {
 
 /// Threads of a block of every kernel that decodes.
 inline constexpr int kDecodeThreads = 256;
-/// Rows of the batch that a block takes at once, at most, in tiles of kDecodeRows; and of the
-/// weights, in tiles of kDecodeChannels.
-inline constexpr int kDecodeMostRows = 64, kDecodeRows = 16, kDecodeChannels = 8;
+/// A tile of rows of the batch, and of rows of the weights.
+inline constexpr int kDecodeRows = 16, kDecodeChannels = 8;
 /// Of more rows of the batch the products are the library's.
 inline constexpr int kDecodeOwnRows = 16;
 /// Numbers of a row of weights that a warp takes at once: rows are multiples of it.

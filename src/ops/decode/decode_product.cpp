@@ -43,12 +43,10 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
     after.row_blocks = up(batch, after.rows_of_block());
     return after;
   }
-  const int64_t needed = up(std::min<int64_t>(batch, kDecodeMostRows), kDecodeRows);
+  // One plan for all of these batches, so that a row is what it is alone.
+  static_assert(kDecodeOwnRows == kDecodeRows);
   DecodePlan best{};
-  best.row_tiles = needed <= 2 ? needed : 4;
-  best.row_blocks = up(batch, best.row_tiles * kDecodeRows);
-  // One plan for all batches of one tile, so that a row of a small batch is what it is alone.
-  const int64_t rows_of_block = best.row_tiles == 1 ? 1 : std::min<int64_t>(batch, kDecodeMostRows);
+  best.row_tiles = best.row_blocks = 1;
   // What takes longest: the weights from memory, all blocks' bytes from the second cache, or those
   // of the multiprocessor with most of them; and what a block begins and ends with, two at a time.
   // In bytes from the second cache, by an H100's rates.
@@ -61,9 +59,8 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
     const int64_t columns = in_block / tiles;
     if (columns > 4) break;
     const int64_t blocks = up(channels, in_block * kDecodeChannels);
-    const double bytes =
-        2.0 * double(depth) * double(groups * in_block * kDecodeChannels + rows_of_block);
-    const auto all = double(blocks * heads * best.row_blocks);
+    const double bytes = 2.0 * double(depth) * double(groups * in_block * kDecodeChannels + 1);
+    const auto all = double(blocks * heads);
     const double of_one = bytes * double(up(int64_t(all), multiprocessors));
     const double time = std::max({kOfMemory * weights, all * bytes, kOfMultiprocessor * of_one}) +
                         kOfRound * double(up(int64_t(all), 2 * multiprocessors));

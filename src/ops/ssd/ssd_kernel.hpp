@@ -33,12 +33,6 @@ struct SsdChunk {
   }
 };
 
-PARARNN_DEVICE_FN float sum_in_warp(float mine) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    mine += __shfl_xor_sync(0xffffffffu, mine, distance);
-  }
-  return mine;
-}
 /// The sum over this lane and those before it.
 PARARNN_DEVICE_FN float sum_so_far(float mine) {
   const int lane = threadIdx.x % kWarp;
