@@ -99,6 +99,14 @@ class MemoryOfRuns : public testing::Test {
     config_.steps = 10;
   }
 
+  /// What a trainer and its first steps take.
+  double peak_of_steps(const nn::ModelConfig& model, int64_t steps) {
+    return PeakOfTensors::of([&] {
+      Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
+      for (int64_t i = 0; i < steps; ++i) trainer.train_step();
+    });
+  }
+
   TemporaryFolder folder_;
   TrainConfig config_;
 };
@@ -119,11 +127,7 @@ TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
         config_.batch = batch;
         config_.length = length;
         nn::ModelConfig model{.width = width, .layers = layers, .rnn = {.cell = cell, .heads = 2}};
-        const double used = PeakOfTensors::of([&] {
-          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
-          trainer.train_step();
-          trainer.train_step();
-        });
+        const double used = peak_of_steps(model, 2);
         expect_about(training_memory(model, config_), used,
                      fmt::format("{} {} {} {}: {}", precision, cell, width, length,
                                  total_bytes(training_memory(model, config_)) / used));
@@ -143,11 +147,7 @@ TEST_F(MemoryOfRuns, AStepOfMamba2TakesAboutWhatIsEstimated) {
                                   .layers = layers,
                                   .mixer = "mamba2",
                                   .mamba2 = {.head_channels = head_channels}};
-      const double used = PeakOfTensors::of([&] {
-        Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
-        trainer.train_step();
-        trainer.train_step();
-      });
+      const double used = peak_of_steps(model, 2);
       expect_about(training_memory(model, config_), used,
                    fmt::format("{} {} {} {}: {}", precision, width, head_channels, length,
                                total_bytes(training_memory(model, config_)) / used));
@@ -183,10 +183,7 @@ TEST_F(MemoryOfRuns, WhereModelsAreLargeAndBatchesSmallTheGradientsDecide) {
   for (const std::string precision : {"float32", "bfloat16"}) {
     config_.precision = precision;
     const nn::ModelConfig model{.width = 512, .layers = 4, .tie_embedding = false};
-    const double used = PeakOfTensors::of([&] {
-      Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
-      trainer.train_step();
-    });
+    const double used = peak_of_steps(model, 1);
     const MemoryNeed need = training_memory(model, config_, torch::kCPU, {.blocks = 4});
     expect_about(need, used, fmt::format("{}: {}", precision, total_bytes(need) / used));
   }
@@ -248,10 +245,7 @@ TEST_F(MemoryOfRuns, AStepThatComputesAgainTakesAboutWhatIsEstimated) {
       std::vector<double> peaks;
       for (const std::string recompute : {"none", "mixer", "block"}) {
         config_.recompute = recompute;
-        const double used = PeakOfTensors::of([&] {
-          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
-          trainer.train_step();
-        });
+        const double used = peak_of_steps(model, 1);
         const MemoryNeed need =
             training_memory(model, config_, torch::kCPU,
                             choose_recompute(model, config_, torch::kCPU, /*available=*/0));
@@ -400,10 +394,7 @@ TEST_F(MemoryOfRuns, AStepWithAttentionTakesAboutWhatIsEstimated) {
       for (const std::string recompute : {"none", "mixer", "block"}) {
         config_.precision = precision;
         config_.recompute = recompute;
-        const double used = PeakOfTensors::of([&] {
-          Trainer trainer(config_, model, data::open_dataset(config_.data), folder_ / "run");
-          trainer.train_step();
-        });
+        const double used = peak_of_steps(model, 1);
         const MemoryNeed need =
             training_memory(model, config_, torch::kCPU,
                             choose_recompute(model, config_, torch::kCPU, /*available=*/0));
