@@ -225,6 +225,26 @@ TEST(Hybrid, DocumentsAreReadAsIfAlone) {
   EXPECT_TRUE(near(model->forward(tokens, {}, reset).first, torch::cat(alone, 1)));
 }
 
+TEST(Hybrid, WhatFollowsFromDocumentsIsWorkedOutOnceForAllLayers) {
+  torch::manual_seed(10);
+  LanguageModel model = hybrid_model(6);
+  const Tensor tokens = torch::randint(11, {2, 20}, torch::kLong);
+  const Tensor reset = torch::rand({2, 20}) < 0.2;
+  LanguageModelState state = model->forward(tokens, {}, reset).second;
+  for (int again = 0; again < 2; ++again) {
+    const size_t begin = 2;  // of a state of attention
+    EXPECT_TRUE(state.layers[2][begin].is_same(state.layers[5][begin]));
+    state = model->forward(tokens, state, reset).second;
+  }
+  // A layer by itself works it out.
+  const auto mixer = exact_mixer({8, 1, 1});
+  const Tensor x = torch::randn({2, 20, 8}, kDouble);
+  Documents shared(reset);
+  mixer->prepare(shared, {}, 2, 20);
+  EXPECT_TRUE(
+      torch::equal(mixer->forward(x, {}, shared).first, mixer->forward(x, {}, reset).first));
+}
+
 TEST(Hybrid, ComputedAgainItIsTheSame) {
   torch::manual_seed(6);
   LanguageModel model = hybrid_model(6);

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/documents.hpp"
 #include "ops/scan/scan.hpp"
 
 namespace pararnn::nn {
@@ -32,12 +33,16 @@ struct ModelConfig;
 using MixerState = std::vector<torch::Tensor>;
 
 struct Mixer : torch::nn::Module {
-  /// Mixes x (B,T,d), already normalised, going on from `state`. Where `reset` (B,T), bool, is
-  /// given, a row begins with an empty state before each step that it marks. Returns y (B,T,d) in
-  /// x's dtype and the state after step T.
+  /// Mixes x (B,T,d), already normalised, going on from `state`. A row begins with an empty state
+  /// where a document does. Returns y (B,T,d) in x's dtype and the state after step T.
   virtual std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x,
                                                        const MixerState& state,
-                                                       const torch::Tensor& reset) = 0;
+                                                       const Documents& documents) = 0;
+
+  /// Adds to the documents of B rows of T steps what layers of this mixer can share, where it is
+  /// not there yet: before any layer goes on from its state, of which `state` is this layer's.
+  virtual void prepare(Documents& /*documents*/, const MixerState& /*state*/, int64_t /*batch*/,
+                       int64_t /*steps*/) const {}
 
   /// The state with room for so many steps more, for decoding: forward() on one step without a
   /// gradient then writes to it in place, so that it can be captured in a CUDA graph. A state whose

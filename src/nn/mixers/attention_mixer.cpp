@@ -40,19 +40,34 @@ AttentionMixer::AttentionMixer(const AttentionOptions& options, const ModelConfi
                                          1 / std::sqrt(2.0 * std::max<int64_t>(config.layers, 1))));
 }
 
-std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const MixerState& state,
-                                                      const Tensor& reset) {
-  const int64_t steps = x.size(1);
-  const bool room = has_room(state);
-  require(!room || (steps == 1 && !reset.defined() && !torch::GradMode::is_enabled()),
-          "a state of attention with room for more is for one step at a time without a gradient");
+void AttentionMixer::prepare(Documents& documents, const MixerState& state, int64_t batch,
+                             int64_t steps) const {
+  if (documents.positions.defined()) return;
+  const Tensor &weight = input_->weight(), &reset = documents.reset;
   const int64_t earlier = state.empty() ? 0 : state[kKeys].size(1);
   Tensor start;  // the position of the first step
-  if (!state.empty())
-    start = (room ? state[kRead] : torch::full_like(state[kBegin], earlier)) - state[kBegin];
-  const Tensor positions = ops::positions_of(steps, x.device(), start, reset);
+  if (!state.empty()) {
+    start =
+        (has_room(state) ? state[kRead] : torch::full_like(state[kBegin], earlier)) - state[kBegin];
+  }
+  documents.positions = ops::positions_of(steps, weight.device(), start, reset);
+  if (has_room(state)) return;
+  documents.begin =
+      (earlier + steps - 1 - documents.positions.select(1, steps - 1)).expand(batch).contiguous();
+  if (state.empty() && !reset.defined()) return;  // all steps are looked at
+  documents.mask = ops::attention_mask(documents.positions, batch, earlier + steps, reset.defined(),
+                                       weight.options(), sizes_.channels);
+}
+
+std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const MixerState& state,
+                                                      const Documents& given) {
+  const bool room = has_room(state);
+  require(!room || (x.size(1) == 1 && !given.reset.defined() && !torch::GradMode::is_enabled()),
+          "a state of attention with room for more is for one step at a time without a gradient");
+  Documents documents = given;
+  prepare(documents, state, x.size(0), x.size(1));
   auto [queries, keys, values] = ops::attention_inputs(
-      x, input_->weight(), sizes_.heads, sizes_.key_value_heads, positions, rotary_base_);
+      x, input_->weight(), sizes_.heads, sizes_.key_value_heads, documents.positions, rotary_base_);
   const auto output = [&](const Tensor& mixed) { return output_->forward(mixed.flatten(2)); };
   if (room) {
     const Tensor at = state[kRead].view({-1, 1, 1, 1}).expand_as(keys);
@@ -62,16 +77,12 @@ std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const Mix
         ops::attention_step(queries, state[kKeys], state[kValues], state[kBegin], state[kRead]);
     return {output(mixed), {state[kKeys], state[kValues], state[kBegin], state[kRead] + 1}};
   }
-  if (earlier > 0) {
+  if (!state.empty()) {
     keys = torch::cat({state[kKeys], keys}, 1);
     values = torch::cat({state[kValues], values}, 1);
   }
-  const bool looks_at_all = state.empty() && !reset.defined();
-  const Tensor mixed = ops::causal_attention(queries, keys, values,
-                                             looks_at_all ? Tensor() : positions, reset.defined());
-  const Tensor begin =
-      (earlier + steps - 1 - positions.select(1, steps - 1)).expand(x.size(0)).contiguous();
-  return {output(mixed), {keys, values, begin}};
+  const Tensor mixed = ops::causal_attention(queries, keys, values, documents.mask);
+  return {output(mixed), {keys, values, documents.begin}};
 }
 
 MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const {

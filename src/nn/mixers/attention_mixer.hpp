@@ -58,7 +58,9 @@ std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelCo
 struct AttentionMixer : Mixer {
   AttentionMixer(const AttentionOptions& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
+  void prepare(Documents& documents, const MixerState& state, int64_t batch,
+               int64_t steps) const override;
   MixerState reserve(const MixerState& state, int64_t steps) const override;
 
  private:

@@ -45,7 +45,8 @@ Mamba2Mixer::Mamba2Mixer(const Mamba2Options& options, const ModelConfig& config
 }
 
 std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const MixerState& state,
-                                                   const Tensor& reset) {
+                                                   const Documents& documents) {
+  const Tensor& reset = documents.reset;
   const int64_t groups = options_.groups, components = options_.state;
   const auto projected = ops::split_parts(
       input_->forward(input), {{channels_}, {channels_ + 2 * groups * components}, {heads_}});

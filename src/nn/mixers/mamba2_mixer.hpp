@@ -53,7 +53,7 @@ std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfi
 struct Mamba2Mixer : Mixer {
   Mamba2Mixer(const Mamba2Options& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
 
  private:
   Mamba2Options options_;

@@ -69,7 +69,8 @@ Tensor RnnMixer::with_side_inputs(const Tensor& u) const {
 }
 
 std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state,
-                                                const Tensor& reset) {
+                                                const Documents& documents) {
+  const Tensor& reset = documents.reset;
   const auto [branch, gate] = ops::split_halves(input_->forward(x));
   const auto [convolved, tail] =
       convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);

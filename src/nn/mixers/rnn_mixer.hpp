@@ -53,7 +53,7 @@ std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& 
 struct RnnMixer : Mixer {
   RnnMixer(const RnnOptions& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
   void clip_weights() override;
   bool decays(std::string_view name, const torch::Tensor& parameter) const override;
   void set_scan_options(const ScanOptions& options) override { scan_options_ = options; }
