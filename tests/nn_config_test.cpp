@@ -45,6 +45,19 @@ TEST(LayerPattern, IsRepeatedUntilThereAreEnoughLayers) {
   EXPECT_FALSE(has_mixer(config, "rnn"));
 }
 
+TEST(LayerPattern, CountsTheLayersOfAMixer) {
+  const std::vector<LayerRun> runs = parse_layer_pattern("a,b*2,a*3,c");
+  const std::string layers = "abbaaac";
+  for (const char* mixer : {"a", "b", "c"}) {
+    int64_t so_far = 0;
+    for (int64_t layer = 0; layer < 25; ++layer) {
+      EXPECT_EQ(layers_among(runs, mixer, layer), so_far) << mixer << layer;
+      if (layers[size_t(layer) % layers.size()] != *mixer) continue;
+      EXPECT_EQ(layer_of(runs, mixer, so_far++), layer) << mixer;
+    }
+  }
+}
+
 TEST(LayerPattern, MakesAModelsLayers) {
   const auto names_of = [](const ModelConfig& config) {
     return LanguageModel(config)->named_parameters().keys();

@@ -131,7 +131,7 @@ void generate(const GenerateArguments& arguments) {
   nn::GenerationTimes times;
   train::run_within_memory(
       train::generation_memory(trained.model->config(), dtype, int64_t(longest), std::ssize(texts),
-                               arguments.tokens),
+                               arguments.tokens, device.type()),
       device, [&] {
         times = nn::generate(trained.model, prompts, arguments.tokens, arguments.sampling,
                              [&](int64_t row, int32_t token) { return writer.add(row, token); });

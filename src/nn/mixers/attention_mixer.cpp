@@ -118,14 +118,15 @@ std::string describe(const AttentionOptions& options) {
 }
 
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   const double d = double(config.width), cache = 2 * double(key_value_heads * channels);
+  const torch::Device device = activations.device();
   // On a CPU, keys and values as often as there are heads.
-  const bool repeats = device == torch::kCPU && heads != key_value_heads;
+  const bool repeats = device.is_cpu() && heads != key_value_heads;
   const double repeated = repeats ? 2 * d : 0;
   // The softmax's denominators; on a GPU the queries' gradient is summed in float32.
-  const double sums = double(heads), accumulated = device == torch::kCUDA ? d + sums : 0;
+  const double sums = double(heads), accumulated = device.is_cuda() ? d + sums : 0;
   return {.tensors = 2,
           .parameters = {.in_precision = d * (2 * d + cache), .in_float32 = 0},
           // The norm, its product, and what attention gives.
@@ -133,7 +134,10 @@ MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
           // The gradients of these two.
           .backward = {.in_precision = 2 * d + cache + repeated, .in_float32 = accumulated},
           .held = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
+          .held_of_earlier = {.in_precision = repeated, .in_float32 = 0},
           .state_of_token = {.in_precision = cache, .in_float32 = 0},
+          // In parts it is a thousandth of a layer.
+          .mask_of_pair = ops::has_mask_in_parts(activations, channels) ? 0.0 : 1.0,
           .operations_of_pair = 4 * d};
 }
 

@@ -52,7 +52,7 @@ AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfi
 void validate(const AttentionOptions& options, const ModelConfig& config);
 std::string describe(const AttentionOptions& options);
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    torch::DeviceType device);
+                    const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config);
 
 struct AttentionMixer : Mixer {

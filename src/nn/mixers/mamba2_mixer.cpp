@@ -86,7 +86,7 @@ void validate(const Mamba2Options& options, const ModelConfig& config) {
 std::string describe(const Mamba2Options&) { return "mamba2"; }
 
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const double d = double(config.width), e = double(options.expand) * d;
   const double heads = e / double(options.head_channels), n = double(options.state);
   const double shared = double(options.groups) * n;  // channels of b, or of c
@@ -95,7 +95,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
   const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
   const double states = e * n / chunk;                        // between chunks, a token
   const double scores = heads * chunk;                        // within chunks
-  const bool on_cpu = device == torch::kCPU;
+  const bool on_cpu = activations.device().is_cpu();
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,
@@ -110,7 +110,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
                  : Numbers{.in_precision = projected + convolved + 5 * e + scores + states,
                            .in_float32 = 0},
       // A GPU stores no masked scores.
-      .held = {.in_precision = d + projected + convolved + 2 * e + states,
+      .held = {.in_precision = d + projected + convolved + 2 * e + states + (on_cpu ? scores : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       .state_of_token = {},

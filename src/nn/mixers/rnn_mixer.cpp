@@ -108,22 +108,22 @@ void validate(const RnnOptions& options, const ModelConfig& config) {
 std::string describe(const RnnOptions& options) { return find_cell(options.cell).name; }
 
 MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const CellDefinition& cell = find_cell(options.cell);
   const double d = double(config.width), channels = d / double(options.heads);
   const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
   const double taps = double(options.conv_width);
-  return {.tensors = 7,
-          .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
-                         .in_float32 = d * (learned + cell.params + 1)},
-          // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
-          // and some states.
-          .kept = {.in_precision = (6 + inputs) * d,
-                   .in_float32 =
-                       cell.state * d / double(checkpoint_interval_on(torch::Device(device)))},
-          .backward = {.in_precision = inputs * d},  // u's gradient, beside u
-          .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
-          .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
+  return {
+      .tensors = 7,
+      .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
+                     .in_float32 = d * (learned + cell.params + 1)},
+      // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
+      // and some states.
+      .kept = {.in_precision = (6 + inputs) * d,
+               .in_float32 = cell.state * d / double(checkpoint_interval_on(activations.device()))},
+      .backward = {.in_precision = inputs * d},  // u's gradient, beside u
+      .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
+      .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
 }
 
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config) {

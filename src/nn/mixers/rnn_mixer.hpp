@@ -47,7 +47,8 @@ void for_each_option(Options& options, Visit&& visit) {
 
 void validate(const RnnOptions& options, const ModelConfig& config);
 std::string describe(const RnnOptions& options);
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, torch::DeviceType device);
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
+                    const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
 
 struct RnnMixer : Mixer {

@@ -38,14 +38,6 @@ Tensor flash_sequences(const Tensor& queries, const Tensor& keys, const Tensor& 
       sequences.longest_keys, /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false));
 }
 
-/// Whether flash attention takes such queries, without copies that make it so.
-bool has_flash(const torch::TensorOptions& queries, int64_t channels) {
-  constexpr int64_t kMultiple = 8, kMost = 256;
-  const auto dtype = c10::typeMetaToScalarType(queries.dtype());
-  return queries.device().is_cuda() && (dtype == torch::kBFloat16 || dtype == torch::kHalf) &&
-         channels % kMultiple == 0 && channels <= kMost;
-}
-
 Tensor steps_from(int64_t first, int64_t end, const Tensor& on) {
   return torch::arange(first, end, torch::dtype(torch::kLong).device(on.device()));
 }
@@ -90,6 +82,14 @@ int64_t block_of(int64_t steps) { return std::min(kAttentionBlock, steps); }
 
 }  // namespace
 
+// For what flash attention takes without copies that make it so.
+bool has_mask_in_parts(const torch::TensorOptions& queries, int64_t channels) {
+  constexpr int64_t kMultiple = 8, kMost = 256;
+  const auto dtype = c10::typeMetaToScalarType(queries.dtype());
+  return queries.device().is_cuda() && (dtype == torch::kBFloat16 || dtype == torch::kHalf) &&
+         channels % kMultiple == 0 && channels <= kMost;
+}
+
 AttentionMask whole_mask(const Tensor& before, int64_t keys, torch::ScalarType dtype) {
   const Tensor own = steps_from(keys - before.size(1), keys, before).unsqueeze(1);  // (T,1)
   const Tensor key = steps_from(0, keys, before);                                   // (S)
@@ -120,7 +120,7 @@ AttentionMask attention_mask(const Tensor& before, int64_t batch, int64_t keys, 
   const auto dtype = c10::typeMetaToScalarType(queries.dtype());
   // Flash attention leaves the gradients of keys that no query looks at unwritten.
   const bool unseen = keys > before.size(1) && torch::GradMode::is_enabled();
-  return has_flash(queries, channels) && !unseen && batch * before.size(1) > 0
+  return has_mask_in_parts(queries, channels) && !unseen && batch * before.size(1) > 0
              ? mask_in_parts(before, batch, keys, documents, dtype)
              : whole_mask(before, keys, dtype);
 }

@@ -62,6 +62,9 @@ inline constexpr int64_t kAttentionBlock = 256;
 AttentionMask attention_mask(const torch::Tensor& before, int64_t batch, int64_t keys,
                              bool documents, const torch::TensorOptions& queries, int64_t channels);
 
+/// Whether it is made in parts for such queries.
+bool has_mask_in_parts(const torch::TensorOptions& queries, int64_t channels);
+
 /// The same in either form, whatever the device.
 AttentionMask whole_mask(const torch::Tensor& before, int64_t keys, torch::ScalarType dtype);
 AttentionMask mask_in_parts(const torch::Tensor& before, int64_t batch, int64_t keys,
