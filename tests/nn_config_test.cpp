@@ -76,6 +76,17 @@ TEST(LayerPattern, MakesAModelsLayers) {
   expect_holds(error_of([&] { validate(config); }), "unknown mixer 'perceptron': there are rnn");
 }
 
+TEST(Config, LayersAreSaidWithTheirHeads) {
+  ModelConfig config{.width = 128, .layers = 8, .mixer = "rnn*2,attention,mamba2"};
+  EXPECT_EQ(describe_layers(config),
+            "4 layers of gru, 2 layers of attention (2 heads), 2 layers of mamba2 (4 heads)");
+  config.attention = {.heads = 8, .key_value_heads = 2};
+  config.mamba2.head_channels = 32;
+  EXPECT_EQ(describe_layers(config),
+            "4 layers of gru, 2 layers of attention (8 heads, 2 of keys and values), 2 layers of "
+            "mamba2 (8 heads)");
+}
+
 TEST(Config, ComesBackFromJson) {
   std::mt19937_64 random(8);
   for (int i = 0; i < 50; ++i) {

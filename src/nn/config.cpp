@@ -83,8 +83,8 @@ std::string describe_layers(const ModelConfig& config) {
   for (const LayerRun& run : mixers_of(config)) {
     for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
       if (run.mixer != mixer) return;
-      text +=
-          fmt::format("{}{} layers of {}", text.empty() ? "" : ", ", run.layers, describe(options));
+      text += fmt::format("{}{} layers of {}", text.empty() ? "" : ", ", run.layers,
+                          describe(options, config));
     });
   }
   return text;

@@ -6,7 +6,7 @@
 //
 //   for_each_option(options, visit)    the list of them, as nn/option.hpp says
 //   validate(options, config)          throws Error where they do not go together
-//   describe(options)                  what is said of its layers: "12 layers of ..."
+//   describe(options, config)          what is said of its layers: "12 layers of ..."
 //   sizes_of(options, config, activations)  what a layer takes, as MixerSizes
 //   make_mixer(options, config)        a layer, freshly initialised
 //

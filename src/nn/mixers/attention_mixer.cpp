@@ -112,9 +112,10 @@ void validate(const AttentionOptions& options, const ModelConfig& config) {
           ops::kMostRotaryChannels, config.width, heads, channels);
 }
 
-std::string describe(const AttentionOptions& options) {
-  if (options.heads == 0) return "attention";
-  return fmt::format("attention of {} heads", options.heads);
+std::string describe(const AttentionOptions& options, const ModelConfig& config) {
+  const auto [heads, key_value_heads, channels] = attention_heads(options, config);
+  if (heads == key_value_heads) return fmt::format("attention ({} heads)", heads);
+  return fmt::format("attention ({} heads, {} of keys and values)", heads, key_value_heads);
 }
 
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,

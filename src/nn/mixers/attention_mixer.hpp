@@ -50,7 +50,7 @@ struct AttentionHeads {
 AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config);
 
 void validate(const AttentionOptions& options, const ModelConfig& config);
-std::string describe(const AttentionOptions& options);
+std::string describe(const AttentionOptions& options, const ModelConfig& config);
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
                     const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config);

@@ -83,7 +83,9 @@ void validate(const Mamba2Options& options, const ModelConfig& config) {
           channels / options.head_channels);
 }
 
-std::string describe(const Mamba2Options&) { return "mamba2"; }
+std::string describe(const Mamba2Options& options, const ModelConfig& config) {
+  return fmt::format("mamba2 ({} heads)", options.expand * config.width / options.head_channels);
+}
 
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
                     const torch::TensorOptions& activations) {

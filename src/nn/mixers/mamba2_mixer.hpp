@@ -45,7 +45,7 @@ void for_each_option(Options& options, Visit&& visit) {
 }
 
 void validate(const Mamba2Options& options, const ModelConfig& config);
-std::string describe(const Mamba2Options& options);
+std::string describe(const Mamba2Options& options, const ModelConfig& config);
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
                     const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config);

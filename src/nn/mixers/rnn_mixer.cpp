@@ -105,7 +105,9 @@ void validate(const RnnOptions& options, const ModelConfig& config) {
   find_cell(options.cell);  // throws with the names there are
 }
 
-std::string describe(const RnnOptions& options) { return find_cell(options.cell).name; }
+std::string describe(const RnnOptions& options, const ModelConfig&) {
+  return find_cell(options.cell).name;
+}
 
 MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
                     const torch::TensorOptions& activations) {

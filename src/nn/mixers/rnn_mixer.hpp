@@ -46,7 +46,7 @@ void for_each_option(Options& options, Visit&& visit) {
 }
 
 void validate(const RnnOptions& options, const ModelConfig& config);
-std::string describe(const RnnOptions& options);
+std::string describe(const RnnOptions& options, const ModelConfig& config);
 MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
                     const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
