@@ -210,21 +210,6 @@ LanguageModel hybrid_model(int64_t layers = 3) {
   return model;
 }
 
-TEST(Hybrid, DocumentsAreReadAsIfAlone) {
-  torch::manual_seed(5);
-  const torch::NoGradGuard no_grad;
-  LanguageModel model = hybrid_model();
-  const Tensor tokens = torch::randint(11, {2, 40}, torch::kLong);
-  const std::vector<int64_t> starts{0, 1, 12, 15, 40};
-  Tensor reset = torch::zeros({2, 40}, torch::kBool);
-  std::vector<Tensor> alone;
-  for (size_t i = 0; i + 1 < starts.size(); ++i) {
-    reset.select(1, starts[i]).fill_(i > 0);
-    alone.push_back(model->forward(tokens.slice(1, starts[i], starts[i + 1])));
-  }
-  EXPECT_TRUE(near(model->forward(tokens, {}, reset).first, torch::cat(alone, 1)));
-}
-
 TEST(Hybrid, WhatFollowsFromDocumentsIsWorkedOutOnceForAllLayers) {
   torch::manual_seed(10);
   LanguageModel model = hybrid_model(6);

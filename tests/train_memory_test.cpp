@@ -443,13 +443,13 @@ TEST_F(MemoryOfRuns, ReadingWithAttentionTakesAboutWhatIsEstimated) {
     const auto estimated = [&](const EvaluationOptions& options) {
       return evaluation_memory(config, options, torch::kFloat32, dataset.training->size());
     };
-    const EvaluationOptions whole{.batch = 8, .length = 512, .tokens = 8192};
+    const EvaluationOptions whole{.batch = 8, .length = 512, .tokens = 4096};
     expect_about(estimated(whole), evaluated(whole), model_text);
     // In pieces, of which the last may be short, and of documents, under a mask.
     for (const EvaluationOptions& masked :
-         {EvaluationOptions{.batch = 8, .length = 128, .context = 1024, .tokens = 8192},
-          {.batch = 4, .length = 512, .context = 2100, .tokens = 8400},
-          {.batch = 2, .length = 2048, .documents = true, .tokens = 4096}}) {
+         {EvaluationOptions{.batch = 4, .length = 128, .context = 1024, .tokens = 4096},
+          {.batch = 2, .length = 512, .context = 2100, .tokens = 4200},
+          {.batch = 1, .length = 2048, .documents = true, .tokens = 2048}}) {
       expect_about(estimated(masked), evaluated(masked),
                    fmt::format("{} {} {}", masked.length, masked.context, model_text));
     }
