@@ -81,9 +81,10 @@ TEST(Config, LayersAreSaidWithTheirHeads) {
   EXPECT_EQ(describe_layers(config),
             "4 layers of gru, 2 layers of attention (2 heads), 2 layers of mamba2 (4 heads)");
   config.attention = {.heads = 8, .key_value_heads = 2};
+  config.layers = 4;
   config.mamba2.head_channels = 32;
   EXPECT_EQ(describe_layers(config),
-            "4 layers of gru, 2 layers of attention (8 heads, 2 of keys and values), 2 layers of "
+            "2 layers of gru, 1 layer of attention (8 heads, 2 of keys and values), 1 layer of "
             "mamba2 (8 heads)");
 }
 
@@ -201,7 +202,7 @@ TEST(Config, WrongOnesAreRefusedByName) {
   expect_holds(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
   expect_holds(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
   expect_holds(sentence("/norm_epsilon", 0), "norm_epsilon");
-  expect_holds(sentence("/mixers/rnn/heads", 3), "heads must divide width");
+  expect_holds(sentence("/mixers/rnn/heads", 3), "--heads must divide --width");
   expect_holds(sentence("/mixers/rnn/cell", "perceptron"), "gru");
   expect_holds(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
   expect_holds(sentence_of(nlohmann::json::array()), "JSON object");

@@ -156,7 +156,8 @@ void add_generate_command(CLI::App& program) {
   command->footer(
       "Writes text with a trained model, token by token as it is drawn, until the model ends the "
       "document. The cost of a "
-      "token does not depend on the length of the text. The same seed gives the same text.\n"
+      "token grows with the length of the text in layers of attention alone. The same seed gives "
+      "the same text.\n"
       "\n"
       "Several texts, of --batch or --prompts, go on together, and come as lines of JSON, each "
       "when "

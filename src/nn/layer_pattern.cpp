@@ -23,7 +23,7 @@ std::vector<LayerRun> parse_layer_pattern(const std::string& pattern) {
     }
     require(valid,
             "mixer is '{}', but must be names with commas between them, each with *N behind it for "
-            "N layers: rnn, or rnn*3,rnn",
+            "N layers: rnn, or rnn*3,attention",
             pattern);
     runs.push_back(run);
     begin = end + 1;

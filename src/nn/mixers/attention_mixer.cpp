@@ -102,13 +102,15 @@ MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const
 void validate(const AttentionOptions& options, const ModelConfig& config) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   require(config.width % heads == 0,
-          "the heads of attention must divide width: {} does not divide {}", heads, config.width);
+          "the heads of attention must divide --width: {} does not divide {}: give other "
+          "--attention-heads",
+          heads, config.width);
   require(heads % key_value_heads == 0,
-          "key_value_heads must divide the heads of attention: {} does not divide {}",
+          "--key-value-heads must divide the heads of attention: {} does not divide {}",
           key_value_heads, heads);
   require(channels % 2 == 0 && channels <= ops::kMostRotaryChannels,
           "a head of attention must have an even number of channels, at most {}, not width / heads "
-          "= {} / {} = {}",
+          "= {} / {} = {}: give another --width or --attention-heads",
           ops::kMostRotaryChannels, config.width, heads, channels);
 }
 

@@ -100,7 +100,7 @@ bool RnnMixer::decays(std::string_view name, const Tensor& parameter) const {
 }
 
 void validate(const RnnOptions& options, const ModelConfig& config) {
-  require(config.width % options.heads == 0, "heads must divide width: {} does not divide {}",
+  require(config.width % options.heads == 0, "--heads must divide --width: {} does not divide {}",
           options.heads, config.width);
   find_cell(options.cell);  // throws with the names there are
 }
