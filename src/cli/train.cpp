@@ -67,9 +67,8 @@ nn::ModelConfig merge_given(const CLI::App& command, nn::ModelConfig stored,
   };
   nn::for_each_option(given, keep);
   // Those of all mixers: which ones the model has, `stored` may say.
-  nn::for_each_mixer(given, [&](std::string_view, const auto& options) {
-    nn::for_each_option(options, keep);
-  });
+  nn::for_each_mixer(
+      given, [&](std::string_view, const auto& options) { nn::for_each_option(options, keep); });
   nn::for_each_used_option(stored, [&](std::string_view, auto& value, const nn::Option& o) {
     if (values.contains(o.flag)) values[o.flag].get_to(value);
   });
