@@ -133,7 +133,7 @@ TEST_F(DryRun, WhatDoesNotGoTogetherIsOneSentence) {
   wrong("--vocabulary 300 --steps 3", 2, {"--vocabulary", "--dry-run"});
   wrong("--memory 80 --data text", 2, {"--memory", "--dry-run"});
   wrong("--dry-run --memory 0", 2, {"--memory: must be above 0"});
-  wrong("--dry-run --preset 134m --heads 5", 1, {"heads must divide width"});
+  wrong("--dry-run --preset 134m --heads 5", 1, {"--heads must divide --width"});
   wrong("--dry-run --preset 134m --mixer rnn*5", 1, {"layers must be a multiple of 5"});
   EXPECT_NE(ask_here("train --dry-run --preset 7b --memory 80").out.find("it does not fit"),
             std::string::npos);
@@ -157,6 +157,17 @@ TEST_F(DryRun, ARunThatGoesOnKeepsWhatItsPresetWas) {
   EXPECT_EQ(json::parse(read("run/latest/config.json"))["mlp_width"], 256);
   fail("train --resume --preset 7b --steps 4", 1,
        {"--preset 7b", "32 layers of 4096 channels", "1 of 16", "leave the option out"});
+}
+
+TEST_F(DryRun, ARunThatGoesOnKeepsTheOptionsOfItsMixers) {
+  write("text", std::string(20'000, 'a') + "\n");
+  succeed(
+      "train --data text --mixer rnn,attention --attention-heads 2 --steps 1 --width 16 --layers 2 "
+      "--batch 1 --length 16 --device cpu");
+  succeed("train --resume --attention-heads 2 --steps 2");
+  fail("train --resume --attention-heads 4 --steps 3", 1,
+       {"--attention-heads is 4", "started with 2", "leave the option out"});
+  fail("train --resume --heads 2 --steps 3", 1, {"--heads is 2", "started with 1"});
 }
 
 }  // namespace

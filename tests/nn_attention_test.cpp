@@ -190,8 +190,9 @@ TEST(AttentionMixer, RefusesWhatMakesNoHeads) {
   };
   refused({.heads = 3}, 64, "3 does not divide 64");
   refused({.heads = 4, .key_value_heads = 3}, 64,
-          "key_value_heads must divide the heads of attention: 3");
+          "--key-value-heads must divide the heads of attention: 3");
   refused({.heads = 8}, 56, "56 / 8 = 7");
+  refused({}, 200, "3 does not divide 200: give other --attention-heads");
   refused({.heads = 1}, 1024, "at most 512");
   refused({.rotary_base = 0}, 64, "rotary_base must be a positive number");
   EXPECT_NO_THROW(validate(ModelConfig{.width = 64, .mixer = "attention"}));
@@ -210,19 +211,24 @@ LanguageModel hybrid_model(int64_t layers = 3) {
   return model;
 }
 
-TEST(Hybrid, DocumentsAreReadAsIfAlone) {
-  torch::manual_seed(5);
-  const torch::NoGradGuard no_grad;
-  LanguageModel model = hybrid_model();
-  const Tensor tokens = torch::randint(11, {2, 40}, torch::kLong);
-  const std::vector<int64_t> starts{0, 1, 12, 15, 40};
-  Tensor reset = torch::zeros({2, 40}, torch::kBool);
-  std::vector<Tensor> alone;
-  for (size_t i = 0; i + 1 < starts.size(); ++i) {
-    reset.select(1, starts[i]).fill_(i > 0);
-    alone.push_back(model->forward(tokens.slice(1, starts[i], starts[i + 1])));
+TEST(Hybrid, WhatFollowsFromDocumentsIsWorkedOutOnceForAllLayers) {
+  torch::manual_seed(10);
+  LanguageModel model = hybrid_model(6);
+  const Tensor tokens = torch::randint(11, {2, 20}, torch::kLong);
+  const Tensor reset = torch::rand({2, 20}) < 0.2;
+  LanguageModelState state = model->forward(tokens, {}, reset).second;
+  for (int again = 0; again < 2; ++again) {
+    const size_t begin = 2;  // of a state of attention
+    EXPECT_TRUE(state.layers[2][begin].is_same(state.layers[5][begin]));
+    state = model->forward(tokens, state, reset).second;
   }
-  EXPECT_TRUE(near(model->forward(tokens, {}, reset).first, torch::cat(alone, 1)));
+  // A layer by itself works it out.
+  const auto mixer = exact_mixer({8, 1, 1});
+  const Tensor x = torch::randn({2, 20, 8}, kDouble);
+  Documents shared(reset);
+  mixer->prepare(shared, {}, 2, 20);
+  EXPECT_TRUE(
+      torch::equal(mixer->forward(x, {}, shared).first, mixer->forward(x, {}, reset).first));
 }
 
 TEST(Hybrid, ComputedAgainItIsTheSame) {

@@ -45,6 +45,19 @@ TEST(LayerPattern, IsRepeatedUntilThereAreEnoughLayers) {
   EXPECT_FALSE(has_mixer(config, "rnn"));
 }
 
+TEST(LayerPattern, CountsTheLayersOfAMixer) {
+  const std::vector<LayerRun> runs = parse_layer_pattern("a,b*2,a*3,c");
+  const std::string layers = "abbaaac";
+  for (const char* mixer : {"a", "b", "c"}) {
+    int64_t so_far = 0;
+    for (int64_t layer = 0; layer < 25; ++layer) {
+      EXPECT_EQ(layers_among(runs, mixer, layer), so_far) << mixer << layer;
+      if (layers[size_t(layer) % layers.size()] != *mixer) continue;
+      EXPECT_EQ(layer_of(runs, mixer, so_far++), layer) << mixer;
+    }
+  }
+}
+
 TEST(LayerPattern, MakesAModelsLayers) {
   const auto names_of = [](const ModelConfig& config) {
     return LanguageModel(config)->named_parameters().keys();
@@ -61,6 +74,18 @@ TEST(LayerPattern, MakesAModelsLayers) {
   }
   config.mixer = "rnn,perceptron";
   expect_holds(error_of([&] { validate(config); }), "unknown mixer 'perceptron': there are rnn");
+}
+
+TEST(Config, LayersAreSaidWithTheirHeads) {
+  ModelConfig config{.width = 128, .layers = 8, .mixer = "rnn*2,attention,mamba2"};
+  EXPECT_EQ(describe_layers(config),
+            "4 layers of gru, 2 layers of attention (2 heads), 2 layers of mamba2 (4 heads)");
+  config.attention = {.heads = 8, .key_value_heads = 2};
+  config.layers = 4;
+  config.mamba2.head_channels = 32;
+  EXPECT_EQ(describe_layers(config),
+            "2 layers of gru, 1 layer of attention (8 heads, 2 of keys and values), 1 layer of "
+            "mamba2 (8 heads)");
 }
 
 TEST(Config, ComesBackFromJson) {
@@ -177,7 +202,7 @@ TEST(Config, WrongOnesAreRefusedByName) {
   expect_holds(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
   expect_holds(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
   expect_holds(sentence("/norm_epsilon", 0), "norm_epsilon");
-  expect_holds(sentence("/mixers/rnn/heads", 3), "heads must divide width");
+  expect_holds(sentence("/mixers/rnn/heads", 3), "--heads must divide --width");
   expect_holds(sentence("/mixers/rnn/cell", "perceptron"), "gru");
   expect_holds(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
   expect_holds(sentence_of(nlohmann::json::array()), "JSON object");

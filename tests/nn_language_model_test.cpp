@@ -52,29 +52,37 @@ struct TemporaryFolder {
   ~TemporaryFolder() { std::filesystem::remove_all(path); }
 };
 
-TEST(Documents, AreReadAsIfAlone) {
+TEST(Documents, AreReadAsIfAloneByEveryMixer) {
   torch::manual_seed(4);
   torch::NoGradGuard no_grad;
-  const ModelConfig config = small_config();
-  auto model = exact_model(config);
-  const Tensor tokens = random_tokens(config, 2, 40);
-  const int64_t starts[] = {0, 1, 12, 15, 40};
-  Tensor reset = torch::zeros({2, 40}, torch::kBool);
-  std::vector<Tensor> alone;
-  LanguageModelState last;
-  for (int i = 0; i < 4; ++i) {
-    if (i > 0) reset.select(1, starts[i]).fill_(true);
-    auto [logits, state] =
-        model->forward(tokens.slice(1, starts[i], starts[i + 1]), LanguageModelState{});
-    alone.push_back(logits);
-    last = state;
-  }
-  const auto [logits, state] = model->forward(tokens, {}, reset);
-  EXPECT_TRUE(torch::allclose(logits, torch::cat(alone, 1), 1e-10, 1e-10));
-  for (size_t layer = 0; layer < last.layers.size(); ++layer) {
-    for (size_t i = 0; i < last.layers[layer].size(); ++i) {
-      EXPECT_TRUE(torch::allclose(state.layers[layer][i], last.layers[layer][i], 1e-10, 1e-10));
+  const std::vector<int64_t> starts{0, 1, 12, 128, 130, 200};  // beside the chunks of mamba2, too
+  constexpr int64_t kAfter = 5;
+  std::vector<std::string> patterns = mixer_names();
+  patterns.emplace_back("rnn,attention,mamba2");
+  for (const std::string& pattern : patterns) {
+    SCOPED_TRACE(pattern);
+    ModelConfig config = small_config();
+    config.layers = 3;
+    config.mixer = pattern;
+    config.attention = {.heads = 2, .key_value_heads = 1};
+    config.mamba2 = {.head_channels = 8, .state = 5, .groups = 2};
+    auto model = exact_model(config);
+    const Tensor tokens = random_tokens(config, 2, starts.back() + kAfter);
+    const Tensor text = tokens.slice(1, 0, starts.back()), after = tokens.slice(1, starts.back());
+    Tensor reset = torch::zeros(text.sizes(), torch::kBool);
+    std::vector<Tensor> alone;
+    LanguageModelState last;
+    for (size_t i = 0; i + 1 < starts.size(); ++i) {
+      if (i > 0) reset.select(1, starts[i]).fill_(true);
+      auto [logits, state] =
+          model->forward(text.slice(1, starts[i], starts[i + 1]), LanguageModelState{});
+      alone.push_back(logits);
+      last = state;
     }
+    const auto [logits, state] = model->forward(text, {}, reset);
+    EXPECT_TRUE(torch::allclose(logits, torch::cat(alone, 1), 1e-10, 1e-10));
+    EXPECT_TRUE(torch::allclose(model->forward(after, state).first,
+                                model->forward(after, last).first, 1e-10, 1e-10));
   }
 }
 

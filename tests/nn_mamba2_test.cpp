@@ -1,5 +1,4 @@
-// The mixer of Mamba2: it is what the paper writes, step by step; its pieces are the whole, and
-// documents are apart.
+// The mixer of Mamba2: it is what the paper writes, step by step; its pieces are the whole.
 #include <gtest/gtest.h>
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -149,32 +148,6 @@ TEST(Mamba2, NoTokenSeesALaterOne) {
     const Tensor after = model->forward(changed);
     EXPECT_TRUE(torch::equal(after.narrow(1, 0, t), logits.narrow(1, 0, t)));
     EXPECT_FALSE(torch::allclose(after.select(1, t), logits.select(1, t)));
-  }
-}
-
-TEST(Mamba2, DocumentsAreReadAsIfAlone) {
-  torch::manual_seed(5);
-  const torch::NoGradGuard no_grad;
-  const ModelConfig config = mamba2_config();
-  auto model = exact_mamba2(config);
-  const Tensor tokens = torch::randint(config.vocabulary, {2, 200}, torch::kLong);
-  const std::vector<int64_t> starts{0, 1, 12, 128, 130, 200};
-  Tensor reset = torch::zeros({2, 200}, torch::kBool);
-  std::vector<Tensor> alone;
-  LanguageModelState last;
-  for (size_t i = 0; i + 1 < starts.size(); ++i) {
-    if (i > 0) reset.select(1, starts[i]).fill_(true);
-    auto [logits, state] =
-        model->forward(tokens.slice(1, starts[i], starts[i + 1]), LanguageModelState{});
-    alone.push_back(logits);
-    last = state;
-  }
-  const auto [logits, state] = model->forward(tokens, {}, reset);
-  EXPECT_TRUE(torch::allclose(logits, torch::cat(alone, 1), 1e-10, 1e-10));
-  for (size_t layer = 0; layer < last.layers.size(); ++layer) {
-    for (size_t i = 0; i < last.layers[layer].size(); ++i) {
-      EXPECT_TRUE(torch::allclose(state.layers[layer][i], last.layers[layer][i], 1e-10, 1e-10));
-    }
   }
 }
 

@@ -78,6 +78,15 @@ struct AttentionCase {
 struct AttentionProblem {
   Tensor queries, keys, values, before;
   bool documents;
+
+  AttentionMask mask() const {
+    if (!before.defined()) return {};
+    return attention_mask(before, queries.size(0), keys.size(1), documents, queries.options(),
+                          queries.size(3));
+  }
+  AttentionMask in_parts() const {
+    return mask_in_parts(before, queries.size(0), keys.size(1), documents, queries.scalar_type());
+  }
 };
 
 AttentionProblem problem_of(const AttentionCase& c, torch::TensorOptions options = kDouble) {
@@ -113,12 +122,13 @@ const std::vector<AttentionCase> kLongCases{
 void expect_definition(const AttentionCase& c) {
   SCOPED_TRACE(testing::Message() << c.batch << " " << c.steps << " " << c.earlier << " " << c.heads
                                   << " " << c.key_value_heads << " " << c.resets);
-  const auto [q, k, v, before, documents] = problem_of(c);
+  const AttentionProblem p = problem_of(c);
+  const auto& [q, k, v, before, documents] = p;
   const Tensor expected = attention_definition(q, k, v, before);
-  EXPECT_TRUE(torch::allclose(causal_attention(q, k, v, before, documents), expected, 1e-9, 1e-9));
+  EXPECT_TRUE(torch::allclose(causal_attention(q, k, v, p.mask()), expected, 1e-9, 1e-9));
   if (!before.defined()) return;
-  EXPECT_TRUE(torch::allclose(attention_in_sequences(q, k, v, before, documents, &attend_sequences),
-                              expected, 1e-9, 1e-9));
+  EXPECT_TRUE(torch::allclose(causal_attention(q, k, v, p.in_parts(), &attend_sequences), expected,
+                              1e-9, 1e-9));
 }
 
 TEST(Attention, IsItsDefinition) {
@@ -138,8 +148,7 @@ TEST(Attention, GradientsEqualFiniteDifferences) {
     const AttentionProblem p = problem_of(c);
     const Tensor q = p.queries.clone().requires_grad_(), k = p.keys.clone().requires_grad_(),
                  v = p.values.clone().requires_grad_();
-    test::expect_gradient([&] { return causal_attention(q, k, v, p.before, p.documents); },
-                          {q, k, v});
+    test::expect_gradient([&] { return causal_attention(q, k, v, p.mask()); }, {q, k, v});
   }
 }
 
@@ -152,9 +161,9 @@ TEST(Attention, GradientsOfSequencesAreThoseOfTheMask) {
                  v = p.values.clone().requires_grad_();
     const Tensor dy = torch::randn_like(q);
     const auto masked =
-        torch::autograd::grad({masked_attention(q, k, v, p.before)}, {q, k, v}, {dy});
+        torch::autograd::grad({causal_attention(q, k, v, p.mask())}, {q, k, v}, {dy});
     const auto cut = torch::autograd::grad(
-        {attention_in_sequences(q, k, v, p.before, true, &attend_sequences)}, {q, k, v}, {dy});
+        {causal_attention(q, k, v, p.in_parts(), &attend_sequences)}, {q, k, v}, {dy});
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(torch::allclose(cut[i], masked[i], 1e-9, 1e-9)) << i;
   }
 }
@@ -234,15 +243,16 @@ TEST_F(AttentionOnGpu, IsTheDefinition) {
       for (const Tensor& part : parts) exact.push_back(leaf(part.detach().to(torch::kDouble)));
       Tensor before = p.before;
       if (!before.defined()) before = positions_of(c.steps, torch::kCUDA);
-      const Tensor expected = masked_attention(exact[0], exact[1], exact[2], before);
-      const Tensor y = causal_attention(parts[0], parts[1], parts[2], p.before, p.documents);
+      const Tensor expected = causal_attention(
+          exact[0], exact[1], exact[2], whole_mask(before, c.steps + c.earlier, torch::kDouble));
+      const Tensor y = causal_attention(parts[0], parts[1], parts[2], p.mask());
       const Tensor dy = torch::randn_like(y);
       const auto found = torch::autograd::grad({y}, parts, {dy});
       const auto right = torch::autograd::grad({expected}, exact, {dy.to(torch::kDouble)});
       expect_near(y, expected.detach(), "result");
       for (int i = 0; i < 3; ++i) expect_near(found[i], right[i], "gradient");
       const torch::NoGradGuard no_grad;
-      const Tensor again = causal_attention(parts[0], parts[1], parts[2], p.before, p.documents);
+      const Tensor again = causal_attention(parts[0], parts[1], parts[2], p.mask());
       expect_near(again, expected, "result without a gradient");
     }
   }
@@ -260,7 +270,7 @@ TEST_F(AttentionOnGpu, IsCaptured) {
   const auto run = [&] {
     const Tensor positions = positions_of(600, torch::kCUDA, {}, reset);
     const auto [q, k, v] = attention_inputs(x, weight, 2, 1, positions, 10000);
-    y = causal_attention(q, k, v, positions, true);
+    y = causal_attention(q, k, v, attention_mask(positions, 2, 600, true, options, 64));
     dx = torch::autograd::grad({y.sum()}, {x})[0];
   };
   run();

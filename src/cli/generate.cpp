@@ -131,7 +131,7 @@ void generate(const GenerateArguments& arguments) {
   nn::GenerationTimes times;
   train::run_within_memory(
       train::generation_memory(trained.model->config(), dtype, int64_t(longest), std::ssize(texts),
-                               arguments.tokens),
+                               arguments.tokens, device.type()),
       device, [&] {
         times = nn::generate(trained.model, prompts, arguments.tokens, arguments.sampling,
                              [&](int64_t row, int32_t token) { return writer.add(row, token); });
@@ -156,7 +156,8 @@ void add_generate_command(CLI::App& program) {
   command->footer(
       "Writes text with a trained model, token by token as it is drawn, until the model ends the "
       "document. The cost of a "
-      "token does not depend on the length of the text. The same seed gives the same text.\n"
+      "token grows with the length of the text in layers of attention alone. The same seed gives "
+      "the same text.\n"
       "\n"
       "Several texts, of --batch or --prompts, go on together, and come as lines of JSON, each "
       "when "

@@ -62,9 +62,13 @@ nlohmann::json merge_given(const CLI::App& command, nlohmann::json stored,
 nn::ModelConfig merge_given(const CLI::App& command, nn::ModelConfig stored,
                             const nn::ModelConfig& given) {
   std::map<std::string_view, nlohmann::json> values;
-  nn::for_each_used_option(given, [&](std::string_view, const auto& value, const nn::Option& o) {
+  const auto keep = [&](std::string_view, const auto& value, const nn::Option& o) {
     if (!o.flag.empty() && command.count(std::string(o.flag)) > 0) values[o.flag] = value;
-  });
+  };
+  nn::for_each_option(given, keep);
+  // Those of all mixers: which ones the model has, `stored` may say.
+  nn::for_each_mixer(
+      given, [&](std::string_view, const auto& options) { nn::for_each_option(options, keep); });
   nn::for_each_used_option(stored, [&](std::string_view, auto& value, const nn::Option& o) {
     if (values.contains(o.flag)) values[o.flag].get_to(value);
   });

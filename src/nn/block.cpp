@@ -24,9 +24,10 @@ Block::Block(const ModelConfig& config, int64_t layer) {
 // What was read is given up before the next part takes memory.
 
 /// The mixer's part: its branch is still to be added.
-Block::Result Block::mix(ResidualStream stream, const MixerState& state, const Tensor& reset) {
+Block::Result Block::mix(ResidualStream stream, const MixerState& state,
+                         const Documents& documents) {
   const auto [x, normed] = mixer_norm_->forward(std::exchange(stream, {}));
-  auto [mixed, next_state] = mixer_->forward(normed, state, reset);
+  auto [mixed, next_state] = mixer_->forward(normed, state, documents);
   return {{x, mixer_scale_, mixed}, next_state};
 }
 
@@ -37,25 +38,27 @@ ResidualStream Block::add_mlp(ResidualStream stream) {
 }
 
 /// All of the block, to the sum.
-Block::Result Block::pass(ResidualStream stream, const MixerState& state, const Tensor& reset) {
-  auto [mixed, next_state] = mix(std::move(stream), state, reset);
+Block::Result Block::pass(ResidualStream stream, const MixerState& state,
+                          const Documents& documents) {
+  auto [mixed, next_state] = mix(std::move(stream), state, documents);
   return {{add_mlp(std::move(mixed)).sum()}, next_state};
 }
 
-Block::Result Block::forward(ResidualStream stream, const MixerState& state, const Tensor& reset) {
+Block::Result Block::forward(ResidualStream stream, const MixerState& state,
+                             const Documents& documents) {
   const Recompute again = torch::GradMode::is_enabled() ? recompute_ : Recompute::kNothing;
   if (again == Recompute::kBlock) {
     // Of the sum there is one tensor to keep, of a branch that is still to be added two.
-    return recomputed(&Block::pass, parameters(), {}, {stream.sum()}, state, reset);
+    return recomputed(&Block::pass, parameters(), {}, {stream.sum()}, state, documents);
   }
   if (again == Recompute::kNothing) {
-    auto [mixed, next_state] = mix(std::move(stream), state, reset);
+    auto [mixed, next_state] = mix(std::move(stream), state, documents);
     return {add_mlp(std::move(mixed)), next_state};
   }
   std::vector<Tensor> parameters = mixer_norm_->parameters();
   for (const Tensor& of_mixer : mixer_->parameters()) parameters.push_back(of_mixer);
-  auto [mixed, next_state] =
-      recomputed(&Block::mix, parameters, mixer_scale_, std::exchange(stream, {}), state, reset);
+  auto [mixed, next_state] = recomputed(&Block::mix, parameters, mixer_scale_,
+                                        std::exchange(stream, {}), state, documents);
   return {add_mlp(std::move(mixed)), next_state};
 }
 
@@ -63,15 +66,15 @@ Block::Result Block::forward(ResidualStream stream, const MixerState& state, con
 /// be added, if it leaves one.
 Block::Result Block::recomputed(Part part, const std::vector<Tensor>& parameters,
                                 const Tensor& scale, const ResidualStream& stream,
-                                const MixerState& state, const Tensor& reset) {
-  std::vector<Tensor> inputs{stream.x, stream.scale, stream.branch, reset};
+                                const MixerState& state, const Documents& documents) {
+  std::vector<Tensor> inputs{stream.x, stream.scale, stream.branch};
   const auto given_before_state = static_cast<ptrdiff_t>(inputs.size());
   inputs.insert(inputs.end(), state.begin(), state.end());
-  const auto f = [self = std::static_pointer_cast<Block>(shared_from_this()), part,
+  const auto f = [self = std::static_pointer_cast<Block>(shared_from_this()), part, documents,
                   given_before_state](const std::vector<Tensor>& given) {
     auto [after, next_state] =
         (self.get()->*part)({given[0], given[1], given[2]},
-                            {given.begin() + given_before_state, given.end()}, given[3]);
+                            {given.begin() + given_before_state, given.end()}, documents);
     std::vector<Tensor> results{std::move(after.x)};
     if (after.branch.defined()) results.push_back(std::move(after.branch));
     results.insert(results.end(), next_state.begin(), next_state.end());

@@ -17,9 +17,11 @@ struct Block : torch::nn::Module {
   explicit Block(const ModelConfig& config, int64_t layer = 0);
 
   /// The residual stream (B,T,d). Returns the stream after the block and the mixer's state.
-  /// `reset`: as a mixer takes it.
   std::pair<ResidualStream, MixerState> forward(ResidualStream stream, const MixerState& state,
-                                                const torch::Tensor& reset);
+                                                const Documents& documents);
+  void prepare(Documents& documents, const MixerState& state, int64_t batch, int64_t steps) const {
+    mixer_->prepare(documents, state, batch, steps);
+  }
   MixerState reserve(const MixerState& state, int64_t steps) const {
     return mixer_->reserve(state, steps);
   }
@@ -30,15 +32,15 @@ struct Block : torch::nn::Module {
   void set_recompute(Recompute recompute) { recompute_ = recompute; }
 
  private:
-  /// A part of the block: a stream, the mixer's state and `reset` to a stream and the next state.
+  /// A part of the block: a stream and the mixer's state to a stream and the next state.
   using Result = std::pair<ResidualStream, MixerState>;
-  using Part = Result (Block::*)(ResidualStream, const MixerState&, const torch::Tensor&);
-  Result mix(ResidualStream stream, const MixerState& state, const torch::Tensor& reset);
-  Result pass(ResidualStream stream, const MixerState& state, const torch::Tensor& reset);
+  using Part = Result (Block::*)(ResidualStream, const MixerState&, const Documents&);
+  Result mix(ResidualStream stream, const MixerState& state, const Documents& documents);
+  Result pass(ResidualStream stream, const MixerState& state, const Documents& documents);
   ResidualStream add_mlp(ResidualStream stream);
   Result recomputed(Part part, const std::vector<torch::Tensor>& parameters,
                     const torch::Tensor& scale, const ResidualStream& stream,
-                    const MixerState& state, const torch::Tensor& reset);
+                    const MixerState& state, const Documents& documents);
 
   Recompute recompute_ = Recompute::kNothing;
   std::shared_ptr<RmsNorm> mixer_norm_, mlp_norm_;

@@ -69,7 +69,7 @@ void validate(const ModelConfig& config) {
   require_mixers(config.mixer);
   const int64_t length = length_of(parse_layer_pattern(config.mixer));
   require(config.layers % length == 0,
-          "layers must be a multiple of {}, as many as the mixer '{}' stands for, not {}", length,
+          "--layers must be a multiple of {}, as many as --mixer {} stands for, not {}", length,
           config.mixer, config.layers);
   for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
     if (!has_mixer(config, mixer)) return;
@@ -83,8 +83,8 @@ std::string describe_layers(const ModelConfig& config) {
   for (const LayerRun& run : mixers_of(config)) {
     for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
       if (run.mixer != mixer) return;
-      text +=
-          fmt::format("{}{} layers of {}", text.empty() ? "" : ", ", run.layers, describe(options));
+      text += fmt::format("{}{} layer{} of {}", text.empty() ? "" : ", ", run.layers,
+                          run.layers == 1 ? "" : "s", describe(options, config));
     });
   }
   return text;

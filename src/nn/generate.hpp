@@ -1,7 +1,7 @@
 // Text from a model, token by token, several rows at once. Each prompt is read in one parallel
 // pass; then tokens are drawn from the model's distribution and fed back through its state, at a
-// cost that does not grow with the text. On a GPU a step, from the tokens read to the tokens drawn,
-// is a CUDA graph, and the host looks at what was drawn a few steps later.
+// cost that grows with the text in layers of attention alone. On a GPU a step, from the tokens read
+// to the tokens drawn, is a CUDA graph, and the host looks at what was drawn a few steps later.
 #pragma once
 
 #include <cstdint>

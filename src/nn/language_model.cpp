@@ -77,10 +77,16 @@ Tensor LanguageModelImpl::hidden_states(const Tensor& tokens, const LanguageMode
   }
   require(state.layers.empty() || state.layers.size() == blocks_.size(),
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
+  const auto state_of = [&](size_t i) {
+    return state.layers.empty() ? MixerState{} : state.layers[i];
+  };
+  Documents documents(reset);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i]->prepare(documents, state_of(i), tokens.size(0), tokens.size(1));
+  }
   ResidualStream stream{.x = ops::embedding(embedding_, tokens)};
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    auto [after, layer] = blocks_[i]->forward(
-        std::move(stream), state.layers.empty() ? MixerState{} : state.layers[i], reset);
+    auto [after, layer] = blocks_[i]->forward(std::move(stream), state_of(i), documents);
     stream = std::move(after);
     if (next) next->layers.push_back(std::move(layer));
   }

@@ -1,5 +1,5 @@
 // The language model: embedding → blocks → RMSNorm → logits. It reads a whole text at once, for
-// training, or piece by piece with a state of fixed size, for decoding; both give the same logits.
+// training, or piece by piece with a state, for decoding; both give the same logits.
 //
 // Precision. Activations have the dtype of the matrices: fp32, fp64 after `to(torch::kDouble)`, or
 // what to_precision() makes of them. bf16 halves the bytes of weights and activations, and its

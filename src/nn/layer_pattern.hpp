@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace pararnn::nn {
@@ -23,5 +24,11 @@ std::vector<LayerRun> parse_layer_pattern(const std::string& pattern);
 
 /// The layers that the runs stand for.
 int64_t length_of(const std::vector<LayerRun>& runs);
+
+/// How many of the first `count` layers are of the mixer.
+int64_t layers_among(const std::vector<LayerRun>& runs, std::string_view mixer, int64_t count);
+
+/// The layer, from 0, that is the mixer's layer of that number, from 0. The pattern must name it.
+int64_t layer_of(const std::vector<LayerRun>& runs, std::string_view mixer, int64_t number);
 
 }  // namespace pararnn::nn

@@ -6,8 +6,8 @@
 //
 //   for_each_option(options, visit)    the list of them, as nn/option.hpp says
 //   validate(options, config)          throws Error where they do not go together
-//   describe(options)                  what is said of its layers: "12 layers of ..."
-//   sizes_of(options, config, device)  what a layer takes, as MixerSizes
+//   describe(options, config)          what is said of its layers: "12 layers of ..."
+//   sizes_of(options, config, activations)  what a layer takes, as MixerSizes
 //   make_mixer(options, config)        a layer, freshly initialised
 //
 // The list of all mixers is in nn/config.hpp; nothing else knows one of them by name.
@@ -17,10 +17,12 @@
 #include <torch/types.h>
 
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "nn/documents.hpp"
 #include "ops/scan/scan.hpp"
 
 namespace pararnn::nn {
@@ -32,12 +34,16 @@ struct ModelConfig;
 using MixerState = std::vector<torch::Tensor>;
 
 struct Mixer : torch::nn::Module {
-  /// Mixes x (B,T,d), already normalised, going on from `state`. Where `reset` (B,T), bool, is
-  /// given, a row begins with an empty state before each step that it marks. Returns y (B,T,d) in
-  /// x's dtype and the state after step T.
+  /// Mixes x (B,T,d), already normalised, going on from `state`. A row begins with an empty state
+  /// where a document does. Returns y (B,T,d) in x's dtype and the state after step T.
   virtual std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x,
                                                        const MixerState& state,
-                                                       const torch::Tensor& reset) = 0;
+                                                       const Documents& documents) = 0;
+
+  /// Adds to the documents of B rows of T steps what layers of this mixer can share, where it is
+  /// not there yet: before any layer goes on from its state, of which `state` is this layer's.
+  virtual void prepare(Documents& /*documents*/, const MixerState& /*state*/, int64_t /*batch*/,
+                       int64_t /*steps*/) const {}
 
   /// The state with room for so many steps more, for decoding: forward() on one step without a
   /// gradient then writes to it in place, so that it can be captured in a CUDA graph. A state whose
@@ -62,28 +68,33 @@ struct Numbers {
   double in_precision = 0, in_float32 = 0;
 };
 
-/// What a layer of a mixer takes on a device, reckoned from its options.
+/// What a layer of a mixer takes on a device and in a precision, reckoned from its options.
 struct MixerSizes {
-  double tensors = 0;        // its parameters
-  Numbers parameters{};      // in them: those that decay, and the others
-  Numbers kept{};            // of each token, for the backward pass, its normalised input too
-  Numbers backward{};        // of each token, more than that at the peak of the backward pass
-  Numbers held{};            // of each token at once, where no backward pass follows, beside it
-  Numbers state{};           // of each row, when nothing was read yet
-  Numbers state_of_token{};  // of each row, more for each token read: a cache
-  double operations = 0;     // of each token, forward, beside two for each parameter
+  double tensors = 0;         // its parameters
+  Numbers parameters{};       // in them: those that decay, and the others
+  Numbers kept{};             // of each token, for the backward pass, its normalised input too
+  Numbers backward{};         // of each token, more than that at the peak of the backward pass
+  Numbers held{};             // of each token at once, where no backward pass follows, beside it
+  Numbers held_of_earlier{};  // of each token of earlier pieces, meanwhile
+  Numbers state{};            // of each row, when nothing was read yet
+  Numbers state_of_token{};   // of each row, more for each token read: a cache
+  double mask_of_pair = 0;    // of each token with each key, where documents are apart or keys of
+                              // earlier pieces are looked at; one for all layers
+  double operations = 0;      // of each token, forward, beside two for each parameter
   double operations_of_pair = 0;  // of each token with each that it may look at, itself too
 };
 
 /// The mixer of a layer, from 0, freshly initialised.
 std::shared_ptr<Mixer> make_mixer(const ModelConfig& config, int64_t layer);
 
-/// The mixers of a model's layers.
+/// The mixers of a model's layers, in the order of mixers_of(), for activations of that dtype and
+/// device.
 struct MixerLayers {
+  std::string mixer;
   MixerSizes sizes;  // of a layer
   double layers;     // how many
 };
 std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config,
-                                         torch::DeviceType device = torch::kCPU);
+                                         const torch::TensorOptions& activations = {});
 
 }  // namespace pararnn::nn

@@ -104,17 +104,86 @@ BlockMemory memory_of_block(const nn::ModelConfig& config, const nn::MixerSizes&
   return {mixer + mlp, std::max(mixer + mlp + 2 * m, mixer + backward)};
 }
 
+/// A moment of a step at which memory may be highest, in bytes.
+struct Moment {
+  double activations, logits, gradients;
+  double total() const { return activations + logits + gradients; }
+};
+
+/// Where the backward pass of a block may take the most: as it goes from the last to the first of
+/// the blocks that are treated alike, activations are given back and gradients come, so it is in
+/// the first or the last of them with some mixer.
+struct BlockMoment {
+  double activations;      // bytes for each token
+  int64_t blocks_to_come;  // of the backward pass, this one too
+};
+
+/// These moments, and the bytes that all blocks keep for each token.
+std::pair<std::vector<BlockMoment>, double> moments_of_blocks(
+    const nn::ModelConfig& config, const torch::TensorOptions& activations,
+    const nn::RecomputePlan& plan) {
+  const double bytes = double(activations.dtype().itemsize());
+  const std::vector<nn::LayerRun> runs = nn::parse_layer_pattern(config.mixer);
+  const std::vector<nn::MixerLayers> mixers = nn::sizes_of_mixers(config, activations);
+  std::vector<BlockMoment> moments;
+  double kept = 0;    // in the blocks before them
+  int64_t first = 0;  // of them
+  for (const auto& [count, recompute] :
+       {std::pair{plan.blocks, nn::Recompute::kBlock},
+        {plan.mixers, nn::Recompute::kMixer},
+        {config.layers - plan.blocks - plan.mixers, nn::Recompute::kNothing}}) {
+    if (count <= 0) continue;
+    const auto kept_before = [&](int64_t end) {
+      double sum = kept;
+      for (const nn::MixerLayers& mixer : mixers) {
+        sum += double(nn::layers_among(runs, mixer.mixer, end) -
+                      nn::layers_among(runs, mixer.mixer, first)) *
+               memory_of_block(config, mixer.sizes, recompute, bytes).kept;
+      }
+      return sum;
+    };
+    for (const nn::MixerLayers& mixer : mixers) {
+      const int64_t before = nn::layers_among(runs, mixer.mixer, first);
+      const int64_t until = nn::layers_among(runs, mixer.mixer, first + count);
+      if (before == until) continue;
+      const BlockMemory memory = memory_of_block(config, mixer.sizes, recompute, bytes);
+      for (const int64_t number : {before, until - 1}) {
+        const int64_t block = nn::layer_of(runs, mixer.mixer, number);
+        moments.push_back({kept_before(block) + memory.backward, block + 1});
+      }
+    }
+    kept = kept_before(first + count);
+    first += count;
+  }
+  return {moments, kept};
+}
+
 /// What a layer holds of each token at once where no backward pass follows: in the mixer, or where
-/// the MLP ends, when the mixer's state is there. Of all layers the most.
-double held_by_block(const nn::ModelConfig& config, double bytes) {
+/// the MLP ends, when the mixer's state is there. Of all layers the most. `earlier`: how many
+/// tokens of earlier pieces there are for each token.
+double held_by_block(const nn::ModelConfig& config, const torch::TensorOptions& activations,
+                     double earlier = 0) {
+  const double bytes = double(activations.dtype().itemsize());
   const double d = bytes * double(config.width), m = bytes * double(config.hidden_width());
   double most = d;
-  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config)) {
+  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, activations)) {
     if (mixer.layers == 0) continue;
-    most = std::max({most, d + bytes_of(mixer.sizes.held, bytes),
+    most = std::max({most,
+                     d + bytes_of(mixer.sizes.held, bytes) +
+                         earlier * bytes_of(mixer.sizes.held_of_earlier, bytes),
                      3 * d + 3 * m + bytes_of(mixer.sizes.state_of_token, bytes)});
   }
   return most;
+}
+
+/// Bytes of the mask under which layers look back, of so many pairs of a token and a key.
+double bytes_for_mask(const nn::ModelConfig& config, double pairs,
+                      const torch::TensorOptions& activations) {
+  double numbers = 0;
+  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, activations)) {
+    if (mixer.layers > 0) numbers = std::max(numbers, pairs * mixer.sizes.mask_of_pair);
+  }
+  return double(activations.dtype().itemsize()) * numbers;
 }
 
 /// What the states of a row take that has read so many tokens.
@@ -233,35 +302,18 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   const double matrix = double(config.vocabulary) * d;  // that makes the logits
   const double blocks = (weights - bytes * matrix * (config.tie_embedding ? 1 : 2)) / layers;
 
-  /// A moment at which memory may be highest. The gradient of the matrix that makes the logits
-  /// comes with the loss, the others as the backward pass goes.
-  struct Moment {
-    double activations, logits, gradients;
-    double total() const { return activations + logits + gradients; }
-  };
-  std::vector<Moment> moments;
+  // The gradient of the matrix that makes the logits comes with the loss, the others as the
+  // backward pass goes.
+  const auto activations = torch::dtype(precision).device(device);
+  const double mask =
+      options.documents ? bytes_for_mask(config, tokens * double(options.length), activations) : 0;
   const double of_earlier_batches = options.accumulate > 1 ? weights : 0;
-  // As the backward pass goes from the last to the first of blocks of one kind, activations are
-  // given back and gradients come: memory is highest at one end. Mixers are taken as evenly spread.
-  double kept = 0, before = 0;  // in the blocks before them
-  for (const auto& [count, recompute] :
-       {std::pair{double(plan.blocks), nn::Recompute::kBlock},
-        {double(plan.mixers), nn::Recompute::kMixer},
-        {layers - double(plan.blocks + plan.mixers), nn::Recompute::kNothing}}) {
-    if (count <= 0) continue;
-    double of_block = 0, more = 0;  // what is kept, and more at the peak of a backward pass
-    for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, device)) {
-      const BlockMemory memory = memory_of_block(config, mixer.sizes, recompute, bytes);
-      of_block += mixer.layers / layers * memory.kept;
-      more = std::max(more, memory.backward - memory.kept);
-    }
-    for (const double place : {count, 1.0}) {
-      moments.push_back(
-          {tokens * (kept + place * of_block + more), 0,
-           std::max(of_earlier_batches, bytes * matrix + (layers - before - place) * blocks)});
-    }
-    kept += count * of_block;
-    before += count;
+  const auto [in_blocks, kept] = moments_of_blocks(config, activations, plan);
+  std::vector<Moment> moments;
+  for (const auto& [of_token, blocks_to_come] : in_blocks) {
+    moments.push_back({tokens * of_token + mask, 0,
+                       std::max(of_earlier_batches,
+                                bytes * matrix + (layers - double(blocks_to_come)) * blocks)});
   }
   // The embedding's gradient, which is summed in float32, beside that of its output.
   const bool rounded = precision != torch::kFloat32;
@@ -269,7 +321,7 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
   moments.push_back({tokens * d * (bytes + (rounded ? kSingle : 0)), 0,
                      weights + matrix * ((rounded ? kSingle : 0) + (added ? bytes : 0))});
   // The loss: beside the logits the last hidden states, what they were made of, their gradient.
-  moments.push_back({tokens * (kept + 3 * bytes * d),
+  moments.push_back({tokens * (kept + 3 * bytes * d) + mask,
                      logits_held(config, tokens, precision, device),
                      of_earlier_batches + kSingle * matrix});
   moments.push_back({0, 0, weights});  // the update
@@ -359,25 +411,36 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double rows = std::clamp(std::floor(predictions / context), 1.0, double(options.batch));
   const double tokens = rows * std::min({double(options.length), context, predictions});
   const double bytes = bytes_of(precision);
-  // One after the other.
-  const double logits =
-      tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
-  const double activations = tokens * held_by_block(config, bytes);
+  const auto activations = torch::dtype(precision).device(device);
   // Windows of several pieces: the states before the last piece, and those after it.
-  const double before = std::min(context, predictions) - double(options.length);
+  const double window = std::min(context, predictions);
+  const double before = window - double(options.length);
   const double states = before > 0 ? 2 * rows * bytes_for_states(config, before, bytes) : 0;
-  return {logits > activations ? MemoryPart{"logits", logits, kBatchMend}
-                               : MemoryPart{"activations", activations, kBatchMend},
+  const double earlier = std::max(before, 0.0) * rows / tokens;
+  // The mask of the last piece, which may be short, or of the one before. While it is made, a byte
+  // more for each of its numbers.
+  const double last = before > 0 ? std::fmod(window - 1, double(options.length)) + 1 : window;
+  const double pairs = rows * std::max(last * window, double(options.length) * (window - last));
+  const double mask =
+      before > 0 || options.documents ? bytes_for_mask(config, pairs, activations) : 0;
+  // One after the other.
+  const double of_loss =
+      tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
+  const double of_blocks =
+      mask + std::max(mask / bytes, tokens * held_by_block(config, activations, earlier));
+  return {of_loss > of_blocks ? MemoryPart{"logits", of_loss, kBatchMend}
+                              : MemoryPart{"activations", of_blocks, kBatchMend},
           {"states", states, "--batch or --context"},
           {"data", tokens * kToken, kBatchMend}};
 }
 
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
-                             int64_t prompt_tokens, int64_t rows, int64_t tokens_to_come) {
+                             int64_t prompt_tokens, int64_t rows, int64_t tokens_to_come,
+                             torch::DeviceType device) {
   const double tokens = double(prompt_tokens);
   const double bytes = bytes_of(precision);
   const double logits = bytes * double(config.vocabulary);
-  const double activations = held_by_block(config, bytes);
+  const double activations = held_by_block(config, torch::dtype(precision).device(device));
   const double reading = tokens * std::max(logits, activations);
   // Those of the prompts, with room for what is to come; then, when all are read, those that
   // decoding goes on with.

@@ -70,7 +70,8 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
 
 /// nn::generate of so many rows after prompts of at most so many tokens, beside the model.
 MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType precision,
-                             int64_t prompt_tokens, int64_t rows, int64_t tokens_to_come);
+                             int64_t prompt_tokens, int64_t rows, int64_t tokens_to_come,
+                             torch::DeviceType device = torch::kCPU);
 
 /// A scan's problem and result, forward and backward: u, y and their gradients, `bytes` for each of
 /// their numbers.

@@ -40,19 +40,34 @@ AttentionMixer::AttentionMixer(const AttentionOptions& options, const ModelConfi
                                          1 / std::sqrt(2.0 * std::max<int64_t>(config.layers, 1))));
 }
 
-std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const MixerState& state,
-                                                      const Tensor& reset) {
-  const int64_t steps = x.size(1);
-  const bool room = has_room(state);
-  require(!room || (steps == 1 && !reset.defined() && !torch::GradMode::is_enabled()),
-          "a state of attention with room for more is for one step at a time without a gradient");
+void AttentionMixer::prepare(Documents& documents, const MixerState& state, int64_t batch,
+                             int64_t steps) const {
+  if (documents.positions.defined()) return;
+  const Tensor &weight = input_->weight(), &reset = documents.reset;
   const int64_t earlier = state.empty() ? 0 : state[kKeys].size(1);
   Tensor start;  // the position of the first step
-  if (!state.empty())
-    start = (room ? state[kRead] : torch::full_like(state[kBegin], earlier)) - state[kBegin];
-  const Tensor positions = ops::positions_of(steps, x.device(), start, reset);
+  if (!state.empty()) {
+    start =
+        (has_room(state) ? state[kRead] : torch::full_like(state[kBegin], earlier)) - state[kBegin];
+  }
+  documents.positions = ops::positions_of(steps, weight.device(), start, reset);
+  if (has_room(state)) return;
+  documents.begin =
+      (earlier + steps - 1 - documents.positions.select(1, steps - 1)).expand(batch).contiguous();
+  if (state.empty() && !reset.defined()) return;  // all steps are looked at
+  documents.mask = ops::attention_mask(documents.positions, batch, earlier + steps, reset.defined(),
+                                       weight.options(), sizes_.channels);
+}
+
+std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const MixerState& state,
+                                                      const Documents& given) {
+  const bool room = has_room(state);
+  require(!room || (x.size(1) == 1 && !given.reset.defined() && !torch::GradMode::is_enabled()),
+          "a state of attention with room for more is for one step at a time without a gradient");
+  Documents documents = given;
+  prepare(documents, state, x.size(0), x.size(1));
   auto [queries, keys, values] = ops::attention_inputs(
-      x, input_->weight(), sizes_.heads, sizes_.key_value_heads, positions, rotary_base_);
+      x, input_->weight(), sizes_.heads, sizes_.key_value_heads, documents.positions, rotary_base_);
   const auto output = [&](const Tensor& mixed) { return output_->forward(mixed.flatten(2)); };
   if (room) {
     const Tensor at = state[kRead].view({-1, 1, 1, 1}).expand_as(keys);
@@ -62,16 +77,12 @@ std::pair<Tensor, MixerState> AttentionMixer::forward(const Tensor& x, const Mix
         ops::attention_step(queries, state[kKeys], state[kValues], state[kBegin], state[kRead]);
     return {output(mixed), {state[kKeys], state[kValues], state[kBegin], state[kRead] + 1}};
   }
-  if (earlier > 0) {
+  if (!state.empty()) {
     keys = torch::cat({state[kKeys], keys}, 1);
     values = torch::cat({state[kValues], values}, 1);
   }
-  const bool looks_at_all = state.empty() && !reset.defined();
-  const Tensor mixed = ops::causal_attention(queries, keys, values,
-                                             looks_at_all ? Tensor() : positions, reset.defined());
-  const Tensor begin =
-      (earlier + steps - 1 - positions.select(1, steps - 1)).expand(x.size(0)).contiguous();
-  return {output(mixed), {keys, values, begin}};
+  const Tensor mixed = ops::causal_attention(queries, keys, values, documents.mask);
+  return {output(mixed), {keys, values, documents.begin}};
 }
 
 MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const {
@@ -91,30 +102,34 @@ MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const
 void validate(const AttentionOptions& options, const ModelConfig& config) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   require(config.width % heads == 0,
-          "the heads of attention must divide width: {} does not divide {}", heads, config.width);
+          "the heads of attention must divide --width: {} does not divide {}: give other "
+          "--attention-heads",
+          heads, config.width);
   require(heads % key_value_heads == 0,
-          "key_value_heads must divide the heads of attention: {} does not divide {}",
+          "--key-value-heads must divide the heads of attention: {} does not divide {}",
           key_value_heads, heads);
   require(channels % 2 == 0 && channels <= ops::kMostRotaryChannels,
           "a head of attention must have an even number of channels, at most {}, not width / heads "
-          "= {} / {} = {}",
+          "= {} / {} = {}: give another --width or --attention-heads",
           ops::kMostRotaryChannels, config.width, heads, channels);
 }
 
-std::string describe(const AttentionOptions& options) {
-  if (options.heads == 0) return "attention";
-  return fmt::format("attention of {} heads", options.heads);
+std::string describe(const AttentionOptions& options, const ModelConfig& config) {
+  const auto [heads, key_value_heads, channels] = attention_heads(options, config);
+  if (heads == key_value_heads) return fmt::format("attention ({} heads)", heads);
+  return fmt::format("attention ({} heads, {} of keys and values)", heads, key_value_heads);
 }
 
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   const double d = double(config.width), cache = 2 * double(key_value_heads * channels);
+  const torch::Device device = activations.device();
   // On a CPU, keys and values as often as there are heads.
-  const bool repeats = device == torch::kCPU && heads != key_value_heads;
+  const bool repeats = device.is_cpu() && heads != key_value_heads;
   const double repeated = repeats ? 2 * d : 0;
   // The softmax's denominators; on a GPU the queries' gradient is summed in float32.
-  const double sums = double(heads), accumulated = device == torch::kCUDA ? d + sums : 0;
+  const double sums = double(heads), accumulated = device.is_cuda() ? d + sums : 0;
   return {.tensors = 2,
           .parameters = {.in_precision = d * (2 * d + cache), .in_float32 = 0},
           // The norm, its product, and what attention gives.
@@ -122,7 +137,10 @@ MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
           // The gradients of these two.
           .backward = {.in_precision = 2 * d + cache + repeated, .in_float32 = accumulated},
           .held = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
+          .held_of_earlier = {.in_precision = repeated, .in_float32 = 0},
           .state_of_token = {.in_precision = cache, .in_float32 = 0},
+          // In parts it is a thousandth of a layer.
+          .mask_of_pair = ops::has_mask_in_parts(activations, channels) ? 0.0 : 1.0,
           .operations_of_pair = 4 * d};
 }
 

@@ -50,15 +50,17 @@ struct AttentionHeads {
 AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config);
 
 void validate(const AttentionOptions& options, const ModelConfig& config);
-std::string describe(const AttentionOptions& options);
+std::string describe(const AttentionOptions& options, const ModelConfig& config);
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    torch::DeviceType device);
+                    const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config);
 
 struct AttentionMixer : Mixer {
   AttentionMixer(const AttentionOptions& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
+  void prepare(Documents& documents, const MixerState& state, int64_t batch,
+               int64_t steps) const override;
   MixerState reserve(const MixerState& state, int64_t steps) const override;
 
  private:

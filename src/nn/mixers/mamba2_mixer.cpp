@@ -45,7 +45,8 @@ Mamba2Mixer::Mamba2Mixer(const Mamba2Options& options, const ModelConfig& config
 }
 
 std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const MixerState& state,
-                                                   const Tensor& reset) {
+                                                   const Documents& documents) {
+  const Tensor& reset = documents.reset;
   const int64_t groups = options_.groups, components = options_.state;
   const auto projected = ops::split_parts(
       input_->forward(input), {{channels_}, {channels_ + 2 * groups * components}, {heads_}});
@@ -82,10 +83,12 @@ void validate(const Mamba2Options& options, const ModelConfig& config) {
           channels / options.head_channels);
 }
 
-std::string describe(const Mamba2Options&) { return "mamba2"; }
+std::string describe(const Mamba2Options& options, const ModelConfig& config) {
+  return fmt::format("mamba2 ({} heads)", options.expand * config.width / options.head_channels);
+}
 
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const double d = double(config.width), e = double(options.expand) * d;
   const double heads = e / double(options.head_channels), n = double(options.state);
   const double shared = double(options.groups) * n;  // channels of b, or of c
@@ -94,7 +97,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
   const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
   const double states = e * n / chunk;                        // between chunks, a token
   const double scores = heads * chunk;                        // within chunks
-  const bool on_cpu = device == torch::kCPU;
+  const bool on_cpu = activations.device().is_cpu();
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,
@@ -109,7 +112,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
                  : Numbers{.in_precision = projected + convolved + 5 * e + scores + states,
                            .in_float32 = 0},
       // A GPU stores no masked scores.
-      .held = {.in_precision = d + projected + convolved + 2 * e + states,
+      .held = {.in_precision = d + projected + convolved + 2 * e + states + (on_cpu ? scores : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       .state_of_token = {},

@@ -45,15 +45,15 @@ void for_each_option(Options& options, Visit&& visit) {
 }
 
 void validate(const Mamba2Options& options, const ModelConfig& config);
-std::string describe(const Mamba2Options& options);
+std::string describe(const Mamba2Options& options, const ModelConfig& config);
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    torch::DeviceType device);
+                    const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config);
 
 struct Mamba2Mixer : Mixer {
   Mamba2Mixer(const Mamba2Options& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
 
  private:
   Mamba2Options options_;

@@ -69,7 +69,8 @@ Tensor RnnMixer::with_side_inputs(const Tensor& u) const {
 }
 
 std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerState& state,
-                                                const Tensor& reset) {
+                                                const Documents& documents) {
+  const Tensor& reset = documents.reset;
   const auto [branch, gate] = ops::split_halves(input_->forward(x));
   const auto [convolved, tail] =
       convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);
@@ -99,30 +100,32 @@ bool RnnMixer::decays(std::string_view name, const Tensor& parameter) const {
 }
 
 void validate(const RnnOptions& options, const ModelConfig& config) {
-  require(config.width % options.heads == 0, "heads must divide width: {} does not divide {}",
+  require(config.width % options.heads == 0, "--heads must divide --width: {} does not divide {}",
           options.heads, config.width);
   find_cell(options.cell);  // throws with the names there are
 }
 
-std::string describe(const RnnOptions& options) { return find_cell(options.cell).name; }
+std::string describe(const RnnOptions& options, const ModelConfig&) {
+  return find_cell(options.cell).name;
+}
 
 MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    torch::DeviceType device) {
+                    const torch::TensorOptions& activations) {
   const CellDefinition& cell = find_cell(options.cell);
   const double d = double(config.width), channels = d / double(options.heads);
   const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
   const double taps = double(options.conv_width);
-  return {.tensors = 7,
-          .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
-                         .in_float32 = d * (learned + cell.params + 1)},
-          // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
-          // and some states.
-          .kept = {.in_precision = (6 + inputs) * d,
-                   .in_float32 =
-                       cell.state * d / double(checkpoint_interval_on(torch::Device(device)))},
-          .backward = {.in_precision = inputs * d},  // u's gradient, beside u
-          .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
-          .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
+  return {
+      .tensors = 7,
+      .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
+                     .in_float32 = d * (learned + cell.params + 1)},
+      // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
+      // and some states.
+      .kept = {.in_precision = (6 + inputs) * d,
+               .in_float32 = cell.state * d / double(checkpoint_interval_on(activations.device()))},
+      .backward = {.in_precision = inputs * d},  // u's gradient, beside u
+      .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
+      .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
 }
 
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config) {

@@ -46,14 +46,15 @@ void for_each_option(Options& options, Visit&& visit) {
 }
 
 void validate(const RnnOptions& options, const ModelConfig& config);
-std::string describe(const RnnOptions& options);
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, torch::DeviceType device);
+std::string describe(const RnnOptions& options, const ModelConfig& config);
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
+                    const torch::TensorOptions& activations);
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
 
 struct RnnMixer : Mixer {
   RnnMixer(const RnnOptions& options, const ModelConfig& config);
   std::pair<torch::Tensor, MixerState> forward(const torch::Tensor& x, const MixerState& state,
-                                               const torch::Tensor& reset) override;
+                                               const Documents& documents) override;
   void clip_weights() override;
   bool decays(std::string_view name, const torch::Tensor& parameter) const override;
   void set_scan_options(const ScanOptions& options) override { scan_options_ = options; }

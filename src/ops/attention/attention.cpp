@@ -4,6 +4,9 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/record_function.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "base/error.hpp"
 
 namespace pararnn::ops {
@@ -20,11 +23,11 @@ Tensor attend(const Tensor& queries, Tensor keys, Tensor values, const Tensor& m
     values = values.repeat_interleave(group, 2);
   }
   const auto by_head = [](const Tensor& x) { return x.transpose(1, 2); };
-  return at::scaled_dot_product_attention(
-             by_head(queries), by_head(keys), by_head(values),
-             mask.defined() ? std::make_optional(mask.unsqueeze(1)) : std::nullopt,
-             /*dropout_p=*/0, /*is_causal=*/!mask.defined(), /*scale=*/std::nullopt,
-             /*enable_gqa=*/keys.size(2) != queries.size(2))
+  return at::scaled_dot_product_attention(by_head(queries), by_head(keys), by_head(values),
+                                          mask.defined() ? std::make_optional(mask) : std::nullopt,
+                                          /*dropout_p=*/0, /*is_causal=*/!mask.defined(),
+                                          /*scale=*/std::nullopt,
+                                          /*enable_gqa=*/keys.size(2) != queries.size(2))
       .transpose(1, 2);
 }
 
@@ -33,14 +36,6 @@ Tensor flash_sequences(const Tensor& queries, const Tensor& keys, const Tensor& 
   return std::get<0>(at::_flash_attention_forward(
       queries, keys, values, sequences.of_queries, sequences.of_keys, sequences.longest_queries,
       sequences.longest_keys, /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false));
-}
-
-/// What flash attention takes, without copies that make it so.
-bool has_flash(const Tensor& queries) {
-  constexpr int64_t kMultiple = 8, kMost = 256;
-  return queries.is_cuda() &&
-         (queries.scalar_type() == torch::kBFloat16 || queries.scalar_type() == torch::kHalf) &&
-         queries.size(3) % kMultiple == 0 && queries.size(3) <= kMost && queries.numel() > 0;
 }
 
 Tensor steps_from(int64_t first, int64_t end, const Tensor& on) {
@@ -77,57 +72,90 @@ Sequences cut_rows(const Tensor& before, int64_t batch, int64_t steps, int64_t k
   return {joined((of_row - earlier).clamp_min(0), steps), joined(of_row, keys), steps, keys};
 }
 
-}  // namespace
-
-Tensor masked_attention(const Tensor& queries, const Tensor& keys, const Tensor& values,
-                        const Tensor& before) {
-  const int64_t earlier = keys.size(1) - queries.size(1);
-  const Tensor own = steps_from(earlier, keys.size(1), queries).unsqueeze(1);  // (T,1)
-  const Tensor key = steps_from(0, keys.size(1), queries);                     // (S)
-  const Tensor mask = (key <= own).logical_and(key >= own - before.unsqueeze(2));
-  return attend(queries, keys, values, mask);
+/// x (B,T,...) cut into blocks of so many steps, with zeros behind the last: (B·L,length,...).
+Tensor in_blocks(const Tensor& x, int64_t length) {
+  const int64_t blocks = (x.size(1) + length - 1) / length;
+  return padded(x, blocks * length).unflatten(1, {blocks, length}).flatten(0, 1);
 }
 
-Tensor attention_in_sequences(const Tensor& queries, const Tensor& keys, const Tensor& values,
-                              const Tensor& before, bool documents, AttendSequences attend) {
-  const int64_t batch = queries.size(0), steps = queries.size(1), all = keys.size(1);
-  const int64_t earlier = all - steps, length = std::min(kAttentionBlock, steps);
-  const auto in_sequences = [&] {
-    return attend(queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1),
-                  cut_rows(before, batch, steps, all, documents))
-        .view(queries.sizes());
-  };
-  if (!documents) return in_sequences();
-  const int64_t blocks = (steps + length - 1) / length;
-  const auto in_blocks = [&](const Tensor& x) {
-    return padded(x, blocks * length).unflatten(1, {blocks, length}).flatten(0, 1);
-  };
-  const Tensor reach = before.expand({batch, steps});
-  const Tensor within =
-      masked_attention(in_blocks(queries), in_blocks(keys.narrow(1, earlier, steps)),
-                       in_blocks(values.narrow(1, earlier, steps)), in_blocks(reach))
-          .unflatten(0, {batch, blocks})
-          .flatten(1, 2)
-          .narrow(1, 0, steps);
-  if (blocks == 1 && earlier == 0) return within;
-  const Tensor began_in_block = reach <= steps_from(0, steps, queries).remainder(length);
-  return torch::where(began_in_block.unsqueeze(2).unsqueeze(3), within, in_sequences());
+int64_t block_of(int64_t steps) { return std::min(kAttentionBlock, steps); }
+
+}  // namespace
+
+// For what flash attention takes without copies that make it so.
+bool has_mask_in_parts(const torch::TensorOptions& queries, int64_t channels) {
+  constexpr int64_t kMultiple = 8, kMost = 256;
+  const auto dtype = c10::typeMetaToScalarType(queries.dtype());
+  return queries.device().is_cuda() && (dtype == torch::kBFloat16 || dtype == torch::kHalf) &&
+         channels % kMultiple == 0 && channels <= kMost;
+}
+
+AttentionMask whole_mask(const Tensor& before, int64_t keys, torch::ScalarType dtype) {
+  const Tensor own = steps_from(keys - before.size(1), keys, before).unsqueeze(1);  // (T,1)
+  const Tensor key = steps_from(0, keys, before);                                   // (S)
+  const Tensor looked_at = (key >= own - before.unsqueeze(2)).logical_and_(key <= own);
+  return {.whole = torch::full(looked_at.sizes(), -std::numeric_limits<double>::infinity(),
+                               before.options().dtype(dtype))
+                       .masked_fill_(looked_at, 0)
+                       .unsqueeze(1)};
+}
+
+AttentionMask mask_in_parts(const Tensor& before, int64_t batch, int64_t keys, bool documents,
+                            torch::ScalarType dtype) {
+  const int64_t steps = before.size(1), length = block_of(steps);
+  AttentionMask mask;
+  if (documents) {
+    const Tensor of_rows = before.expand({batch, steps});
+    mask.of_blocks = whole_mask(in_blocks(of_rows, length), length, dtype).whole;
+    if (steps == length && keys == steps) return mask;
+    mask.within =
+        (of_rows <= steps_from(0, steps, before).remainder(length)).unsqueeze(2).unsqueeze(3);
+  }
+  mask.sequences = cut_rows(before, batch, steps, keys, documents);
+  return mask;
+}
+
+AttentionMask attention_mask(const Tensor& before, int64_t batch, int64_t keys, bool documents,
+                             const torch::TensorOptions& queries, int64_t channels) {
+  const auto dtype = c10::typeMetaToScalarType(queries.dtype());
+  // Flash attention leaves the gradients of keys that no query looks at unwritten.
+  const bool unseen = keys > before.size(1) && torch::GradMode::is_enabled();
+  return has_mask_in_parts(queries, channels) && !unseen && batch * before.size(1) > 0
+             ? mask_in_parts(before, batch, keys, documents, dtype)
+             : whole_mask(before, keys, dtype);
 }
 
 Tensor causal_attention(const Tensor& queries, const Tensor& keys, const Tensor& values,
-                        const Tensor& before, bool documents) {
+                        const AttentionMask& mask) {
+  return causal_attention(queries, keys, values, mask, &flash_sequences);
+}
+
+Tensor causal_attention(const Tensor& queries, const Tensor& keys, const Tensor& values,
+                        const AttentionMask& mask, AttendSequences attend_sequences) {
   RECORD_FUNCTION("pararnn::attention", c10::ArrayRef<const c10::IValue>{});
-  if (!before.defined()) {
-    require(keys.size(1) == queries.size(1),
-            "attention to earlier keys needs to be told how many of them");
-    return attend(queries, keys, values, {});
+  const int64_t steps = queries.size(1), earlier = keys.size(1) - steps;
+  Tensor in_sequences, in_block;
+  if (mask.sequences) {
+    in_sequences = attend_sequences(queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1),
+                                    *mask.sequences)
+                       .view(queries.sizes());
   }
-  // Flash attention leaves the gradients of keys that no query looks at unwritten.
-  const bool unseen = keys.size(1) > queries.size(1) &&
-                      (keys.requires_grad() || values.requires_grad()) &&
-                      torch::GradMode::is_enabled();
-  if (!has_flash(queries) || unseen) return masked_attention(queries, keys, values, before);
-  return attention_in_sequences(queries, keys, values, before, documents, &flash_sequences);
+  if (mask.of_blocks.defined()) {
+    const int64_t length = block_of(steps);
+    in_block = attend(in_blocks(queries, length), in_blocks(keys.narrow(1, earlier, steps), length),
+                      in_blocks(values.narrow(1, earlier, steps), length), mask.of_blocks)
+                   .unflatten(0, {queries.size(0), -1})
+                   .flatten(1, 2)
+                   .narrow(1, 0, steps);
+  }
+  if (in_block.defined() && in_sequences.defined())
+    return torch::where(mask.within, in_block, in_sequences);
+  if (in_block.defined()) return in_block;
+  if (in_sequences.defined()) return in_sequences;
+  require(mask.whole.defined() || earlier == 0,
+          "attention to earlier keys needs a mask: there are {} steps of queries and {} of keys",
+          steps, keys.size(1));
+  return attend(queries, keys, values, mask.whole);
 }
 
 Tensor attention_step(const Tensor& queries, const Tensor& keys, const Tensor& values,
