@@ -33,9 +33,10 @@ endforeach()
 target_compile_definitions(torch::torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 # at::parallel_for is a template over OpenMP: its users compile with -fopenmp, and link the libgomp that LibTorch
 # brings, never a second one.
-# Loops with comparisons are vectorised only where floating-point exceptions need not be kept apart; this stands here,
-# and not with the few files that need it, because a precompiled header serves only files of the same flags.
-target_compile_options(torch::torch INTERFACE -fopenmp -fno-trapping-math)
+# Loops with comparisons are vectorised only where floating-point exceptions need not be kept apart, those with roots
+# where these need not set errno; this stands here, and not with the few files that need it, because a precompiled header
+# serves only files of the same flags.
+target_compile_options(torch::torch INTERFACE -fopenmp -fno-trapping-math -fno-math-errno)
 target_link_options(torch::torch INTERFACE ${libstdcxx_first} LINKER:--no-as-needed)
 foreach(library torch torch_cpu c10 torch_cuda c10_cuda)
   if(EXISTS ${torch}/lib/lib${library}.so)

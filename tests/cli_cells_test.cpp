@@ -34,8 +34,8 @@ class CellsProgram : public Program {
 
 TEST_F(CellsProgram, ASkeletonTrainsAndIsChecked) {
   succeed("cells new my_cell --inputs f,i,c --state h,m");
-  fail("cells new my_cell", "exists already");
-  fail("cells new 'my cell'", "cannot name a cell");
+  Program::fail("cells new my_cell", 1, {"exists already"});
+  Program::fail("cells new 'my cell'", 1, {"cannot name a cell"});
   succeed("check --cell ./my_cell.hpp --steps 200 --device cpu");
   succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
   succeed("eval --model run --device cpu");
@@ -48,13 +48,13 @@ TEST_F(CellsProgram, ASkeletonTrainsAndIsChecked) {
 TEST_F(CellsProgram, EverySkeletonIsACell) {
   for (const char* options : {"", "--inputs c", "--inputs a,b,d,e --state x,y,z"}) {
     fs::remove(folder_ / "my_cell.hpp");
-    succeed(std::string("cells new my_cell ") + options);
+    answer(std::string("cells new my_cell ") + options);
     succeed("check --cell my_cell.hpp --steps 100 --channels 3 --device cpu");
   }
 }
 
 TEST_F(CellsProgram, AnotherSourceIsRefusedUnlessTold) {
-  succeed("cells new my_cell");
+  answer("cells new my_cell");
   succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
   std::string text = read("my_cell.hpp");
   const size_t at = text.find("tanh(");
@@ -69,7 +69,7 @@ TEST_F(CellsProgram, AnotherSourceIsRefusedUnlessTold) {
 }
 
 TEST_F(CellsProgram, AForeignSourceIsCompiledOnlyWhenTrusted) {
-  succeed("cells new my_cell");
+  answer("cells new my_cell");
   succeed(std::string(kTrain) + "--cell ./my_cell.hpp --out run");
   fail("generate --model run --tokens 2 --device cpu", "--trust-cell", "other-home");
   succeed("generate --model run --tokens 2 --device cpu --trust-cell", "other-home");
@@ -93,8 +93,8 @@ struct Bad {
   EXPECT_EQ(outcome.err.find("pararnn: ./bad.hpp:8: the cell bad does not compile: "), 0u)
       << outcome.err;
   EXPECT_GT(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 2) << outcome.err;
-  fail("check --cell ./none.hpp", "there is no file './none.hpp'");
-  fail("train --cell perceptron", "there is no cell 'perceptron'");
+  Program::fail("check --cell ./none.hpp", 1, {"there is no file './none.hpp'"});
+  Program::fail("train --cell perceptron", 2, {"there is no cell 'perceptron'"});
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ void expect_words(const Outcome& outcome, std::initializer_list<const char*> wor
 }
 
 TEST_F(CliCheck, CellsListsTheRegistry) {
-  const Outcome outcome = run("cells");
+  const Outcome outcome = ask("cells");
   EXPECT_EQ(outcome.status, 0);
   for (const CellDefinition& cell : built_in_cells()) {
     expect_words(outcome, {std::string(cell.name).c_str(), std::string(cell.summary).c_str()});
@@ -28,7 +28,7 @@ TEST_F(CliCheck, CellsListsTheRegistry) {
 
 TEST_F(CliCheck, SaysWhatWasComparedAndPasses) {
   const Outcome outcome =
-      run("check --cell lstm --batch 2 --steps 150 --channels 5 --weight-scale 8 --gate-bias 4 "
+      ask("check --cell lstm --batch 2 --steps 150 --channels 5 --weight-scale 8 --gate-bias 4 "
           "--dtype bfloat16 --seed 3 --plan newton --chunk 32");
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   expect_words(outcome, {"lstm", "B2 T150 D5", "newton: 5 chunks of 32 steps", "mismatch",
@@ -37,26 +37,26 @@ TEST_F(CliCheck, SaysWhatWasComparedAndPasses) {
 }
 
 TEST_F(CliCheck, EmptySequencesPass) {
-  EXPECT_EQ(run("check --steps 0").status, 0);
-  EXPECT_EQ(run("check --batch 0").status, 0);
-  EXPECT_EQ(run("check --channels 0").status, 0);
+  EXPECT_EQ(ask("check --steps 0").status, 0);
+  EXPECT_EQ(ask("check --batch 0").status, 0);
+  EXPECT_EQ(ask("check --channels 0").status, 0);
 }
 
 TEST_F(CliCheck, TheGridNamesEveryCase) {
-  const Outcome outcome = run("check --grid --cell elman --steps 40 --channels 3");
+  const Outcome outcome = ask("check --grid --cell elman --steps 40 --channels 3");
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   expect_words(outcome, {"±0.5", "±8", "float16", "400 cases, 0 failed"});
 }
 
 TEST_F(CliCheck, WrongOptionsAreToldAndChangeTheStatus) {
-  const Outcome cell = run("check --cell perceptron");
+  const Outcome cell = ask("check --cell perceptron");
   EXPECT_EQ(cell.status, 2);
   expect_words(cell, {"pararnn: ", "--cell", "gru"});
-  EXPECT_EQ(run("check --plan fast").status, 2);
-  EXPECT_EQ(run("check --steps -1").status, 2);
-  EXPECT_EQ(run("check --weight-scale much").status, 2);
-  EXPECT_EQ(run("check --weight-scale nan").status, 2);
-  const Outcome device = run("check --device abacus");
+  EXPECT_EQ(ask("check --plan fast").status, 2);
+  EXPECT_EQ(ask("check --steps -1").status, 2);
+  EXPECT_EQ(ask("check --weight-scale much").status, 2);
+  EXPECT_EQ(ask("check --weight-scale nan").status, 2);
+  const Outcome device = ask("check --device abacus");
   EXPECT_EQ(device.status, 2);
   expect_words(device, {"pararnn: ", "--device", "abacus", "cpu"});
 }
@@ -64,7 +64,7 @@ TEST_F(CliCheck, WrongOptionsAreToldAndChangeTheStatus) {
 TEST_F(CliCheck, BenchWritesWhatItMeasured) {
   const std::string json = folder_ / "report.json", markdown = folder_ / "report.md";
   const Outcome outcome =
-      run(fmt::format("bench --cell gru --shape 2x64x8 --json {} --markdown {}", json, markdown));
+      ask(fmt::format("bench --cell gru --shape 2x64x8 --json {} --markdown {}", json, markdown));
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   const auto report = nlohmann::json::parse(std::ifstream(json));
   EXPECT_EQ(report.at("results").size(), 3u);
@@ -77,10 +77,10 @@ TEST_F(CliCheck, BenchWritesWhatItMeasured) {
   }
   EXPECT_GT(report.at("copy_gigabytes_per_second").get<double>(), 0);
   const std::string again = folder_ / "again.md";
-  EXPECT_EQ(run(fmt::format("bench --from {} --markdown {}", json, again)).status, 0);
+  EXPECT_EQ(ask(fmt::format("bench --from {} --markdown {}", json, again)).status, 0);
   EXPECT_TRUE(std::filesystem::file_size(again) > 200);
   // A cell from a file as well, but for the loop that is compiled with the program.
-  const Outcome file = run(fmt::format("bench --cell " PARARNN_SOURCE
+  const Outcome file = ask(fmt::format("bench --cell " PARARNN_SOURCE
                                        "/examples/cells/mgu.hpp --shape 1x64x3 --regime memory "
                                        "--json {}",
                                        json));
@@ -102,17 +102,18 @@ TEST_F(CliCheck, BenchWritesWhatItMeasured) {
     EXPECT_EQ(of_use.at("from_the_cache"), again);
     EXPECT_GT(of_use.at("first_use_s"), of_use.at("again_s"));
   }
-  EXPECT_EQ(run("bench --part first-use").status, 1);
-  EXPECT_EQ(run("bench --part decode").status, 1);
-  EXPECT_EQ(run("bench --shape 2x64").status, 1);
-  EXPECT_EQ(run("bench --from /nowhere").status, 1);
-  EXPECT_EQ(run(fmt::format("bench --from {} --markdown /nowhere/x.md", json)).status, 1);
+  EXPECT_EQ(ask("bench --part first-use").status, 1);
+  EXPECT_EQ(ask("bench --part decode").status, 1);
+  EXPECT_EQ(ask("bench --shape 2x64").status, 1);
+  EXPECT_EQ(ask("bench --from /nowhere").status, 1);
+  EXPECT_EQ(ask(fmt::format("bench --from {} --markdown /nowhere/x.md", json)).status, 1);
 }
 
 TEST_F(CliCheck, BenchOfTrainingTakesMixersAndLengthsAndGoesOnWithoutMemory) {
   const std::string json = folder_ / "train.json", plot = folder_ / "train.svg";
   const std::string common =
       "bench train --device cpu --vocabulary 300 --steps 1 --tokens 16 --precision float32 ";
+  // A process of its own: main() keeps the memory of a step, which is large, for the next.
   const Outcome outcome = run(common + "--mixer rnn rnn*3,rnn --length 8,1000000000 --json " +
                               json + " --plot " + plot);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
@@ -122,15 +123,15 @@ TEST_F(CliCheck, BenchOfTrainingTakesMixersAndLengthsAndGoesOnWithoutMemory) {
   EXPECT_EQ(training[0].at("mixer"), "rnn");
   EXPECT_EQ(training[1].at("mixer"), "rnn*3,rnn");
   EXPECT_EQ(training[0].at("batch"), 2);
-  EXPECT_EQ(run(fmt::format("bench --from {} --plot {}", json, plot)).status, 0);
-  EXPECT_EQ(run(common + "--length 1000000000").status, 1);
-  EXPECT_EQ(run(common + "--mixer rnn rnm").status, 2);
-  EXPECT_EQ(run(common + "--mixer rnn*5").status, 1);
+  EXPECT_EQ(ask(fmt::format("bench --from {} --plot {}", json, plot)).status, 0);
+  EXPECT_EQ(ask(common + "--length 1000000000").status, 1);
+  EXPECT_EQ(ask(common + "--mixer rnn rnm").status, 2);
+  EXPECT_EQ(ask(common + "--mixer rnn*5").status, 1);
 }
 
 TEST_F(CliCheck, BenchReadsTheReportsInTheDocumentation) {
   const std::string markdown = folder_ / "training.md", plot = folder_ / "training.svg";
-  const Outcome outcome = run(fmt::format("bench --from " PARARNN_SOURCE
+  const Outcome outcome = ask(fmt::format("bench --from " PARARNN_SOURCE
                                           "/docs/benchmarks-training.json --markdown {} --plot {}",
                                           markdown, plot));
   EXPECT_EQ(outcome.status, 0) << outcome.err;

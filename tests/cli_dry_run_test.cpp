@@ -107,19 +107,19 @@ TEST_F(DryRun, LeavesNothingBehind) {
   for (const std::string arguments :
        {"--preset 134m --device cpu", "--data text --device cpu --overwrite --out text",
         "--data text --steps 3 --out run --memory 80 --preset 7b"}) {
-    const Outcome outcome = ask_here("train --dry-run " + arguments);
+    const Outcome outcome = ask("train --dry-run " + arguments);
     EXPECT_EQ(outcome.status, 0) << outcome.err;
     EXPECT_EQ(listing(), before) << arguments;
   }
   // The text's own tokens.
-  EXPECT_NE(ask_here("train --dry-run --data text --device cpu").out.find("vocabulary of 257"),
+  EXPECT_NE(ask("train --dry-run --data text --device cpu").out.find("vocabulary of 257"),
             std::string::npos);
 }
 
 TEST_F(DryRun, WhatDoesNotGoTogetherIsOneSentence) {
   const auto wrong = [&](const std::string& arguments, int status,
                          const std::vector<std::string>& words) {
-    const Outcome outcome = ask_here("train " + arguments);
+    const Outcome outcome = ask("train " + arguments);
     SCOPED_TRACE(arguments + "\n" + outcome.err);
     EXPECT_EQ(outcome.status, status);
     EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1);
@@ -135,7 +135,7 @@ TEST_F(DryRun, WhatDoesNotGoTogetherIsOneSentence) {
   wrong("--dry-run --memory 0", 2, {"--memory: must be above 0"});
   wrong("--dry-run --preset 134m --heads 5", 1, {"--heads must divide --width"});
   wrong("--dry-run --preset 134m --mixer rnn*5", 1, {"layers must be a multiple of 5"});
-  EXPECT_NE(ask_here("train --dry-run --preset 7b --memory 80").out.find("it does not fit"),
+  EXPECT_NE(ask("train --dry-run --preset 7b --memory 80").out.find("it does not fit"),
             std::string::npos);
 }
 

@@ -8,8 +8,8 @@ namespace {
 class Messages : public Program {
  protected:
   /// Expects status 2, and one sentence of fewer than `most` bytes that has all of `parts`.
-  static void misunderstood(const std::string& arguments, const std::vector<std::string>& parts,
-                            size_t most = 160) {
+  void misunderstood(const std::string& arguments, const std::vector<std::string>& parts,
+                     size_t most = 160) const {
     const Outcome outcome = ask(arguments);
     SCOPED_TRACE("pararnn " + arguments + "\n" + outcome.err);
     EXPECT_EQ(outcome.status, 2);
@@ -57,7 +57,7 @@ TEST_F(Messages, HelpKeepsToNinetyColumns) {
     }
   }
   // Nothing is lost between two lines, and examples keep theirs.
-  const std::string help = succeed("train --help").out;
+  const std::string help = answer("train --help").out;
   std::string one_line;
   for (const std::string& line : lines_of(help)) {
     const size_t begin = line.find_first_not_of(' ');
@@ -113,11 +113,11 @@ TEST_F(Messages, ADataPathThatIsNoUtf8IsRefusedBeforeAnythingIsWritten) {
   // Names inside a folder, of the run and of cells are not written down, and may be any bytes.
   write("folder/" + name, std::string(3'000, 'b') + "\n");
   std::filesystem::copy_file(PARARNN_SOURCE "/examples/cells/mgu.hpp", folder_ / (name + ".hpp"));
-  succeed(
+  answer(
       "train --data folder --steps 1 --width 16 --layers 1 --batch 1 --length 16 --device cpu "
       "--out run" +
       name + " --cell ./" + name + ".hpp");
-  succeed("eval --device cpu --model run" + name + " --data " + name);
+  answer("eval --device cpu --model run" + name + " --data " + name);
 }
 
 // Of every option that takes a number: its name, and what it must be, in a short sentence.
@@ -180,7 +180,7 @@ TEST_F(Messages, WhatNoMachineHasMemoryForIsOneSentence) {
   fail(train + "--batch 1000000000", 1, {sentence, "activations", "--batch"});
   fail(train + "--batch 1000000000000000 --width 1073741824", 1, {sentence, "--batch"});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "run"));
-  succeed(train + "--width 16 --layers 1 --batch 1 --length 16");
+  answer(train + "--width 16 --layers 1 --batch 1 --length 16");
   for (const char* shape : {"16777216x16777216x16777216", "100000x100000x100000",
                             "99999999999999999999x9999999999x9999999999"}) {
     fail(std::string("bench --cell gru --shape ") + shape, 1, {sentence, "batch"});

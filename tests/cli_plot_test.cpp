@@ -55,7 +55,7 @@ class CliPlot : public Program {
 
 TEST_F(CliPlot, DrawsARunsTrainingAndItsValidation) {
   write_run("one", 20);
-  succeed("plot one");
+  answer("plot one");
   const std::string svg = read("curves.svg");
   EXPECT_EQ(occurrences(svg, "stroke-width=\"2\"/"), 19);
   EXPECT_EQ(occurrences(svg, "<circle"), 1 + 2) << "the validation, and the legend";
@@ -70,7 +70,7 @@ TEST_F(CliPlot, SeveralRunsAndEveryAxis) {
   for (const char* axes : {"--x steps --y loss", "--x tokens --y bits",
                            "--x minutes --y perplexity --log-x", "--y gradient_norm --log-y",
                            "--y learning_rate", "--y tokens_per_second --log-x --log-y"}) {
-    succeed(std::string("plot one two/log.jsonl ") + axes + " --out plot.svg");
+    answer(std::string("plot one two/log.jsonl ") + axes + " --out plot.svg");
     const std::string svg = read("plot.svg");
     EXPECT_NE(svg.find(">two/log.jsonl<"), svg.npos);
     EXPECT_LE(occurrences(svg, "<line"), 400 + 80) << "as many as there is room for";
@@ -81,7 +81,7 @@ TEST_F(CliPlot, HeldOutTextAloneInBitsAByte) {
   write_run("one", 20);
   write_run("two", 20);
   for (const char* axes : {"--y bits_per_byte", "--y loss --held-out"}) {
-    succeed(std::string("plot one two --x minutes --out plot.svg ") + axes);
+    answer(std::string("plot one two --x minutes --out plot.svg ") + axes);
     const std::string svg = read("plot.svg");
     EXPECT_EQ(occurrences(svg, "stroke-width=\"2\"/"), 0) << "no line of training";
     EXPECT_EQ(occurrences(svg, "<circle"), 2 * (1 + 1)) << "a validation, and the legend";
@@ -106,9 +106,9 @@ TEST_F(CliPlot, MinutesAreThoseOfTrainingWithoutValidations) {
     return log;
   };
   write("log.jsonl", run_of(true));
-  succeed("plot log.jsonl --x minutes --out with.svg");
+  answer("plot log.jsonl --x minutes --out with.svg");
   write("log.jsonl", run_of(false));
-  succeed("plot log.jsonl --x minutes --out without.svg");
+  answer("plot log.jsonl --x minutes --out without.svg");
   EXPECT_EQ(read("with.svg"), read("without.svg"));
 }
 
@@ -124,7 +124,7 @@ TEST_F(CliPlot, SaysWhatIsWrong) {
   fail("plot one --out nowhere/at/all.svg", 1, {"nowhere/at/all.svg"});
   // A line that is still being written does no harm.
   write("going/log.jsonl", read("one/log.jsonl") + "{\"event\": \"st");
-  succeed("plot going");
+  answer("plot going");
 }
 
 }  // namespace

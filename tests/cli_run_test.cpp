@@ -112,7 +112,7 @@ TEST_F(Runs, GoOnAfterAHangUpThatIsIgnored) {
 }
 
 TEST_F(Runs, RefuseDataOfWhichOneByteChanged) {
-  succeed(train_ + "--steps 2 --out run");
+  answer(train_ + "--steps 2 --out run");
   std::string text = read("text");
   text[150'000] ^= 1;  // neither near its beginning nor in the held-out part
   write("text", text);
@@ -123,7 +123,7 @@ TEST_F(Runs, RefuseDataOfWhichOneByteChanged) {
 }
 
 TEST_F(Runs, ClaimBitForBitOnlyOfSteps) {
-  const std::string help = succeed("train --help").out;
+  const std::string help = answer("train --help").out;
   const size_t claim = help.find("bit for bit");
   ASSERT_NE(claim, std::string::npos);
   const std::string around = help.substr(claim < 300 ? 0 : claim - 300, 600);

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <wordexp.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -31,7 +33,8 @@ class Program : public testing::Test {
     const int status = std::system(command.c_str());
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
-  /// Runs `pararnn arguments` in the test's folder. Arguments and environment are a shell's.
+  /// Runs `pararnn arguments` in the test's folder, a process of its own. Arguments and environment
+  /// are a shell's.
   Outcome run(const std::string& arguments, const std::string& environment = "") const {
     const int status =
         shell(environment + " \"$pararnn\" " + arguments + " > out 2> err < /dev/null");
@@ -42,10 +45,40 @@ class Program : public testing::Test {
     EXPECT_EQ(outcome.status, 0) << "pararnn " << arguments << '\n' << outcome.err;
     return outcome;
   }
+
+  /// What `pararnn arguments` does in the test's folder, in this process: starting one takes longer
+  /// than much that is asked of the program. What a run leaves behind in its process is not seen
+  /// here: runs that are gone on with, and signals and outputs that break, are for `run` and
+  /// `shell`.
+  Outcome ask(const std::string& arguments) const {
+    wordexp_t words;
+    if (::wordexp(("pararnn " + arguments).c_str(), &words, WRDE_NOCMD) != 0) {
+      ADD_FAILURE() << "no words of a shell: " << arguments;
+      return {-1, {}, {}};
+    }
+    const std::filesystem::path before = std::filesystem::current_path();
+    std::filesystem::current_path(folder_.path());
+    const auto on_broken_pipes = std::signal(SIGPIPE, SIG_DFL);
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int status = cli::run_program(static_cast<int>(words.we_wordc), words.we_wordv);
+    Outcome outcome{status, testing::internal::GetCapturedStdout(),
+                    testing::internal::GetCapturedStderr()};
+    std::signal(SIGPIPE, on_broken_pipes);
+    std::filesystem::current_path(before);
+    ::wordfree(&words);
+    return outcome;
+  }
+  /// The same of arguments that are right.
+  Outcome answer(const std::string& arguments) const {
+    Outcome outcome = ask(arguments);
+    EXPECT_EQ(outcome.status, 0) << "pararnn " << arguments << '\n' << outcome.err;
+    return outcome;
+  }
   /// Expects one sentence on stderr that names each of `culprits`.
-  void fail(const std::string& arguments, int status, const std::vector<std::string>& culprits,
-            const std::string& environment = "") const {
-    const Outcome outcome = run(arguments, environment);
+  void fail(const std::string& arguments, int status,
+            const std::vector<std::string>& culprits) const {
+    const Outcome outcome = ask(arguments);
     SCOPED_TRACE("pararnn " + arguments + "\n" + outcome.err);
     EXPECT_EQ(outcome.status, status);
     EXPECT_EQ(outcome.err.rfind("pararnn: ", 0), 0u);
@@ -53,29 +86,6 @@ class Program : public testing::Test {
     for (const std::string& culprit : culprits) {
       EXPECT_NE(outcome.err.find(culprit), std::string::npos) << "does not name " << culprit;
     }
-  }
-
-  /// What the program answers to `arguments`, words between spaces, in this process and its folder:
-  /// starting one takes longer than much that is asked of it.
-  static Outcome ask(const std::string& arguments) {
-    std::istringstream stream(arguments);
-    std::vector<std::string> words{"pararnn"};
-    for (std::string word; stream >> word;) words.push_back(word);
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int status = cli::run_program(static_cast<int>(words.size()), argv.data());
-    return {status, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
-  }
-  /// The same in the test's folder.
-  Outcome ask_here(const std::string& arguments) const {
-    const std::filesystem::path before = std::filesystem::current_path();
-    std::filesystem::current_path(folder_.path());
-    const Outcome outcome = ask(arguments);
-    std::filesystem::current_path(before);
-    return outcome;
   }
 
   std::string read(const std::string& name) const {

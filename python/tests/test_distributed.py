@@ -44,6 +44,8 @@ from language_model.world import World  # noqa: E402
 PROGRAM = Path(os.environ.get("PARARNN_PROGRAM", "pararnn")).absolute()
 
 CONTEXT = multiprocessing.get_context("forkserver")
+#: The optimizer imports torch._dynamo in its first step.
+PRELOADED = [Path(__file__).stem, "torch._dynamo"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,8 +53,7 @@ def _fork_server() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [*sys.path, str(Path(__file__).parent)])
     )
-    # The optimizer imports torch._dynamo in its first step.
-    CONTEXT.set_forkserver_preload([Path(__file__).stem, "torch._dynamo"])
+    CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def in_process(
@@ -400,28 +401,42 @@ def running(folder: Path, size: int, *options: str) -> Processes:
     return processes
 
 
-@pytest.mark.parametrize("how", ["killed", "hung", "told"])
-def test_a_lost_process_ends_the_other(how: str, tmp_path: Path) -> None:
-    processes = running(tmp_path, 2, "--data=random", f"--timeout={10 if how == 'hung' else 100}")
+def running_alone(how: str, folder: Path) -> Processes:
+    """Two processes, of which the second has been lost, or the first told to end."""
+    processes = running(folder, 2, "--data=random", f"--timeout={10 if how == 'hung' else 100}")
     survivor, lost = processes.processes
     assert lost.pid is not None
     os.kill(lost.pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
     if how == "told":
         survivor.terminate()
-    survivor.join(60)
-    lost.kill()
-    assert survivor.exitcode == 1
-    what = (
-        "ended by SIGTERM, as torchrun does when another has ended"
-        if how == "told"
-        else "another process has ended or does not answer"
-    )
-    words = processes.words()[0]
-    assert f"train_lm, process 0: {what}" in words and "Traceback" not in words
-    assert words.endswith("; the same command goes on from the newest checkpoint in --out\n")
+    return processes
 
 
-def launch_with_restart(arguments: list[str]) -> None:
+def test_a_lost_process_ends_the_other(tmp_path: Path) -> None:
+    # One that hangs is given up after ten seconds, in which the other two are tried.
+    ways = {how: running_alone(how, tmp_path / how) for how in ("hung", "killed", "told")}
+    for how, processes in reversed(ways.items()):
+        survivor, lost = processes.processes
+        survivor.join(60)
+        lost.kill()
+        assert survivor.exitcode == 1, how
+        what = (
+            "ended by SIGTERM, as torchrun does when another has ended"
+            if how == "told"
+            else "another process has ended or does not answer"
+        )
+        words = processes.words()[0]
+        assert f"train_lm, process 0: {what}" in words and "Traceback" not in words, words
+        assert words.endswith("; the same command goes on from the newest checkpoint in --out\n")
+
+
+def train_and_tell(folder: Path, arguments: list[str]) -> None:
+    """Trains, and leaves the number of its process in a file."""
+    (folder / f"process{os.environ['RANK']}").write_text(str(os.getpid()))
+    train_lm.main(arguments)
+
+
+def launch_with_restart(folder: Path, arguments: list[str]) -> None:
     """What `torchrun --standalone --nproc-per-node 2 --max-restarts 1` does."""
     config = LaunchConfig(
         min_nodes=1,
@@ -431,9 +446,10 @@ def launch_with_restart(arguments: list[str]) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=1,
         monitor_interval=0.1,
-        start_method="spawn",  # forks of the agent, which has threads, abort now and then
+        start_method="forkserver",  # forks of the agent, which has threads, abort now and then
     )
-    elastic_launch(config, train_lm.main)(arguments)
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    elastic_launch(config, train_and_tell)(folder, arguments)
 
 
 def test_torchrun_goes_on_after_a_loss(
@@ -441,14 +457,14 @@ def test_torchrun_goes_on_after_a_loss(
 ) -> None:
     """All are started anew when one is killed, and they end as if none had been."""
     arguments = [*SMALL, f"--data={data}", "--steps=20", "--validate-every=10", f"--out={tmp_path}"]
-    launch = Processes(tmp_path, 1, launch_with_restart, [*arguments, "--checkpoint-every=1"])
+    arguments += ["--checkpoint-every=1"]
+    launch = Processes(tmp_path, 1, launch_with_restart, tmp_path, arguments)
     (agent,) = launch.processes
     log = tmp_path / "log.jsonl"
     while not log.exists() or log.read_text().count('"loss"') < 4:
         assert agent.is_alive(), launch.words()
         time.sleep(0.05)
-    workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    os.kill(int(workers[1]), signal.SIGKILL)
+    os.kill(int((tmp_path / "process1").read_text()), signal.SIGKILL)
     assert launch.join() == [0], launch.words()
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert sum("settings" in entry for entry in entries) == 2
