@@ -43,13 +43,13 @@ void expect_near(const Tensor& got, const Tensor& expected, const char* what) {
 }
 
 /// A kernel's launch for rows of a batch: x (B, heads · depth) and what it is multiplied by.
-template <int kTiles, int kColumns, int kRowTiles>
+template <int kTiles, int kColumns, bool kOwnProduct>
 struct DecodeOnFibers {
   DecodeOnFibers(const DecodeInput& input, const Tensor& weight, int64_t groups, int64_t heads = 1)
       : batch(input.x.size(0)) {
     const int64_t depth = weight.size(-1), channels = weight.numel() / depth / heads / groups;
     const int64_t a_block = kTiles * kColumns * kDecodeChannels;
-    const int64_t rows = kRowTiles > 0 ? kRowTiles * kDecodeRows : kDecodeThreads / a_block;
+    const int64_t rows = kOwnProduct ? kDecodeRows : kDecodeThreads / a_block;
     blocks = (channels + a_block - 1) / a_block;
     grid = {.blocks = int(blocks),
             .rows_of_blocks = int(heads * ((batch + rows - 1) / rows)),
@@ -68,7 +68,7 @@ struct DecodeOnFibers {
                .sums = nullptr,
                .sums_row = 0,
                .sums_head = 0};
-    if (kRowTiles == 0) {
+    if (!kOwnProduct) {
       const Tensor x = input.x.view({batch, -1, depth}).expand({-1, heads, -1});
       sums = torch::einsum("bhk,hnk->hbn",
                            {x.to(torch::kFloat), weight.view({heads, -1, depth}).to(torch::kFloat)})
@@ -99,7 +99,7 @@ DecodeInput input_of(int64_t batch, int64_t width) {
   return {halves({batch, width}), torch::rand({batch, 3}) * double(width), kEpsilon};
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
+template <int kTiles, int kColumns, bool kOwnProduct>
 void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   SCOPED_TRACE(testing::Message() << batch << " rows of " << width << ", taps " << taps);
   const DecodeInput input = input_of(batch, width);
@@ -108,8 +108,8 @@ void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   const auto [expected, expected_gate] =
       decode_convolution(input, weight, tap_weights, expected_before);
   const Tensor convolved = unwritten_like(expected), gate = unwritten_like(expected_gate);
-  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2)
-      .run(&decode_convolution<kTiles, kColumns, kRowTiles>,
+  DecodeOnFibers<kTiles, kColumns, kOwnProduct>(input, weight, 2)
+      .run(&decode_convolution<kTiles, kColumns, kOwnProduct>,
            DecodeConvolution{{int(taps), int(width), numbers_of(tap_weights), before.data_ptr()},
                              convolved.data_ptr(),
                              numbers_of(gate)});
@@ -118,7 +118,7 @@ void expect_decode_convolution(int64_t batch, int64_t width, int64_t taps) {
   if (taps > 1) expect_near(before, expected_before, "before");
 }
 
-template <class C, unsigned kGiven, int kTiles, int kColumns, int kRowTiles>
+template <class C, unsigned kGiven, int kTiles, int kColumns, bool kOwnProduct>
 void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width, int64_t heads) {
   SCOPED_TRACE(testing::Message() << cell.name << ", " << batch << " rows of " << width);
   const int64_t channels = width / heads, inputs = cell.inputs - int64_t(cell.side_inputs.size());
@@ -132,8 +132,8 @@ void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width
   const DecodeInput expected =
       decode_cell(x, weight, bias, recurrent, expected_state, cell, norm, kEpsilon, gate);
   const Tensor next = unwritten_like(expected.x);
-  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel({x}, weight, inputs, heads);
-  kernel.run(&decode_cell<C, kGiven, kTiles, kColumns, kRowTiles>,
+  const DecodeOnFibers<kTiles, kColumns, kOwnProduct> kernel({x}, weight, inputs, heads);
+  kernel.run(&decode_cell<C, kGiven, kTiles, kColumns, kOwnProduct>,
              DecodeCell{numbers_of(bias), numbers_of(recurrent), numbers_of(state),
                         numbers_of(norm), numbers_of(gate), next.data_ptr(), kernel.squares_to()});
   expect_near(state, expected_state, "state");
@@ -141,7 +141,7 @@ void expect_decode_cell(const CellDefinition& cell, int64_t batch, int64_t width
   expect_near(kernel.squares.sum(1), expected.squares.sum(1), "squares");
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
+template <int kTiles, int kColumns, bool kOwnProduct>
 void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool normed) {
   SCOPED_TRACE(testing::Message() << batch << " rows of " << width << " by " << depth);
   DecodeInput input = input_of(batch, depth);
@@ -152,8 +152,8 @@ void expect_decode_residual(int64_t batch, int64_t width, int64_t depth, bool no
   const DecodeInput expected =
       decode_residual(input, weight, scale, expected_stream, norm, kEpsilon);
   const Tensor next = unwritten_like(expected.x);
-  const DecodeOnFibers<kTiles, kColumns, kRowTiles> kernel(input, weight, 1);
-  kernel.run(&decode_residual<kTiles, kColumns, kRowTiles>,
+  const DecodeOnFibers<kTiles, kColumns, kOwnProduct> kernel(input, weight, 1);
+  kernel.run(&decode_residual<kTiles, kColumns, kOwnProduct>,
              DecodeResidual{numbers_of(scale), numbers_of(stream), numbers_of(norm),
                             next.data_ptr(), kernel.squares_to()});
   expect_near(stream, expected_stream, "stream");
@@ -192,7 +192,7 @@ void expect_near_where_written(const Tensor& got, const Tensor& expected, const 
   expect_near(got.nan_to_num(), expected.nan_to_num(), what);
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
+template <int kTiles, int kColumns, bool kOwnProduct>
 void expect_decode_attention_input(int64_t batch, int64_t width, int64_t query_heads,
                                    int64_t key_heads, int64_t channels) {
   SCOPED_TRACE(testing::Message() << batch << " rows, " << query_heads << " heads of " << channels);
@@ -207,8 +207,8 @@ void expect_decode_attention_input(int64_t batch, int64_t width, int64_t query_h
                      positions_of(cache.begin), positions_of(cache.read), numbers_of(queries),
                      cache.keys.data_ptr(),     cache.values.data_ptr(),  {}};
   set_turns(end.turns, int(channels / 2), 100);
-  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 2, query_heads + 2 * key_heads)
-      .run(&decode_attention_input<kTiles, kColumns, kRowTiles>, end);
+  DecodeOnFibers<kTiles, kColumns, kOwnProduct>(input, weight, 2, query_heads + 2 * key_heads)
+      .run(&decode_attention_input<kTiles, kColumns, kOwnProduct>, end);
   expect_near(queries, expected, "queries");
   expect_near_where_written(cache.keys, expected_cache.keys, "keys");
   expect_near_where_written(cache.values, expected_cache.values, "values");
@@ -269,7 +269,7 @@ void expect_decode_attention(int64_t batch, int64_t capacity, int64_t query_head
   }
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
+template <int kTiles, int kColumns, bool kOwnProduct>
 void expect_decode_mamba2_input(int64_t batch, int64_t width, int64_t gates, int64_t convolved,
                                 int64_t heads) {
   SCOPED_TRACE(testing::Message() << batch << " rows of " << gates << ", " << convolved);
@@ -283,9 +283,9 @@ void expect_decode_mamba2_input(int64_t batch, int64_t width, int64_t gates, int
       decode_mamba2_input(input, weight, tap_weights, bias, step_bias, expected_before);
   const Mamba2Inputs got{unwritten_like(expected.gate), unwritten_like(expected.convolved),
                          unwritten_like(expected.steps)};
-  DecodeOnFibers<kTiles, kColumns, kRowTiles>(input, weight, 1)
+  DecodeOnFibers<kTiles, kColumns, kOwnProduct>(input, weight, 1)
       .run(
-          &decode_mamba2_input<kTiles, kColumns, kRowTiles>,
+          &decode_mamba2_input<kTiles, kColumns, kOwnProduct>,
           DecodeMamba2Input{{int(taps), int(convolved), numbers_of(tap_weights), before.data_ptr()},
                             numbers_of(bias),
                             numbers_of(step_bias),
@@ -363,28 +363,28 @@ TEST(DecodeOnFibers, Embedding) {
 // was made before.
 TEST(DecodeOnFibers, Convolution) {
   torch::manual_seed(2);
-  expect_decode_convolution<1, 1, 1>(1, 32, 4);
-  expect_decode_convolution<2, 2, 2>(19, 64, 1);
-  expect_decode_convolution<1, 1, 4>(70, 32, 2);
-  expect_decode_convolution<1, 4, 0>(19, 96, 4);
+  expect_decode_convolution<1, 1, true>(1, 32, 4);
+  expect_decode_convolution<2, 2, true>(13, 64, 1);
+  expect_decode_convolution<1, 1, false>(70, 32, 2);
+  expect_decode_convolution<1, 4, false>(19, 96, 4);
 }
 
 TEST(DecodeOnFibers, Cell) {
   torch::manual_seed(3);
-  expect_decode_cell<Gru, 0, 1, 1, 1>(find_cell("gru"), 2, 64, 2);
-  expect_decode_cell<Lstm, 0, 1, 4, 1>(find_cell("lstm"), 3, 96, 1);
+  expect_decode_cell<Gru, 0, 1, 1, true>(find_cell("gru"), 2, 64, 2);
+  expect_decode_cell<Lstm, 0, 1, 4, true>(find_cell("lstm"), 3, 96, 1);
   const CellDefinition& given =
       register_cell(read_cell(PARARNN_SOURCE "/examples/cells/gru_d.hpp"));
-  expect_decode_cell<catalogue::GruD, 0b11000, 1, 2, 2>(given, 18, 32, 1);
-  expect_decode_cell<catalogue::GruD, 0b11000, 1, 4, 0>(given, 18, 96, 3);
+  expect_decode_cell<catalogue::GruD, 0b11000, 1, 2, true>(given, 15, 32, 1);
+  expect_decode_cell<catalogue::GruD, 0b11000, 1, 4, false>(given, 18, 96, 3);
 }
 
 TEST(DecodeOnFibers, Residual) {
   torch::manual_seed(4);
-  expect_decode_residual<1, 1, 1>(2, 20, 96, true);
-  expect_decode_residual<4, 1, 1>(1, 40, 1120, false);
-  expect_decode_residual<2, 4, 4>(40, 72, 64, true);
-  expect_decode_residual<1, 4, 0>(20, 72, 64, true);
+  expect_decode_residual<1, 1, true>(2, 20, 96, true);
+  expect_decode_residual<4, 1, true>(1, 40, 1120, false);
+  expect_decode_residual<2, 4, true>(16, 72, 64, true);
+  expect_decode_residual<1, 4, false>(20, 72, 64, true);
 }
 
 TEST(DecodeOnFibers, SwigluAndLogits) {
@@ -392,29 +392,29 @@ TEST(DecodeOnFibers, SwigluAndLogits) {
   const DecodeInput input = input_of(5, 64);
   const Tensor weight = halves({2 * 20, 64}) / 8, expected = decode_swiglu(input, weight);
   const Tensor hidden = unwritten_like(expected);
-  DecodeOnFibers<2, 2, 1>(input, weight, 2)
-      .run(&decode_swiglu<2, 2, 1>, DecodeSwiglu{hidden.data_ptr()});
+  DecodeOnFibers<2, 2, true>(input, weight, 2)
+      .run(&decode_swiglu<2, 2, true>, DecodeSwiglu{hidden.data_ptr()});
   expect_near(hidden, expected, "hidden");
   const Tensor of_sums = unwritten_like(expected);
-  DecodeOnFibers<1, 4, 0>(input, weight, 2)
-      .run(&decode_swiglu<1, 4, 0>, DecodeSwiglu{of_sums.data_ptr()});
+  DecodeOnFibers<1, 4, false>(input, weight, 2)
+      .run(&decode_swiglu<1, 4, false>, DecodeSwiglu{of_sums.data_ptr()});
   expect_near(of_sums, expected, "hidden of sums");
 
   const Tensor right = torch::empty({5, 40});
   decode_logits(input, weight, right);
   const Tensor logits = unwritten_like(right);
-  DecodeOnFibers<4, 4, 1>(input, weight, 1)
-      .run(&decode_logits<4, 4, 1>, DecodeLogits{numbers_of(logits)});
+  DecodeOnFibers<4, 4, true>(input, weight, 1)
+      .run(&decode_logits<4, 4, true>, DecodeLogits{numbers_of(logits)});
   expect_near(logits, right, "logits");
 }
 
 // Heads of pairs that fill no tile and several; caches that are full.
 TEST(DecodeOnFibers, AttentionInput) {
   torch::manual_seed(6);
-  expect_decode_attention_input<1, 1, 1>(1, 64, 2, 1, 16);
-  expect_decode_attention_input<2, 1, 1>(9, 32, 3, 3, 40);
-  expect_decode_attention_input<2, 2, 2>(20, 64, 4, 2, 24);
-  expect_decode_attention_input<1, 4, 0>(19, 32, 3, 1, 72);
+  expect_decode_attention_input<1, 1, true>(1, 64, 2, 1, 16);
+  expect_decode_attention_input<2, 1, true>(9, 32, 3, 3, 40);
+  expect_decode_attention_input<2, 2, true>(16, 64, 4, 2, 24);
+  expect_decode_attention_input<1, 4, false>(19, 32, 3, 1, 72);
 }
 
 // Heads that share, teams of idle threads, tokens that fill no round and no split, splits without
@@ -432,9 +432,9 @@ TEST(DecodeOnFibers, Attention) {
 // Parts of the product that begin within a tile.
 TEST(DecodeOnFibers, Mamba2Input) {
   torch::manual_seed(8);
-  expect_decode_mamba2_input<1, 1, 1>(1, 32, 20, 36, 3);
-  expect_decode_mamba2_input<2, 2, 2>(19, 64, 64, 90, 5);
-  expect_decode_mamba2_input<1, 4, 0>(19, 64, 64, 90, 5);
+  expect_decode_mamba2_input<1, 1, true>(1, 32, 20, 36, 3);
+  expect_decode_mamba2_input<2, 2, true>(15, 64, 64, 90, 5);
+  expect_decode_mamba2_input<1, 4, false>(19, 64, 64, 90, 5);
 }
 
 // Channels are multiples of 4. Groups of heads, components that fill no team, channels that fill no

@@ -16,11 +16,11 @@
 
 namespace pararnn::ops {
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_attention_input(const __grid_constant__ DecodeProblem<DecodeRotation> problem) {
   const DecodeRotation& e = problem.end;
-  const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<2, kTiles, kColumns, kOwnProduct>(problem.product);
   const int pairs = problem.product.channels, head = product.head;
   product.run([&](int row, int pair, bool there, const Vec<float, 2>& sums) {
     if (!there) return;

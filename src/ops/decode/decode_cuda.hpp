@@ -30,12 +30,14 @@ void decode_logits_cuda(const DecodeInput& input, const torch::Tensor& weight,
 /// The program of decode_cell for a cell; `plan`: the arguments of a DecodePlan.
 jit::KernelSource decode_cell_source(const CellDefinition& cell, const std::string& plan);
 
-/// How a product is cut into blocks: kTiles, kColumns and kRowTiles of the kernel (0: the product
-/// is the library's), and its grid, along x and, times the heads, along y.
+/// How a product is cut into blocks: kTiles, kColumns and kOwnProduct of the kernel (false: the
+/// product is the library's), and its grid, along x and, times the heads, along y.
 struct DecodePlan {
-  int64_t tiles, columns, row_tiles, blocks, row_blocks;
+  int64_t tiles, columns;
+  bool own_product;
+  int64_t blocks, row_blocks;
 
-  /// "1, 2, 4": the template arguments.
+  /// "1, 2, true": the template arguments.
   std::string arguments() const;
   /// Of the batch, at most.
   int64_t rows_of_block() const;

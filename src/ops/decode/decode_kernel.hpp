@@ -9,7 +9,7 @@
 // it, its first weights are on their way.
 //
 // Of many rows the products are the library's, which reads x less often; the kernels are then what
-// follows them alone (kRowTiles 0).
+// follows them alone (kOwnProduct false).
 #pragma once
 
 #include "ops/decode/decode_problem.hpp"
@@ -22,12 +22,10 @@ using cuda::BFloat16;
 
 inline constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
-/// Blocks on a multiprocessor: with few rows two, so that the next kernel's wait beside those of
-/// this one; all that there is room for where the product was made before.
-template <int kRowTiles>
-inline constexpr int kDecodeBlocks = kRowTiles == 0   ? 8
-                                     : kRowTiles <= 2 ? 2
-                                                      : 1;
+/// Blocks on a multiprocessor: two, so that the next kernel's wait beside those of this one; all
+/// that there is room for where the product was made before.
+template <bool kOwnProduct>
+inline constexpr int kDecodeBlocks = kOwnProduct ? 2 : 8;
 
 PARARNN_DEVICE_FN void store_bfloat16(void* to, Int at, float x) {
   static_cast<BFloat16*>(to)[at] = cuda::Converted<BFloat16>::from(x);
@@ -89,12 +87,12 @@ struct BlockResults {
 };
 
 /// The product of a block: of kGroups groups, kTiles tiles of channels for each of kColumns columns
-/// of warps, of kRowTiles tiles of rows. The warps of a column share the depth.
-template <int kGroups, int kTiles, int kColumns, int kRowTiles>
-struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTiles * kDecodeRows> {
+/// of warps. The warps of a column share the depth.
+template <int kGroups, int kTiles, int kColumns, bool kOwnProduct>
+struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kDecodeRows> {
   static constexpr int kWeights = kGroups * kTiles;  // tiles of rows of weights
   static constexpr int kChannels = kColumns * kTiles * kDecodeChannels;
-  static constexpr int kRows = kRowTiles * kDecodeRows;
+  static constexpr int kRows = kDecodeRows;
   static constexpr int kDepthWarps = kDecodeWarps / kColumns;
   // Pieces of the depth on their way to shared memory: some eight loads a thread.
   static constexpr int kStages = kWeights >= 3 ? 2 : 8 / kWeights;
@@ -109,7 +107,7 @@ struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTile
     float sums[kDecodeWarps][kWeights][kTileNumbers];
   };
   struct Inputs {
-    uint4 row_tiles[kRowTiles][2];
+    uint4 halves[2];  // rows lane / 4, and 8 behind them
   };
 
   int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -132,31 +130,27 @@ struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTile
   }
 
   PARARNN_DEVICE_FN void load_inputs(Inputs& x, int piece) const {
-    static_for<kRowTiles>([&](auto t) {
-      static_for<2>([&](auto half) {
-        const int row = first_row + t * kDecodeRows + half * 8 + lane / 4;
-        x.row_tiles[t][half] = {};
-        if (row >= p.batch || piece >= pieces) return;
-        x.row_tiles[t][half] = *reinterpret_cast<const uint4*>(
-            static_cast<const BFloat16*>(p.x) + Int(row) * p.width + head * p.head_stride +
-            piece * kDecodeDepth + lane % 4 * 8);
-      });
+    static_for<2>([&](auto half) {
+      const int row = first_row + half * 8 + lane / 4;
+      x.halves[half] = {};
+      if (row >= p.batch || piece >= pieces) return;
+      x.halves[half] = *reinterpret_cast<const uint4*>(static_cast<const BFloat16*>(p.x) +
+                                                       Int(row) * p.width + head * p.head_stride +
+                                                       piece * kDecodeDepth + lane % 4 * 8);
     });
   }
 
   /// The order of the depth within a piece is the loads': the same for weights and x.
   PARARNN_DEVICE_FN void multiply(const Memory& memory, int stage, const Inputs& x,
-                                  float (&sums)[kWeights][kRowTiles][4]) const {
+                                  float (&sums)[kWeights][4]) const {
+    const uint4 low = x.halves[0], high = x.halves[1];
+    const unsigned first[4] = {low.x, high.x, low.y, high.y};
+    const unsigned second[4] = {low.z, high.z, low.w, high.w};
     static_for<kWeights>([&](auto i) {
       const uint4 weight = memory.weights[stage][i][threadIdx.x];
       const unsigned w_first[2] = {weight.x, weight.y}, w_second[2] = {weight.z, weight.w};
-      static_for<kRowTiles>([&](auto t) {
-        const uint4 low = x.row_tiles[t][0], high = x.row_tiles[t][1];
-        const unsigned first[4] = {low.x, high.x, low.y, high.y};
-        const unsigned second[4] = {low.z, high.z, low.w, high.w};
-        cuda::multiply_in_warp(first, w_first, sums[i][t]);
-        cuda::multiply_in_warp(second, w_second, sums[i][t]);
-      });
+      cuda::multiply_in_warp(first, w_first, sums[i]);
+      cuda::multiply_in_warp(second, w_second, sums[i]);
     });
   }
 
@@ -174,7 +168,7 @@ struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTile
     Inputs x, next;
     load_inputs(next, first);
     this->find_inverse(inverse);
-    float sums[kWeights][kRowTiles][4] = {};
+    float sums[kWeights][4] = {};
     int stage = 0;
     for (int piece = first; piece < pieces; piece += kDepthWarps) {
       x = next;
@@ -185,38 +179,36 @@ struct BlockProduct : BlockResults<kColumns * kTiles * kDecodeChannels, kRowTile
       stage = stage + 1 < kStages ? stage + 1 : 0;
     }
     cuda::wait_for_copies<0>();
-    static_for<kRowTiles>([&](auto t) {
-      __syncthreads();  // the memory has been read
-      static_for<kWeights>([&](auto i) {
-        const int at = lane / 4 * kDecodeChannels + lane % 4 * 2;
-        static_for<4>([&](auto s) {
-          memory.sums[warp][i][at + s / 2 * 8 * kDecodeChannels + s % 2] = sums[i][t][s];
-        });
+    __syncthreads();  // the memory has been read
+    static_for<kWeights>([&](auto i) {
+      const int at = lane / 4 * kDecodeChannels + lane % 4 * 2;
+      static_for<4>([&](auto s) {
+        memory.sums[warp][i][at + s / 2 * 8 * kDecodeChannels + s % 2] = sums[i][s];
       });
-      __syncthreads();
-      for (int i = threadIdx.x; i < kDecodeRows * kChannels; i += kDecodeThreads) {
-        const int channel = i % kChannels, row = first_row + t * kDecodeRows + i / kChannels;
-        const bool there = first_channel + channel < p.channels && row < p.batch;
-        const int tile = channel / kDecodeChannels;
-        const int at = i / kChannels * kDecodeChannels + channel % kDecodeChannels;
-        Vec<float, kGroups> sum{};
-        if (there) {
-          static_for<kGroups>([&](auto g) {
-            for (int w = tile / kTiles; w < kDecodeWarps; w += kColumns) {
-              sum[g] += memory.sums[w][g * kTiles + tile % kTiles][at];
-            }
-            sum[g] *= inverse[row - first_row];
-          });
-        }
-        end(row, first_channel + channel, there, sum);
-      }
     });
+    __syncthreads();
+    for (int i = threadIdx.x; i < kRows * kChannels; i += kDecodeThreads) {
+      const int channel = i % kChannels, row = first_row + i / kChannels;
+      const bool there = first_channel + channel < p.channels && row < p.batch;
+      const int tile = channel / kDecodeChannels;
+      const int at = i / kChannels * kDecodeChannels + channel % kDecodeChannels;
+      Vec<float, kGroups> sum{};
+      if (there) {
+        static_for<kGroups>([&](auto g) {
+          for (int w = tile / kTiles; w < kDecodeWarps; w += kColumns) {
+            sum[g] += memory.sums[w][g * kTiles + tile % kTiles][at];
+          }
+          sum[g] *= inverse[row - first_row];
+        });
+      }
+      end(row, first_channel + channel, there, sum);
+    }
   }
 };
 
 /// The same of a product that was made before.
 template <int kGroups, int kTiles, int kColumns>
-struct BlockProduct<kGroups, kTiles, kColumns, 0>
+struct BlockProduct<kGroups, kTiles, kColumns, false>
     : BlockResults<kColumns * kTiles * kDecodeChannels,
                    kDecodeThreads / (kColumns * kTiles * kDecodeChannels)> {
   static constexpr int kChannels = kColumns * kTiles * kDecodeChannels;
@@ -247,10 +239,10 @@ struct BlockProduct<kGroups, kTiles, kColumns, 0>
 
 /// The product of this block. A grid has blocks of channels along x, and along y heads, for each
 /// kRows rows of the batch.
-template <int kGroups, int kTiles, int kColumns, int kRowTiles>
-PARARNN_DEVICE_FN BlockProduct<kGroups, kTiles, kColumns, kRowTiles> product_of_block(
+template <int kGroups, int kTiles, int kColumns, bool kOwnProduct>
+PARARNN_DEVICE_FN BlockProduct<kGroups, kTiles, kColumns, kOwnProduct> product_of_block(
     const DecodeProduct& p) {
-  using Product = BlockProduct<kGroups, kTiles, kColumns, kRowTiles>;
+  using Product = BlockProduct<kGroups, kTiles, kColumns, kOwnProduct>;
   const int y = static_cast<int>(blockIdx.y);
   return {{p, y % p.heads, static_cast<int>(blockIdx.x) * Product::kChannels,
            y / p.heads * Product::kRows}};
@@ -286,11 +278,11 @@ PARARNN_DEVICE_FN float convolve(const DecodeTaps& e, int row, int channel, floa
   return sum;
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_convolution(const __grid_constant__ DecodeProblem<DecodeConvolution> problem) {
   const DecodeConvolution& e = problem.end;
-  const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<2, kTiles, kColumns, kOwnProduct>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
     if (!there) return;
     const Int at = Int(row) * problem.product.channels + channel;
@@ -306,14 +298,14 @@ PARARNN_FN int count_bits(unsigned bits) {
 }
 
 /// kGiven: bits of the cell's inputs that are not projected, which are 1.
-template <class C, unsigned kGiven, int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <class C, unsigned kGiven, int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_cell(const __grid_constant__ DecodeProblem<DecodeCell> problem) {
   constexpr int S = C::kState, U = C::kInputs, P = C::kParams;
   constexpr int kGroups = U - count_bits(kGiven);
   const DecodeCell& e = problem.end;
   const DecodeProduct& p = problem.product;
-  const auto product = product_of_block<kGroups, kTiles, kColumns, kRowTiles>(p);
+  const auto product = product_of_block<kGroups, kTiles, kColumns, kOwnProduct>(p);
   const int width = p.heads * p.channels, head = product.head;
   product.run([&](int row, int channel_of_head, bool there, const Vec<float, kGroups>& sums) {
     const int channel = head * p.channels + channel_of_head;
@@ -344,11 +336,11 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
   });
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_residual(const __grid_constant__ DecodeProblem<DecodeResidual> problem) {
   const DecodeResidual& e = problem.end;
-  const auto product = product_of_block<1, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<1, kTiles, kColumns, kOwnProduct>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
     float x = 0;
     if (there) {
@@ -361,10 +353,10 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
   });
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_swiglu(const __grid_constant__ DecodeProblem<DecodeSwiglu> problem) {
-  const auto product = product_of_block<2, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<2, kTiles, kColumns, kOwnProduct>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 2>& sums) {
     if (!there) return;
     store_bfloat16(problem.end.next, Int(row) * problem.product.channels + channel,
@@ -372,10 +364,10 @@ __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
   });
 }
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_logits(const __grid_constant__ DecodeProblem<DecodeLogits> problem) {
-  const auto product = product_of_block<1, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<1, kTiles, kColumns, kOwnProduct>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
     if (there) problem.end.logits[Int(row) * problem.product.channels + channel] = sums[0];
   });

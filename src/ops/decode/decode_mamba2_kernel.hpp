@@ -7,11 +7,11 @@
 
 namespace pararnn::ops {
 
-template <int kTiles, int kColumns, int kRowTiles>
-__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kRowTiles>)
+template <int kTiles, int kColumns, bool kOwnProduct>
+__global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocks<kOwnProduct>)
     decode_mamba2_input(const __grid_constant__ DecodeProblem<DecodeMamba2Input> problem) {
   const DecodeMamba2Input& e = problem.end;
-  const auto product = product_of_block<1, kTiles, kColumns, kRowTiles>(problem.product);
+  const auto product = product_of_block<1, kTiles, kColumns, kOwnProduct>(problem.product);
   product.run([&](int row, int channel, bool there, const Vec<float, 1>& sums) {
     if (!there) return;
     const int convolved = channel - e.gates, head = convolved - e.taps.width;

@@ -18,12 +18,11 @@ using torch::Tensor;
 static_assert(kDecodeMultiple == kDecodeDepth);
 
 std::string DecodePlan::arguments() const {
-  return fmt::format("{}, {}, {}", tiles, columns, row_tiles);
+  return fmt::format("{}, {}, {}", tiles, columns, own_product);
 }
 
 int64_t DecodePlan::rows_of_block() const {
-  return row_tiles > 0 ? row_tiles * kDecodeRows
-                       : kDecodeThreads / (tiles * columns * kDecodeChannels);
+  return own_product ? kDecodeRows : kDecodeThreads / (tiles * columns * kDecodeChannels);
 }
 
 int64_t DecodePlan::parts_of_head() const {
@@ -37,7 +36,7 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
   if (batch > kDecodeOwnRows) {
     DecodePlan after{.tiles = 1,
                      .columns = cuda::kWarp / kDecodeChannels,
-                     .row_tiles = 0,
+                     .own_product = false,
                      .blocks = up(channels, cuda::kWarp),
                      .row_blocks = 0};
     after.row_blocks = up(batch, after.rows_of_block());
@@ -46,7 +45,8 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
   // One plan for all of these batches, so that a row is what it is alone.
   static_assert(kDecodeOwnRows == kDecodeRows);
   DecodePlan best{};
-  best.row_tiles = best.row_blocks = 1;
+  best.own_product = true;
+  best.row_blocks = 1;
   // What takes longest: the weights from memory, all blocks' bytes from the second cache, or those
   // of the multiprocessor with most of them; and what a block begins and ends with, two at a time.
   // In bytes from the second cache, by an H100's rates.
@@ -119,7 +119,7 @@ Product::Product(const DecodeInput& input, const torch::Tensor& weight, int64_t 
              .sums = nullptr,
              .sums_row = 0,
              .sums_head = 0};
-  if (plan.row_tiles > 0) return;
+  if (plan.own_product) return;
   if (input.x.size(1) == depth) {
     sums = at::mm(input.x, weight.view({-1, depth}).t(), torch::kFloat)
                .view({batch, heads, groups * channels});
