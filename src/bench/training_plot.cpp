@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/text_width.hpp"
 #include "bench/plot.hpp"
 #include "bench/train.hpp"
 #include "train/profile.hpp"
@@ -17,8 +18,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kBarLeft = 240, kBarRight = 660, kBarTop = 44;
+constexpr double kMargin = 20, kBarRight = 660, kBarTop = 44, kGap = 8;
 constexpr double kBarHeight = 22, kBarStep = 34, kLegendStep = 94;
+/// Of a label, at most, in the plot's font.
+constexpr double kLetterWidth = 7.2;
 
 /// The parts of all measurements, in the order in which they first come.
 std::vector<std::string> parts_of(const json& training) {
@@ -87,25 +90,28 @@ std::pair<std::string, double> bars_of_parts(const json& training) {
   const std::vector<std::string> parts = parts_of(training);
   const double bottom = kBarTop + kBarStep * double(training.size());
   std::string result =
-      svg::text(20, 24, "start", "Where the time of a training step goes", "class=\"title\"");
+      svg::text(kMargin, 24, "start", "Where the time of a training step goes", "class=\"title\"");
+  size_t letters = 0;
+  for (const json& m : training) letters = std::max(letters, columns_of(training_label(m)));
+  const double left = kMargin + kLetterWidth * double(letters) + kGap;
   double y = kBarTop;
   for (const json& m : training) {
     // A profile slows the host down, so the time in which nothing runs is not the profile's.
     double busy = 0;
     for (const std::string& part : parts) busy += seconds_of(m, part);
     const double whole = std::max(busy, 1e-3 * m["milliseconds"].get<double>());
-    double x = kBarLeft;
+    double x = left;
     for (size_t i = 0; i < parts.size(); ++i) {
-      const double width = (kBarRight - kBarLeft) * seconds_of(m, parts[i]) / whole;
+      const double width = (kBarRight - left) * seconds_of(m, parts[i]) / whole;
       result += box(x, y, width, kBarHeight, svg::kColors[i % std::size(svg::kColors)]);
       x += width;
     }
-    result += svg::text(kBarLeft - 8, y + 16, "end", training_label(m));
-    result += svg::text(kBarRight + 8, y + 16, "start",
+    result += svg::text(left - kGap, y + 16, "end", training_label(m));
+    result += svg::text(kBarRight + kGap, y + 16, "start",
                         fmt::format("{:.0f} tokens/s", m["tokens_per_second"].get<double>()));
     y += kBarStep;
   }
-  double x = 20;
+  double x = kMargin;
   for (size_t i = 0; i < parts.size(); ++i, x += kLegendStep) {
     result += box(x, bottom + 8, 12, 12, svg::kColors[i % std::size(svg::kColors)]);
     result += svg::text(x + 17, bottom + 19, "start", parts[i]);
