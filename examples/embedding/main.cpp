@@ -26,8 +26,9 @@ struct Leaky {
 int main() {
   const pararnn::CellDefinition& cell = pararnn::register_cell(pararnn::define_cell(kText));
   constexpr int64_t kBatch = 2, kSteps = 1000, kChannels = 16;
+  torch::manual_seed(0);
   const auto u = torch::randn({kBatch, kSteps, cell.inputs, kChannels}).requires_grad_();
-  const auto w = torch::randn({cell.params, kChannels}).requires_grad_();
+  const auto w = (0.5 * torch::randn({cell.params, kChannels})).requires_grad_();
   const auto [y, hT] = pararnn::scan(u, w, std::nullopt, cell.key());
   y.square().mean().backward();
 
