@@ -180,7 +180,11 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str | Path],
     folder = tmp_path_factory.mktemp("learn")
     archive, out = folder / "text.tar.xz", folder / "out"
     with tarfile.open(archive, "w:xz") as text:
-        text.add(ROOT / "docs", "docs", filter=lambda m: m if not m.name.endswith("svg") else None)
+        text.add(
+            ROOT / "docs",
+            "docs",
+            filter=lambda m: m if m.isdir() or m.name.endswith("md") else None,
+        )
     arguments: list[str | Path] = ["--out", out, "--learning-rates", "0.003,0.01"]
     arguments += ["--text", archive, ROOT / "README.md"]
     done = learn(*arguments, "--models", "gru,lstm_cifg")
