@@ -22,6 +22,7 @@
 #include "ops/rms_norm/rms_norm.hpp"
 #include "ops/swiglu/swiglu.hpp"
 #include "train/checkpoint.hpp"
+#include "train/device_memory.hpp"
 #include "train/memory.hpp"
 #include "train/model_sizes.hpp"
 #include "train/run_log.hpp"

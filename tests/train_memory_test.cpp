@@ -9,6 +9,7 @@
 #include "nn/language_model.hpp"
 #include "nn/presets.hpp"
 #include "tensor_memory.hpp"
+#include "train/device_memory.hpp"
 #include "train/model_sizes.hpp"
 #include "train/presets.hpp"
 #include "train/trainer.hpp"

@@ -17,6 +17,7 @@
 #include "bench/host_timer.hpp"
 #include "data/dataset.hpp"
 #include "train/device.hpp"
+#include "train/device_memory.hpp"
 #include "train/memory.hpp"
 #include "train/model_sizes.hpp"
 #include "train/profile.hpp"

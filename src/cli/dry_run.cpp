@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "train/device.hpp"
+#include "train/device_memory.hpp"
 #include "train/memory.hpp"
 #include "train/model_sizes.hpp"
 

@@ -9,7 +9,6 @@
 #include <torch/types.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -77,21 +76,6 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
 /// their numbers.
 MemoryNeed scan_memory(const std::string& cell, int64_t batch, int64_t steps, int64_t channels,
                        double bytes);
-
-/// Bytes that this process can still get on a device: free memory of a GPU; of the host what is
-/// free or can be freed, swap too, within the limits of the process's control groups. Infinite if
-/// the system does not say.
-double available_memory(const torch::Device& device);
-/// The host's, as the files below these folders tell it.
-double available_host_memory(const std::filesystem::path& proc,
-                             const std::filesystem::path& control_groups);
-
-/// The most bytes that tensors have taken at once on a GPU since the last reset; 0 on a CPU.
-double peak_memory(const torch::Device& device);
-void reset_peak_memory(const torch::Device& device);
-
-/// Gives back to a GPU what LibTorch keeps of it for tensors to come.
-void release_cached_memory(const torch::Device& device);
 
 /// That memory is, or has been, too little.
 struct NotEnoughMemory : Error {

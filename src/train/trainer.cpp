@@ -18,6 +18,7 @@
 #include "ops/cuda_graph.hpp"
 #include "train/checkpoint.hpp"
 #include "train/device.hpp"
+#include "train/device_memory.hpp"
 #include "train/evaluate.hpp"
 #include "train/memory.hpp"
 #include "train/run_state.hpp"
