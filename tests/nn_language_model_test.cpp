@@ -83,6 +83,14 @@ TEST(Documents, AreReadAsIfAloneByEveryMixer) {
     EXPECT_TRUE(torch::allclose(logits, torch::cat(alone, 1), 1e-10, 1e-10));
     EXPECT_TRUE(torch::allclose(model->forward(after, state).first,
                                 model->forward(after, last).first, 1e-10, 1e-10));
+    for (size_t layer = 0; layer < last.layers.size(); ++layer) {
+      const MixerState &found = state.layers[layer], &expected = last.layers[layer];
+      // Attention also keeps what it no longer looks at.
+      if (found[0].sizes() != expected[0].sizes()) continue;
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_TRUE(torch::allclose(found[i], expected[i], 1e-10, 1e-10)) << layer << " " << i;
+      }
+    }
   }
 }
 

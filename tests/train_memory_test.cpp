@@ -91,6 +91,13 @@ TEST(Memory, TheParametersOfPresetsAreThoseTheyAreNamedBy) {
   EXPECT_NEAR(parameter_count(config), 6.76e9, 0.005e9);
 }
 
+// Not above what is used, which would refuse what fits, but for what it reckons a tensor itself to
+// take; and not far below.
+void expect_about(const MemoryNeed& need, double used, const std::string& what) {
+  EXPECT_LT(total_bytes(need), 1.001 * used) << what;
+  EXPECT_GT(total_bytes(need), 0.85 * used) << what;
+}
+
 class MemoryOfRuns : public testing::Test {
  protected:
   MemoryOfRuns() {
@@ -108,16 +115,21 @@ class MemoryOfRuns : public testing::Test {
     });
   }
 
+  /// Expects the estimate of a step under config_.recompute to be what it takes, which it returns.
+  double expect_estimated_step(const nn::ModelConfig& model) {
+    const double used = peak_of_steps(model, 1);
+    const MemoryNeed need =
+        training_memory(model, config_, torch::kCPU,
+                        choose_recompute(model, config_, torch::kCPU, /*available=*/0));
+    expect_about(need, used,
+                 fmt::format("{} {} {}: {}", config_.precision, nn::to_json(model).dump(),
+                             config_.recompute, total_bytes(need) / used));
+    return used;
+  }
+
   TemporaryFolder folder_;
   TrainConfig config_;
 };
-
-// Not above what is used, which would refuse what fits, but for what it reckons a tensor itself to
-// take; and not far below.
-void expect_about(const MemoryNeed& need, double used, const std::string& what) {
-  EXPECT_LT(total_bytes(need), 1.001 * used) << what;
-  EXPECT_GT(total_bytes(need), 0.85 * used) << what;
-}
 
 TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
   for (const std::string precision : {"float32", "bfloat16"}) {
@@ -246,14 +258,7 @@ TEST_F(MemoryOfRuns, AStepThatComputesAgainTakesAboutWhatIsEstimated) {
       std::vector<double> peaks;
       for (const std::string recompute : {"none", "mixer", "block"}) {
         config_.recompute = recompute;
-        const double used = peak_of_steps(model, 1);
-        const MemoryNeed need =
-            training_memory(model, config_, torch::kCPU,
-                            choose_recompute(model, config_, torch::kCPU, /*available=*/0));
-        expect_about(need, used,
-                     fmt::format("{} {} {} {} {}: {}", precision, width, mlp_width, layers,
-                                 recompute, total_bytes(need) / used));
-        peaks.push_back(used);
+        peaks.push_back(expect_estimated_step(model));
       }
       EXPECT_LT(peaks[1], peaks[0]);
       EXPECT_LT(peaks[2], peaks[1]);
@@ -397,13 +402,7 @@ TEST_F(MemoryOfRuns, AStepWithAttentionTakesAboutWhatIsEstimated) {
       for (const std::string recompute : {"none", "mixer", "block"}) {
         config_.precision = precision;
         config_.recompute = recompute;
-        const double used = peak_of_steps(model, 1);
-        const MemoryNeed need =
-            training_memory(model, config_, torch::kCPU,
-                            choose_recompute(model, config_, torch::kCPU, /*available=*/0));
-        expect_about(need, used,
-                     fmt::format("{} {} {}: {}", precision, nn::to_json(model).dump(), recompute,
-                                 total_bytes(need) / used));
+        expect_estimated_step(model);
       }
     }
   }
@@ -419,14 +418,7 @@ TEST_F(MemoryOfRuns, AStepWithAttentionToDocumentsTakesAboutWhatIsEstimated) {
       for (const std::string recompute : {"none", "block"}) {
         config_.precision = precision;
         config_.recompute = recompute;
-        const nn::ModelConfig model{.width = 64, .layers = 4, .mixer = mixer};
-        const double used = peak_of_steps(model, 1);
-        const MemoryNeed need =
-            training_memory(model, config_, torch::kCPU,
-                            choose_recompute(model, config_, torch::kCPU, /*available=*/0));
-        expect_about(
-            need, used,
-            fmt::format("{} {} {}: {}", precision, mixer, recompute, total_bytes(need) / used));
+        expect_estimated_step({.width = 64, .layers = 4, .mixer = mixer});
       }
     }
   }
