@@ -77,8 +77,9 @@ Tensor LanguageModelImpl::hidden_states(const Tensor& tokens, const LanguageMode
   }
   require(state.layers.empty() || state.layers.size() == blocks_.size(),
           "the state is of {} layers, the model of {}", state.layers.size(), blocks_.size());
-  const auto state_of = [&](size_t i) {
-    return state.layers.empty() ? MixerState{} : state.layers[i];
+  const MixerState at_first;
+  const auto state_of = [&](size_t i) -> const MixerState& {
+    return state.layers.empty() ? at_first : state.layers[i];
   };
   Documents documents(reset);
   for (size_t i = 0; i < blocks_.size(); ++i) {

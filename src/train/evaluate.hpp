@@ -1,7 +1,7 @@
 // How well a model predicts a text it was not trained on. The text is cut into windows that each
 // begin with an empty state; a window longer than a piece is read piece by piece with the state
-// carried on, so a context of any length costs the memory of one piece,
-// and in layers of attention that of the keys and values before it.
+// carried on, so a context of any length costs the memory of one piece, and in layers of attention
+// that of the keys and values before it.
 #pragma once
 
 #include <cstdint>

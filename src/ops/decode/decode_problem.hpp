@@ -5,10 +5,9 @@ namespace pararnn::ops {
 
 /// Threads of a block of every kernel that decodes.
 inline constexpr int kDecodeThreads = 256;
-/// A tile of rows of the batch, and of rows of the weights.
+/// A tile of rows of the batch, and of rows of the weights. Of more rows of the batch than a tile's
+/// the products are the library's.
 inline constexpr int kDecodeRows = 16, kDecodeChannels = 8;
-/// Of more rows of the batch the products are the library's.
-inline constexpr int kDecodeOwnRows = 16;
 /// Numbers of a row of weights that a warp takes at once: rows are multiples of it.
 inline constexpr int kDecodeDepth = 32;
 

@@ -33,7 +33,7 @@ int64_t DecodePlan::parts_of_head() const {
 DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t depth,
                        int64_t batch, int64_t multiprocessors) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  if (batch > kDecodeOwnRows) {
+  if (batch > kDecodeRows) {
     DecodePlan after{.tiles = 1,
                      .columns = cuda::kWarp / kDecodeChannels,
                      .own_product = false,
@@ -43,7 +43,6 @@ DecodePlan plan_decode(int64_t groups, int64_t channels, int64_t heads, int64_t 
     return after;
   }
   // One plan for all of these batches, so that a row is what it is alone.
-  static_assert(kDecodeOwnRows == kDecodeRows);
   DecodePlan best{};
   best.own_product = true;
   best.row_blocks = 1;
