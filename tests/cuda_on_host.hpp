@@ -15,6 +15,7 @@
 
 #define PARARNN_DEVICE_FN inline
 #define PARARNN_SHARED(Type, name) Type& name = ::pararnn::fibers::shared_variable<Type>([] {})
+#define PARARNN_DYNAMIC_SHARED(Type, name) PARARNN_SHARED(Type, name)
 
 struct alignas(8) uint2 {
   unsigned x, y;
@@ -78,6 +79,10 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 template <class T>
 T __shfl_sync(unsigned, T value, int from) {
   return from_thread_of_warp(value, [&](int) { return from; });
+}
+
+inline void __syncwarp() {
+  read_in_warp(0, [](const auto&) {});
 }
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
@@ -183,6 +188,22 @@ inline void multiply_in_warp(const unsigned (&a)[4], const unsigned (&b)[2], flo
       }
     }
   });
+}
+
+inline uint4 load_transposed(const uint4* row) {
+  unsigned word[4]{};
+  const int lane = fibers::machine.current->number % kWarp;
+  read_in_warp(*row, [&](const auto& read) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      for (int i = 0; i < 2; ++i) {
+        const uint4 numbers = read(8 * matrix + lane % 4 * 2 + i);
+        unsigned short number = 0;
+        std::memcpy(&number, reinterpret_cast<const char*>(&numbers) + lane / 4 * 2, 2);
+        word[matrix] |= static_cast<unsigned>(number) << (16 * i);
+      }
+    }
+  });
+  return {word[0], word[1], word[2], word[3]};
 }
 
 }  // namespace pararnn::cuda

@@ -102,12 +102,15 @@ TEST(FusedKernels, OfSsdDoNotSpill) {
   }
 }
 
-TEST(FusedKernels, OfSsdOutputDoNotSpill) {
-  for (const char* sizes : {"128, 64, 128", "16, 64, 128", "128, 32, 16"}) {
+TEST(FusedKernels, OfSsdWithProductsDoNotSpill) {
+  for (const char* sizes : {"128, 64, 128", "32, 64, 128", "128, 32, 32"}) {
     for (const bool backward : {false, true}) {
       expect_no_spills("ssd/ssd_output_kernel.hpp",
                        fmt::format("ssd_output<{}, {}>", sizes, backward));
     }
+  }
+  for (const char* sizes : {"128, 64", "64, 32", "32, 64"}) {
+    expect_no_spills("ssd/ssd_scores_kernel.hpp", fmt::format("ssd_scores_backward<{}>", sizes));
   }
 }
 

@@ -9,6 +9,7 @@
 // Redefines names of the C++ library, so it comes last.
 #include "ops/ssd/ssd_kernel.hpp"
 #include "ops/ssd/ssd_output_kernel.hpp"
+#include "ops/ssd/ssd_scores_kernel.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -106,16 +107,15 @@ struct SsdOnFibers {
 
     const Tensor gradient = scores(c.heads), expected_masked = gradient.clone();
     const auto right = ssd_parts::masked_scores_backward(expected_masked, s, decays);
-    const int64_t tiles = ssd_scores_tiles(kChunk);
+    const int64_t tiles = ssd_masked_tiles(kChunk);
     const Tensor ds = unwritten(s.sizes()), rows = floats(), own = floats();
     auto sizes = decays.log.sizes().vec();
     sizes.insert(sizes.begin(), tiles);
     const Tensor columns = unwritten(sizes, torch::kFloat);
     run(&ssd_masked_backward<Storage, kChunk>, c.batch * c.chunks() * c.groups * tiles,
         SsdMaskedBackward{c.extent(), given(), s.data_ptr(), gradient.data_ptr(), ds.data_ptr(),
-                          true, rows.data_ptr<float>(), columns.data_ptr<float>(),
-                          own.data_ptr<float>()},
-        ssd_scores_threads(kChunk));
+                          rows.data_ptr<float>(), columns.data_ptr<float>(), own.data_ptr<float>()},
+        ssd_masked_threads(kChunk));
     expect_close(gradient, expected_masked, "masked scores again");
     expect_close(ds, right.scores, "gradient of the scores");
     expect_close(rows, right.rows, "rows");
@@ -228,7 +228,7 @@ struct SsdOnFibers {
     const auto right =
         ssd_parts::join_backward(at::matmul(masked.mT(), in_heads(dy)), arriving, across, decays,
                                  in_float(x), in_float(dy), d, expected_dx);
-    const Tensor of_across = floats(), of_arriving = floats(), own = floats();
+    const Tensor of_across = floats(), of_arriving = floats();
     const Tensor turned = score.mT().contiguous();
     problem.scores = turned.data_ptr();
     problem.left = b.data_ptr();
@@ -240,12 +240,41 @@ struct SsdOnFibers {
     problem.inputs = given(x);
     problem.of_across = of_across.data_ptr<float>();
     problem.of_arriving = of_arriving.data_ptr<float>();
-    problem.own = own.data_ptr<float>();
     run(&ssd_output<kChunk, kChannels, kState, true>, blocks, problem, ssd_output_threads(kChunk));
     expect_close(dx, expected_dx, "dx");
     expect_close(of_across, right.across, "dy · across");
     expect_close(of_arriving, right.arriving, "x · arriving");
-    expect_close(own, right.own, "dy · x");
+  }
+
+  /// The kernel of the scores' gradient, against the product and its definition in float.
+  template <int kChunk, int kChannels>
+  void expect_scores_backward() const {
+    const Tensor x = steps(), dy = steps(), score = scores(c.groups);
+    const auto in_heads = [&](const Tensor& t) {
+      return ssd_parts::pack(t.to(torch::kFloat), decays, SsdScale::kToEnd, c.groups).by_head;
+    };
+    const auto right = ssd_parts::masked_scores_backward(at::matmul(in_heads(dy), in_heads(x).mT()),
+                                                         score.to(torch::kFloat), decays);
+    const Tensor dots = (in_heads(dy) * in_heads(x)).sum(-1);
+    const int64_t blocks = ssd_scores_blocks(kChunk);
+    auto sizes = decays.log.sizes().vec();
+    sizes.insert(sizes.begin(), blocks);
+    const Tensor ds = unwritten(score.sizes()), rows = floats(), own = floats(),
+                 products = floats(), columns = unwritten(sizes, torch::kFloat);
+    run(&ssd_scores_backward<kChunk, kChannels>, c.batch * c.chunks() * c.groups * blocks,
+        SsdScoresBackward{c.extent(), given(), given(x), given(dy), score.data_ptr(), ds.data_ptr(),
+                          rows.data_ptr<float>(), columns.data_ptr<float>(), own.data_ptr<float>(),
+                          products.data_ptr<float>()},
+        32 * ssd_scores_warps(kChunk));
+    expect_close(ds, right.scores, "gradient of the scores");
+    // Of numbers in float, sums in float.
+    for (const auto& [got, expected, what] : {std::tuple{rows, right.rows, "rows"},
+                                              {columns.sum(0), right.columns.sum(0), "columns"},
+                                              {own, right.own, "own"},
+                                              {products, dots, "dy · x"}}) {
+      const double largest = expected.abs().max().template item<double>();
+      EXPECT_TRUE(torch::allclose(got, expected, 1e-4, 1e-4 * largest)) << what;
+    }
   }
 
   void expect_decays_backward() const {
@@ -301,11 +330,22 @@ TEST(SsdKernelsOnFibers, EqualTheirDefinitions) {
       ssd.expect_carry<1>();
       ssd.expect_decays_backward();
     }
-    SsdOnFibers<BFloat16>({1, 300, 128, 2, 1, 64, 128, anew})
-        .template expect_output<128, 64, 128>();
-    // More heads than a block has, in groups; steps that fill no chunk.
-    SsdOnFibers<BFloat16>({2, 75, 32, 10, 2, 16, 32, anew}).template expect_output<32, 16, 32>();
-    SsdOnFibers<BFloat16>({1, 9, 16, 1, 1, 8, 16, anew}).template expect_output<16, 8, 16>();
+    {
+      const SsdOnFibers<BFloat16> ssd({1, 300, 128, 3, 1, 64, 128, anew});
+      ssd.expect_output<128, 64, 128>();
+      ssd.expect_scores_backward<128, 64>();
+    }
+    {
+      // More heads than a block has, in groups; steps that fill no chunk.
+      const SsdOnFibers<BFloat16> ssd({2, 75, 32, 10, 2, 32, 32, anew});
+      ssd.expect_output<32, 32, 32>();
+      ssd.expect_scores_backward<32, 32>();
+    }
+    {
+      const SsdOnFibers<BFloat16> ssd({1, 40, 64, 1, 1, 64, 64, anew});
+      ssd.expect_output<64, 64, 64>();
+      ssd.expect_scores_backward<64, 64>();
+    }
     const SsdOnFibers<float> ssd({1, 64, 64, 2, 2, 4, 4, anew});
     ssd.expect_masked<64>();
     ssd.expect_join<1>();

@@ -113,7 +113,8 @@ bool has_clusters(const torch::Tensor& on) {
 }
 
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, std::span<const std::byte> problem, int cluster) {
+                   int64_t blocks, int threads, std::span<const std::byte> problem, int cluster,
+                   size_t shared_bytes) {
   if (blocks == 0) return;
   const c10::DeviceGuard device(on.device());
   const c10::impl::VirtualGuardImpl gpu(on.device().type());
@@ -124,6 +125,7 @@ void launch_kernel(const std::string& file, const std::string& kernel, const tor
   jit::launch(compiled,
               {.grid = dim3(static_cast<unsigned>(blocks)),
                .block = dim3(static_cast<unsigned>(threads)),
+               .shared_bytes = shared_bytes,
                .stream = stream,
                .cluster = static_cast<unsigned>(cluster)},
               std::span<void* const>(&argument, 1), std::span<const size_t>(&bytes, 1));

@@ -61,15 +61,17 @@ int64_t resident_blocks(const std::string& file, const std::string& kernel, cons
 bool has_clusters(const torch::Tensor& on);
 
 /// Launches a kernel of "ops/`file`" on the device of a tensor and its current stream, with so many
-/// blocks a cluster; `problem` is what it takes.
+/// blocks a cluster, and dynamic shared memory for a block; `problem` is what it takes.
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, std::span<const std::byte> problem,
-                   int cluster = 1);
+                   int64_t blocks, int threads, std::span<const std::byte> problem, int cluster = 1,
+                   size_t shared_bytes = 0);
 
 template <class Problem>
 void launch_kernel(const std::string& file, const std::string& kernel, const torch::Tensor& on,
-                   int64_t blocks, int threads, const Problem& problem, int cluster = 1) {
-  launch_kernel(file, kernel, on, blocks, threads, std::as_bytes(std::span(&problem, 1)), cluster);
+                   int64_t blocks, int threads, const Problem& problem, int cluster = 1,
+                   size_t shared_bytes = 0) {
+  launch_kernel(file, kernel, on, blocks, threads, std::as_bytes(std::span(&problem, 1)), cluster,
+                shared_bytes);
 }
 
 }  // namespace pararnn::ops

@@ -13,6 +13,10 @@
 #define PARARNN_DEVICE_FN __device__ __forceinline__
 /// A variable that the threads of a block share.
 #define PARARNN_SHARED(Type, name) __shared__ Type name
+/// One for which the launch gives room: more than 48 KB.
+#define PARARNN_DYNAMIC_SHARED(Type, name)          \
+  extern __shared__ uint4 pararnn_dynamic_shared[]; \
+  Type& name = *reinterpret_cast<Type*>(pararnn_dynamic_shared)
 
 namespace pararnn::cuda {
 
@@ -81,6 +85,18 @@ PARARNN_DEVICE_FN void multiply_in_warp(const unsigned (&a)[4], const unsigned (
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// Four matrices of 8 rows of 16 bytes in shared memory, transposed: `row` of lane 8 m + r is row r
+/// of matrix m, of which a lane gets numbers lane / 4 of rows 2 n and 2 n + 1, n = lane % 4, as
+/// word m (compute capability 7.5).
+PARARNN_DEVICE_FN uint4 load_transposed(const uint4* row) {
+  uint4 words{};
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row)))
+               : "memory");
+  return words;
 }
 
 /// A kernel that was launched to overlap with the one before: lets the one after it start, and

@@ -29,9 +29,9 @@ Tensor of_group(const Tensor& states, int64_t groups) {
 
 // What bounds it on a GPU is memory. With Q = N = 2 P = 128, in multiples of what x takes, the
 // forward pass moves 9: pack 2, the states' product 2, carry 2, y from scores, states and x 3. The
-// backward pass moves 26: packs 6, the gradient of the masked scores 6 (Q numbers of each head and
-// step), the products of states 2, carry 3, dx 5, those of b and c 4. x and y alone would be 2, and
-// the products at a GPU's peak take half of that time.
+// backward pass moves 20: packs 4, the gradient of the scores 2, the products of states 2, carry 3,
+// dx 5, those of b and c 4. x and y alone would be 2, and the products at a GPU's peak take half of
+// that time.
 struct Ssd : torch::autograd::Function<Ssd> {
   static variable_list forward(torch::autograd::AutogradContext* context, const Tensor& x,
                                const Tensor& dt, const Tensor& a, const Tensor& b_steps,
@@ -42,7 +42,7 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const int64_t groups = b_steps.size(2), chunk = ssd_chunk(x.size(1));
     const Decays decays = decays_of(dt, a, reset.value_or(Tensor()), chunk);
     const Tensor b = in_chunks(b_steps, chunk), c = in_chunks(c_steps, chunk);
-    const bool fused = has_output_kernels(x, b.size(4));
+    const bool fused = has_product_kernels(x, b.size(4));
     const Tensor scores = at::matmul(c, transposed(b));
     const auto [by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups, !fused);
     const Tensor h0 =
@@ -84,21 +84,24 @@ struct Ssd : torch::autograd::Function<Ssd> {
                            ? gradients[1]
                            : torch::zeros(states.select(1, 0).sizes(), decays.log.options());
 
-    const bool fused = has_output_kernels(x, b.size(4));
-    const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups);
-    const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups);
-    const Tensor masked = at::matmul(dy_by_head, transposed(x_by_head));
-    const ScoresBackward of_scores =
-        masked_scores_backward(masked, at::matmul(c, transposed(b)), decays, !fused);
+    const bool fused = has_product_kernels(x, b.size(4));
+    const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups, !fused);
+    const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups, !fused);
+    const Tensor scores = at::matmul(c, transposed(b));
+    const Tensor dx = empty_gradient(x, context->saved_data["x"]);
     const Tensor dstates = at::matmul(transposed(flat(from_start)), c).view(states.sizes());
     const CarryBackward carried = carry_backward(dstates, states, decays, dhT);
     const Tensor entering = of_group(states, groups), added = of_group(dstates, groups);
-    const Tensor dx = empty_gradient(x, context->saved_data["x"]);
+    ScoresBackward of_scores;
     JoinBackward joined;
     if (fused) {
+      const auto [gradients_of_scores, own] = scores_backward_cuda(x, dy, scores, decays);
+      of_scores = gradients_of_scores;
       joined = output_backward_cuda(at::matmul(b, transposed(c)), b, c, dstates, states, decays, x,
-                                    dy, d, dx);
+                                    dy, d, own, dx);
     } else {
+      const Tensor masked = at::matmul(dy_by_head, transposed(x_by_head));
+      of_scores = masked_scores_backward(masked, scores, decays);
       const Tensor within = at::matmul(transposed(masked), dy_by_head);
       const Tensor arriving = at::matmul(b, transposed(added)),
                    across = at::matmul(c, transposed(entering));

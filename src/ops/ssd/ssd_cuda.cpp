@@ -4,6 +4,7 @@
 
 #include "ops/cuda_kernels.hpp"
 #include "ops/row_sum/row_sum.hpp"
+#include "ops/ssd/ssd.hpp"
 #include "ops/ssd/ssd_problem.hpp"
 
 namespace pararnn::ops::ssd_parts {
@@ -133,9 +134,9 @@ Tensor join_cuda(const Tensor& within, const Tensor& across, const Decays& decay
 }
 
 ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor& scores,
-                                           const Decays& decays, bool keeps_masked) {
+                                           const Decays& decays) {
   const int chunk = static_cast<int>(decays.chunk());
-  const int64_t tiles = ssd_scores_tiles(chunk);
+  const int64_t tiles = ssd_masked_tiles(chunk);
   auto sizes = decays.log.sizes().vec();
   sizes.insert(sizes.begin(), tiles);
   const ScoresBackward result{torch::empty_like(scores), torch::empty_like(decays.log),
@@ -145,9 +146,9 @@ ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor&
   launch_kernel(
       kSsdFile,
       fmt::format("ssd_masked_backward<{}, {}>", storage_name(scores.scalar_type()), chunk), scores,
-      extent.batch * extent.chunks * extent.groups * tiles, ssd_scores_threads(chunk),
+      extent.batch * extent.chunks * extent.groups * tiles, ssd_masked_threads(chunk),
       SsdMaskedBackward{extent, given(decays), scores.data_ptr(), gradient.data_ptr(),
-                        result.scores.data_ptr(), keeps_masked, result.rows.data_ptr<float>(),
+                        result.scores.data_ptr(), result.rows.data_ptr<float>(),
                         result.columns.data_ptr<float>(), result.own.data_ptr<float>()});
   return result;
 }
@@ -220,13 +221,21 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
   return {ddt, added[0], added[1]};
 }
 
-bool has_output_kernels(const Tensor& x, int64_t state) {
-  return has_ssd_kernels(x) && x.scalar_type() == torch::kBFloat16 && x.size(3) % 8 == 0 &&
-         x.size(3) <= kSsdOutputChannels && state % 16 == 0 && state <= kSsdOutputState &&
-         x.stride(3) == 1 && access_width({x}) == 8;
+bool has_product_kernels(const Tensor& x, int64_t state) {
+  const auto has_room = [](int64_t size, int64_t most) {
+    return size >= 32 && size <= most && std::has_single_bit(static_cast<uint64_t>(size));
+  };
+  return has_ssd_kernels(x) && x.scalar_type() == torch::kBFloat16 &&
+         has_room(x.size(3), kSsdMostChannels) && has_room(state, kSsdMostState) &&
+         ssd_chunk(x.size(1)) >= 32 && access_width({x}) == 8;
 }
 
 namespace {
+
+/// The gradient of y as these kernels take it.
+Tensor in_packs(const Tensor& dy) {
+  return access_width({dy}) == 8 ? dy : dy.clone(torch::MemoryFormat::Contiguous);
+}
 
 void launch_output(SsdOutput problem, bool backward, const Tensor& on) {
   const SsdExtent& extent = problem.extent;
@@ -235,10 +244,33 @@ void launch_output(SsdOutput problem, bool backward, const Tensor& on) {
                 fmt::format("ssd_output<{}, {}, {}, {}>", extent.chunk, extent.channels,
                             extent.state, backward),
                 on, extent.batch * extent.chunks * extent.groups * slices,
-                ssd_output_threads(extent.chunk), problem);
+                ssd_output_threads(extent.chunk), problem, 1,
+                ssd_output_bytes(extent.chunk, extent.channels, extent.state, backward));
 }
 
 }  // namespace
+
+std::pair<ScoresBackward, Tensor> scores_backward_cuda(const Tensor& x, const Tensor& gradient,
+                                                       const Tensor& scores, const Decays& decays) {
+  const Tensor dy = in_packs(gradient), products = torch::empty_like(decays.log);
+  const int chunk = static_cast<int>(decays.chunk());
+  const int64_t blocks = ssd_scores_blocks(chunk);
+  auto sizes = decays.log.sizes().vec();
+  sizes.insert(sizes.begin(), blocks);
+  const ScoresBackward result{torch::empty_like(scores), torch::empty_like(decays.log),
+                              torch::empty(sizes, decays.log.options()),
+                              torch::empty_like(decays.log)};
+  const SsdExtent extent = ssd_extent(decays, x.size(1), scores.size(2), x.size(3));
+  launch_kernel("ssd/ssd_scores_kernel.hpp",
+                fmt::format("ssd_scores_backward<{}, {}>", chunk, extent.channels), x,
+                extent.batch * extent.chunks * extent.groups * blocks, 32 * ssd_scores_warps(chunk),
+                SsdScoresBackward{extent, given(decays), given(x), given(dy), scores.data_ptr(),
+                                  result.scores.data_ptr(), result.rows.data_ptr<float>(),
+                                  result.columns.data_ptr<float>(), result.own.data_ptr<float>(),
+                                  products.data_ptr<float>()},
+                1, ssd_scores_bytes(chunk, extent.channels));
+  return {result, products};
+}
 
 Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
                    const Decays& decays, const Tensor& x, const Tensor& d) {
@@ -255,8 +287,7 @@ Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
                  .entering = nullptr,
                  .inputs = {},
                  .of_across = nullptr,
-                 .of_arriving = nullptr,
-                 .own = nullptr},
+                 .of_arriving = nullptr},
                 false, x);
   return y;
 }
@@ -264,12 +295,9 @@ Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
 JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor& b, const Tensor& c,
                                   const Tensor& added, const Tensor& entering, const Decays& decays,
                                   const Tensor& x, const Tensor& gradient, const Tensor& d,
-                                  const Tensor& dx) {
-  Tensor dy = packed(gradient);
-  if (access_width({dy}) < 8) dy = dy.clone(torch::MemoryFormat::Contiguous);
-  const Tensor skip = d.contiguous();
-  const JoinBackward result{torch::empty_like(decays.log), torch::empty_like(decays.log),
-                            torch::empty_like(decays.log)};
+                                  const Tensor& own, const Tensor& dx) {
+  const Tensor dy = in_packs(gradient), skip = d.contiguous();
+  const JoinBackward result{torch::empty_like(decays.log), torch::empty_like(decays.log), own};
   launch_output({.extent = ssd_extent(decays, x.size(1), c.size(2), x.size(3), c.size(4)),
                  .decays = given(decays),
                  .scores = transposed_scores.data_ptr(),
@@ -282,8 +310,7 @@ JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor&
                  .entering = entering.data_ptr(),
                  .inputs = given(x),
                  .of_across = result.across.data_ptr<float>(),
-                 .of_arriving = result.arriving.data_ptr<float>(),
-                 .own = result.own.data_ptr<float>()},
+                 .of_arriving = result.arriving.data_ptr<float>()},
                 true, x);
   return result;
 }

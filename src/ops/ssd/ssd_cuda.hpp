@@ -21,7 +21,7 @@ Tensor carry_cuda(const Tensor& states, const Decays& decays, const Tensor& h0);
 Tensor join_cuda(const Tensor& within, const Tensor& across, const Decays& decays, const Tensor& x,
                  const Tensor& d);
 ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor& scores,
-                                           const Decays& decays, bool keeps_masked);
+                                           const Decays& decays);
 CarryBackward carry_backward_cuda(const Tensor& gradient, const Tensor& entering,
                                   const Decays& decays, const Tensor& dhT);
 JoinBackward join_backward_cuda(const Tensor& within, const Tensor& arriving, const Tensor& across,
@@ -31,20 +31,25 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
                                     const ScoresBackward& scores, const CarryBackward& carried,
                                     const JoinBackward& joined, int64_t steps);
 
-/// Whether there are kernels for all that makes y, and dx, of scores and states: x (B,T,H,P) in
-/// bfloat16, of sizes that shared memory and registers have room for.
-bool has_output_kernels(const Tensor& x, int64_t state);
+/// Whether there are kernels with products of their own, which make y of scores and states, and all
+/// gradients: x (B,T,H,P) in bfloat16, of sizes that shared memory and registers have room for.
+bool has_product_kernels(const Tensor& x, int64_t state);
 
 /// y (B,T,H,P) of the scores c bᵀ (B,L,G,Q,Q), c (B,L,G,Q,N), the states that enter and x: what
 /// masked_scores, two products and join give.
 Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
                    const Decays& decays, const Tensor& x, const Tensor& d);
 
-/// dx, written to `dx`, and what join_backward gives beside it. `transposed_scores` are b cᵀ,
-/// `added` the gradient of what each chunk adds to the state.
+/// What masked_scores_backward gives of the product dy_i x_jᵀ of each head; and dy_i · x_i,
+/// (B,L,H,Q).
+std::pair<ScoresBackward, Tensor> scores_backward_cuda(const Tensor& x, const Tensor& dy,
+                                                       const Tensor& scores, const Decays& decays);
+
+/// dx, written to `dx`, and what join_backward gives beside it, of which `own` is known.
+/// `transposed_scores` are b cᵀ, `added` the gradient of what each chunk adds to the state.
 JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor& b, const Tensor& c,
                                   const Tensor& added, const Tensor& entering, const Decays& decays,
                                   const Tensor& x, const Tensor& dy, const Tensor& d,
-                                  const Tensor& dx);
+                                  const Tensor& own, const Tensor& dx);
 
 }  // namespace pararnn::ops::ssd_parts

@@ -11,7 +11,8 @@
 namespace pararnn::ops {
 
 /// exp(x) for x <= 0, to a few units of the sixth digit; 0 for -∞.
-PARARNN_DEVICE_FN float decay_of(float log) { return special_exp2(log * 1.442695041f); }
+inline constexpr float kBinaryLog = 1.442695041f;  // of e
+PARARNN_DEVICE_FN float decay_of(float log) { return special_exp2(log * kBinaryLog); }
 
 /// The decays of one head in one chunk.
 struct SsdChunk {
@@ -257,12 +258,12 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_join(const __grid_constant__ 
 /// A block has some rows of the matrices of a group, and goes through its heads: the gradient of
 /// the scores, which they share, is added up in registers.
 template <class Storage, int kChunk>
-__global__ void __launch_bounds__(ssd_scores_threads(kChunk))
+__global__ void __launch_bounds__(ssd_masked_threads(kChunk))
     ssd_masked_backward(const __grid_constant__ SsdMaskedBackward problem) {
   using Scores = SsdScores<kChunk>;
   using Values = typename Scores::Values;
   constexpr int kWidth = Scores::kWidth, kPacks = Scores::kPacks;
-  constexpr int kThreads = ssd_scores_threads(kChunk), kTiles = ssd_scores_tiles(kChunk);
+  constexpr int kThreads = ssd_masked_threads(kChunk), kTiles = ssd_masked_tiles(kChunk);
   constexpr int kWarps = kThreads / kWarp, kRows = kThreads / kPacks;
   using Sums = float[2][kWarps][kChunk];
   PARARNN_SHARED(Sums, sums);
@@ -318,7 +319,7 @@ __global__ void __launch_bounds__(ssd_scores_threads(kChunk))
         }
       });
     }
-    if (problem.keeps_masked) store_channels(masked, gradients + matrix * (kChunk * kChunk));
+    store_channels(masked, gradients + matrix * (kChunk * kChunk));
     // A row is of kPacks neighbouring lanes; columns are kPacks lanes apart.
     for (int distance = 1; distance < kPacks; distance *= 2) {
       row += __shfl_xor_sync(0xffffffffu, row, distance);

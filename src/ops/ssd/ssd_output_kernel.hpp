@@ -12,77 +12,70 @@
 // of what the chunk adds to the state.
 #pragma once
 
-#include "ops/ssd/ssd_kernel.hpp"
+#include "ops/ssd/ssd_tiles_kernel.hpp"
 
 namespace pararnn::ops {
 
-/// A block has some heads of a chunk, one after the other; a warp has 16 rows, of which a lane has
-/// two: pairs of their numbers, as multiply_in_warp says.
-template <int kChunk, int kChannels, int kState>
-struct SsdOutputTiles {
-  static constexpr int kTiles = kChannels / 8;  // of columns
-  static constexpr int kThreads = ssd_output_threads(kChunk);
-  // Rows of words, so far apart that eight of them lie in different banks.
-  static constexpr int kStepWords = kChunk / 2 + 4, kStateWords = kState / 2 + 4;
-  using Steps = unsigned[kChannels][kStepWords];     // pairs of steps of each channel
-  using States = uint4[kChannels][kStateWords / 4];  // pairs of components of each channel
-  using Sums = float[kTiles][4];
-
-  /// Steps from `first` on of a tensor of which `from` has the first, zeros from `steps` on.
-  PARARNN_DEVICE_FN static void load_steps(const cuda::BFloat16* from, Int stride, Int steps,
-                                           Steps& to) {
-    constexpr int kPairs = kChunk / 2;
-    for (int n = threadIdx.x; n < kPairs * kTiles; n += kThreads) {
-      const int pair = n % kPairs, channel = n / kPairs * 8;
-      cuda::Pack<cuda::BFloat16, 8> low{}, high{};
-      const cuda::BFloat16* at = from + 2 * pair * stride + channel;
-      if (2 * pair < steps) low = cuda::load_pack<cuda::BFloat16, 8>(at);
-      if (2 * pair + 1 < steps) high = cuda::load_pack<cuda::BFloat16, 8>(at + stride);
-      static_for<8>([&](auto k) {
-        to[channel + k][pair] = low.values[k].bits | static_cast<unsigned>(high.values[k].bits)
-                                                         << 16;
-      });
-    }
-  }
-  PARARNN_DEVICE_FN static void load_states(const cuda::BFloat16* from, States& to) {
-    constexpr int kPacks = kState / 8;
-    for (int n = threadIdx.x; n < kChannels * kPacks; n += kThreads) {
-      to[n / kPacks][n % kPacks] = __ldg(reinterpret_cast<const uint4*>(from) + n);
-    }
-  }
-
-  /// sums += (two of 16 rows of (Q,N), from `left` on) statesᵀ
-  PARARNN_DEVICE_FN static void multiply_states(const cuda::BFloat16* left, const States& states,
-                                                Sums& sums) {
-    const int lane = threadIdx.x % kWarp;
-    const auto words = reinterpret_cast<const unsigned*>(left) + lane / 4 * (kState / 2) + lane % 4;
-#pragma unroll 2
-    for (int k = 0; k < kState / 16; ++k) {
-      unsigned a[4];
-      static_for<4>([&](auto part) {
-        a[part] = __ldg(words + part % 2 * (8 * kState / 2) + k * 8 + part / 2 * 4);
-      });
-      static_for<kTiles>([&](auto tile) {
-        const auto row = reinterpret_cast<const unsigned*>(&states[tile * 8 + lane / 4][0]);
-        const unsigned b[2] = {row[k * 8 + lane % 4], row[k * 8 + lane % 4 + 4]};
-        cuda::multiply_in_warp(a, b, sums[tile]);
-      });
-    }
-  }
+/// What the threads of a block share of a head: x and the states; backward dy, the gradient of what
+/// is added to the states, the states that enter, and x. The decays, of this head and the next.
+template <unsigned kChunk, unsigned kChannels, unsigned kState>
+struct SsdOutputForward {
+  SharedMatrix<kChunk, kChannels> steps;
+  SharedMatrix<kChannels, kState> states;
+  SharedDecays<kChunk> decays[2];
 };
+template <unsigned kChunk, unsigned kChannels, unsigned kState>
+struct SsdOutputBackward : SsdOutputForward<kChunk, kChannels, kState> {
+  SharedMatrix<kChannels, kState> entering;
+  SharedMatrix<kChunk, kChannels> inputs;
+};
+template <unsigned kChunk, unsigned kChannels, unsigned kState, bool kBackward>
+struct SsdOutputShared : SsdOutputForward<kChunk, kChannels, kState> {};
+template <unsigned kChunk, unsigned kChannels, unsigned kState>
+struct SsdOutputShared<kChunk, kChannels, kState, true>
+    : SsdOutputBackward<kChunk, kChannels, kState> {};
 
-PARARNN_DEVICE_FN float number_of_word(unsigned word, int i) {
-  return __uint_as_float(i ? word & 0xffff0000u : word << 16);
+/// sums += 16 rows of (Q,N), the first of which is `top`, times statesᵀ. A lane's first numbers of
+/// these rows are on their way.
+template <unsigned kChannels, unsigned kState>
+PARARNN_DEVICE_FN void multiply_states(unsigned lane, const cuda::BFloat16* top, uint4 (&coming)[2],
+                                       SharedMatrix<kChannels, kState>& states,
+                                       float (&sums)[kChannels / 8][4]) {
+  constexpr unsigned kBlocks = kState / 32;
+#pragma unroll 1
+  for (unsigned block = 0; block < kBlocks; ++block) {
+    uint4 rows[2];
+    static_for<2>([&](auto half) { rows[half] = coming[half]; });
+    if (block + 1 < kBlocks) load_rows(lane, top, kState, block + 1, coming);
+    static_for<kChannels / 8>(
+        [&](auto tile) { multiply_32(rows, states.rows_of_tile(lane, tile, block), sums[tile]); });
+  }
 }
 
+/// Of a lane's rows, its part of the sums over channels of what is in `steps` times `others`.
+template <unsigned kChunk, unsigned kChannels>
+PARARNN_DEVICE_FN void multiply_rows(unsigned lane, unsigned top,
+                                     SharedMatrix<kChunk, kChannels>& steps,
+                                     const float (&others)[kChannels / 8][4], float (&dots)[2]) {
+  static_for<kChannels / 8>([&](auto tile) {
+    static_for<2>([&](auto half) {
+      const unsigned word = steps.word(top + half * 8 + lane / 4, tile * 8 + lane % 4 * 2);
+      static_for<2>(
+          [&](auto i) { dots[half] += number_of_word(word, i) * others[tile][half * 2 + i]; });
+    });
+  });
+}
+
+/// A block has some heads of a chunk, one after the other; while it computes with some of what it
+/// shares, the rest comes for the next product or the next head.
 template <int kChunk, int kChannels, int kState, bool kBackward>
 __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
     ssd_output(const __grid_constant__ SsdOutput problem) {
-  using Tiles = SsdOutputTiles<kChunk, kChannels, kState>;
   using BFloat16 = cuda::BFloat16;
-  constexpr int kTiles = Tiles::kTiles;
-  PARARNN_SHARED(typename Tiles::Steps, steps);
-  PARARNN_SHARED(typename Tiles::States, states);
+  using Shared = SsdOutputShared<kChunk, kChannels, kState, kBackward>;
+  static_assert(sizeof(Shared) == ssd_output_bytes(kChunk, kChannels, kState, kBackward));
+  constexpr unsigned kThreads = ssd_output_threads(kChunk), kTiles = kChannels / 8;
+  PARARNN_DYNAMIC_SHARED(Shared, shared);
   const SsdExtent& extent = problem.extent;
   const int heads = extent.heads_of_group();
   const int slices = (heads + kSsdOutputHeads - 1) / kSsdOutputHeads;
@@ -93,133 +86,165 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
   const Int batch = chunk_number / extent.chunks;
   const Int first = chunk_number % extent.chunks * kChunk;
   const Int left = extent.steps - first;  // steps there are
-  const int lane = threadIdx.x % kWarp, top = static_cast<int>(threadIdx.x) / kWarp * 16;
-  const int pair = lane % 4;
-  const int rows[2] = {top + lane / 4, top + lane / 4 + 8};
-  const auto matrix_at = [&](const void* of, int columns, Int number) {
-    return static_cast<const BFloat16*>(of) + (number * kChunk + top) * columns;
+  const int first_head = static_cast<int>(group % extent.groups) * heads;
+  const unsigned thread = threadIdx.x, lane = thread % kWarp, top = thread / kWarp * 16;
+  const unsigned pair = lane % 4 * 2;  // a lane's first column of a tile
+  const unsigned rows[2] = {top + lane / 4, top + lane / 4 + 8};
+  // Of a lane's rows the steps whose scores count, and whether a state reaches them.
+  int from[2], to[2];
+  bool reached[2];
+  const int* segment =
+      problem.decays.segment ? problem.decays.segment + chunk_number * kChunk : nullptr;
+  static_for<2>([&](auto half) {
+    const int row = static_cast<int>(rows[half]);
+    const SsdConnected connected(segment, kChunk, row);
+    from[half] = kBackward ? row : connected.first;
+    to[half] = kBackward ? connected.last : row;
+    reached[half] = kBackward ? connected.last == kChunk - 1 : !segment || segment[row] == 0;
+  });
+  const auto top_of = [&](const void* of, unsigned columns) {
+    return static_cast<const BFloat16*>(of) + (group * kChunk + top) * columns;
   };
+  const auto at = [&](const SsdSteps& of, int in_group) {
+    return static_cast<BFloat16*>(of.data) + batch * of.batch_stride + first * of.step_stride +
+           (first_head + in_group) * of.head_stride;
+  };
+  const auto send_states = [&](const void* of, int in_group, auto& states) {
+    const Int offset = (group * heads + in_group) * (kChannels * kState);
+    states.template send<kThreads>(thread, static_cast<const BFloat16*>(of) + offset, kState,
+                                   kChannels);
+  };
+  const auto send_steps = [&](const SsdSteps& of, int in_group, auto& steps) {
+    steps.template send<kThreads>(thread, at(of, in_group), of.step_stride, left);
+  };
+  // What the product with states needs, and what the one with scores.
+  const auto send_for_states = [&](int in_group) {
+    shared.decays[in_group % 2].template send<kThreads>(thread, problem.decays,
+                                                        group * heads + in_group);
+    send_states(problem.states, in_group, shared.states);
+    if constexpr (kBackward) send_steps(problem.inputs, in_group, shared.inputs);
+    cuda::commit_copies();
+  };
+  const auto send_for_scores = [&](int in_group) {
+    send_steps(problem.x, in_group, shared.steps);
+    if constexpr (kBackward) send_states(problem.entering, in_group, shared.entering);
+    cuda::commit_copies();
+  };
+  send_for_states(begin);
+  send_for_scores(begin);
+  uint4 coming[2];  // a lane's numbers of the rows that are multiplied next
+  load_rows(lane, top_of(problem.left, kState), kState, 0, coming);
+  cuda::wait_for_copies<1>();
+  __syncthreads();
+#pragma unroll 1
   for (int in_group = begin; in_group < end; ++in_group) {
-    const Int matrix = group * heads + in_group;
-    const int head = static_cast<int>(matrix % extent.heads);
-    const SsdChunk chunk(extent, problem.decays, matrix);
-    const auto at = [&](const SsdSteps& of) {
-      return static_cast<BFloat16*>(of.data) + batch * of.batch_stride + first * of.step_stride +
-             head * of.head_stride;
-    };
-    const auto load_states = [&](const void* of) {
-      Tiles::load_states(static_cast<const BFloat16*>(of) + matrix * (kChannels * kState), states);
-    };
-    Tiles::load_steps(at(problem.x), problem.x.step_stride, left, steps);
-    load_states(kBackward ? problem.entering : problem.states);
-    __syncthreads();
-    const auto input_at = [&](int row, int channel) {  // of x, or dy
-      return number_of_word(steps[channel][row / 2], row % 2);
-    };
-    typename Tiles::Sums sums{};
-    float dots[3][2]{};  // of dy and across, x and arriving, dy and x
-    if constexpr (kBackward) {
-      Tiles::multiply_states(matrix_at(problem.c, kState, group), states, sums);
-      static_for<kTiles>([&](auto tile) {
-        static_for<4>([&](auto s) {
-          dots[0][s / 2] += sums[tile][s] * input_at(rows[s / 2], tile * 8 + 2 * pair + s % 2);
-          sums[tile][s] = 0;
-        });
+    const SharedDecays<kChunk>& decays = shared.decays[in_group % 2];
+    // Sums over the channels of a row, of which each of four lanes has some.
+    const auto store_dots = [&](float(&dots)[2], float* of_steps) {
+      static_for<2>([&](auto half) {
+        dots[half] += __shfl_xor_sync(0xffffffffu, dots[half], 1);
+        dots[half] += __shfl_xor_sync(0xffffffffu, dots[half], 2);
+        if (pair == 0) of_steps[(group * heads + in_group) * kChunk + rows[half]] = dots[half];
       });
-      __syncthreads();  // the states that enter have been read
-      load_states(problem.states);
-      __syncthreads();
-    }
-    Tiles::multiply_states(matrix_at(problem.left, kState, group), states, sums);
+    };
+    float sums[kTiles][4]{};
+    multiply_states(lane, top_of(problem.left, kState), coming, shared.states, sums);
+    // Forward, the columns up to the last row of the warp; backward, those from its first row on.
+    const unsigned begin_block = kBackward ? top / 32 : 0;
+    const unsigned end_block = kBackward ? kChunk / 32 : top / 32 + 1;
+    const BFloat16* scores = top_of(problem.scores, kChunk);
+    load_rows(lane, scores, kChunk, begin_block, coming);
     if constexpr (kBackward) {
-      const BFloat16* x = at(problem.inputs);
-      static_for<kTiles>([&](auto tile) {
-        static_for<2>([&](auto half) {
-          if (rows[half] >= left) return;
-          const int channel = tile * 8 + 2 * pair;
-          const unsigned word = __ldg(reinterpret_cast<const unsigned*>(
-              x + rows[half] * problem.inputs.step_stride + channel));
-          static_for<2>([&](auto i) {
-            const float input = number_of_word(word, i);
-            dots[1][half] += input * sums[tile][half * 2 + i];
-            dots[2][half] += input * input_at(rows[half], channel + i);
-          });
-        });
-      });
+      float of_arriving[2]{};
+      multiply_rows(lane, top, shared.inputs, sums, of_arriving);
+      store_dots(of_arriving, problem.of_arriving);
     }
+    cuda::wait_for_copies<0>();
+    __syncthreads();  // the steps are there, and the states have been read
+    if (in_group + 1 < end) send_for_states(in_group + 1);
+
     float log[2];
-    int segment[2] = {};
     static_for<2>([&](auto half) {
-      const int row = rows[half];
-      const float factor = kBackward ? chunk.to_end(row) : chunk.from_start(row);
+      log[half] = decays.binary_log(rows[half]);
+      const float through = kBackward ? decays.binary_log(kChunk - 1) - log[half] : log[half];
+      const float factor = reached[half] ? special_exp2(through) : 0.0f;
       static_for<kTiles>([&](auto tile) {
         sums[tile][half * 2] *= factor;
         sums[tile][half * 2 + 1] *= factor;
       });
-      log[half] = chunk.log[row];
-      if (chunk.segment) segment[half] = chunk.segment[row];
     });
-    // Forward, the columns up to the last row of the warp; backward, those from its first row on.
-    const BFloat16* scores = matrix_at(problem.scores, kChunk, group);
-    const int from = kBackward ? top / 16 : 0, to = kBackward ? kChunk / 16 : top / 16 + 1;
-    for (int k = from; k < to; ++k) {
-      unsigned a[4];
-      static_for<2>([&](auto part) {  // of 16 columns
-        const int column = k * 16 + part * 8 + 2 * pair;
-        const auto logs = load_channels<2>(chunk.log + column);
-        Vec<float, 2> weights{};
-        if constexpr (kBackward) {
-          weights[0] = weights[1] = 1;
-        } else {
-          weights = load_channels<2>(chunk.step + column);
-        }
+#pragma unroll 1
+    for (unsigned block = begin_block; block < end_block; ++block) {
+      uint4 words[2], masked[2];
+      static_for<2>([&](auto half) { words[half] = coming[half]; });
+      if (block + 1 < end_block) load_rows(lane, scores, kChunk, block + 1, coming);
+      const unsigned column = block * 32 + lane % 4 * 8;
+      const auto logs = decays.template binary_logs<8>(column);
+      const auto mask = [&](bool all) {
+        const auto weights = decays.template steps<8>(column);
         static_for<2>([&](auto half) {
-          const unsigned word = __ldg(
-              reinterpret_cast<const unsigned*>(scores + (lane / 4 + half * 8) * kChunk + column));
-          float masked[2];
-          static_for<2>([&](auto i) {
-            const int row = rows[half];
-            const bool counts = (kBackward ? column + i >= row : column + i <= row) &&
-                                (!chunk.segment || chunk.segment[column + i] == segment[half]);
-            const float between = kBackward ? logs[i] - log[half] : log[half] - logs[i];
-            masked[i] = counts ? number_of_word(word, i) * decay_of(between) * weights[i] : 0.0f;
+          const unsigned of_row[4] = {words[half].x, words[half].y, words[half].z, words[half].w};
+          unsigned pairs[4];
+          static_for<4>([&](auto word) {
+            float numbers[2];
+            static_for<2>([&](auto i) {
+              const int k = word * 2 + i, number = static_cast<int>(column) + k;
+              const float between = kBackward ? logs[k] - log[half] : log[half] - logs[k];
+              const float score = number_of_word(of_row[word], i) * special_exp2(between);
+              const bool counts = all || (number >= from[half] && number <= to[half]);
+              numbers[i] = counts ? (kBackward ? score : score * weights[k]) : 0.0f;
+            });
+            pairs[word] = cuda::bfloat16_pair(numbers[0], numbers[1]);
           });
-          a[part * 2 + half] = cuda::bfloat16_pair(masked[0], masked[1]);
+          masked[half] = {pairs[0], pairs[1], pairs[2], pairs[3]};
         });
-      });
+      };
+      if (block == top / 32 || segment) {
+        mask(false);
+      } else {
+        mask(true);
+      }
       static_for<kTiles>([&](auto tile) {
-        const unsigned* row = steps[tile * 8 + lane / 4];
-        const unsigned b[2] = {row[k * 8 + pair], row[k * 8 + pair + 4]};
-        cuda::multiply_in_warp(a, b, sums[tile]);
+        multiply_32(masked, shared.steps.columns_of_tile(lane, tile, block), sums[tile]);
       });
     }
-    const float d = problem.d[head];
-    BFloat16* y = at(problem.y);
+
+    load_rows(lane, top_of(kBackward ? problem.c : problem.left, kState), kState, 0, coming);
+    const float d = problem.d[first_head + in_group];
+    BFloat16* y = at(problem.y, in_group) + neighbours_from(lane);
     static_for<2>([&](auto half) {
-      const int row = rows[half];
-      if constexpr (kBackward) {
-        static_for<3>([&](auto dot) {
-          dots[dot][half] += __shfl_xor_sync(0xffffffffu, dots[dot][half], 1);
-          dots[dot][half] += __shfl_xor_sync(0xffffffffu, dots[dot][half], 2);
+      const unsigned row = rows[half];
+      const float factor = kBackward ? decays.step[row] : 1.0f;
+      static_for<kTiles / 2>([&](auto tiles) {
+        unsigned words[2];
+        static_for<2>([&](auto which) {
+          const int tile = tiles * 2 + which;
+          const unsigned input = shared.steps.word(row, tile * 8 + pair);  // x, or dy
+          float numbers[2];
+          static_for<2>([&](auto i) {
+            numbers[i] = factor * sums[tile][half * 2 + i] + d * number_of_word(input, i);
+          });
+          words[which] = cuda::bfloat16_pair(numbers[0], numbers[1]);
         });
-        if (pair == 0) {
-          problem.of_across[matrix * kChunk + row] = dots[0][half];
-          problem.of_arriving[matrix * kChunk + row] = dots[1][half];
-          problem.own[matrix * kChunk + row] = dots[2][half];
+        const uint2 numbers = neighbours_of(lane, {words[0], words[1]});
+        if (row < left) {
+          *reinterpret_cast<uint2*>(y + row * problem.y.step_stride + tiles * 16) = numbers;
         }
-      }
-      if (row >= left) return;
-      const float factor = kBackward ? chunk.step[row] : 1.0f;
-      static_for<kTiles>([&](auto tile) {
-        const int channel = tile * 8 + 2 * pair;
-        Vec<float, 2> result{};
-        static_for<2>([&](auto i) {
-          result[i] = factor * sums[tile][half * 2 + i] + d * input_at(row, channel + i);
-        });
-        store_channels(result, y + row * problem.y.step_stride + channel);
       });
     });
-    __syncthreads();  // what is shared has been read
+
+    if constexpr (kBackward) {
+      float across[kTiles][4]{}, of_across[2]{};
+      multiply_states(lane, top_of(problem.c, kState), coming, shared.entering, across);
+      load_rows(lane, top_of(problem.left, kState), kState, 0, coming);
+      multiply_rows(lane, top, shared.steps, across, of_across);
+      store_dots(of_across, problem.of_across);
+    }
+    if (in_group + 1 < end) {
+      cuda::wait_for_copies<0>();
+      __syncthreads();  // the next states are there, and the steps have been read
+      send_for_scores(in_group + 1);
+    }
   }
 }
 

@@ -124,9 +124,8 @@ Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, co
 }
 
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
-                                      const Decays& decays, bool keeps_masked) {
-  if (has_ssd_kernels(scores))
-    return masked_scores_backward_cuda(gradient, scores, decays, keeps_masked);
+                                      const Decays& decays) {
+  if (has_ssd_kernels(scores)) return masked_scores_backward_cuda(gradient, scores, decays);
   const Tensor decay = between(decays), of_each = of_heads(scores, decays.heads());
   const Tensor step = decays.step.unsqueeze(-2);
   // What is multiplied by dt_j.
@@ -138,7 +137,7 @@ ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scor
                             .to(scores.scalar_type()),
                         (before * step).sum(-1), before.sum(-2).unsqueeze(0),
                         products.diagonal(0, -2, -1)};
-  if (keeps_masked) gradient.copy_(of_each * decay * step);
+  gradient.copy_(of_each * decay * step);
   return result;
 }
 

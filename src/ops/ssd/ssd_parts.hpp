@@ -54,7 +54,7 @@ Tensor join(const Tensor& within, const Tensor& across, const Decays& decays, co
             const Tensor& d);
 
 /// The gradient of the scores, summed over the heads of a group, given that of the masked scores,
-/// which becomes the masked scores again if they are wanted. With E_ij the latter two multiplied:
+/// which becomes the masked scores again. With E_ij the latter two multiplied:
 struct ScoresBackward {
   Tensor scores;   // (B,L,G,Q,Q)
   Tensor rows;     // Σ_{j<i} E_ij, (B,L,H,Q)
@@ -62,7 +62,7 @@ struct ScoresBackward {
   Tensor own;      // E_ii / dt_i
 };
 ScoresBackward masked_scores_backward(const Tensor& gradient, const Tensor& scores,
-                                      const Decays& decays, bool keeps_masked = true);
+                                      const Decays& decays);
 
 /// The reverse of carry: `gradient` is that of the states that enter, and becomes that of what each
 /// chunk adds; dhT that of the last.

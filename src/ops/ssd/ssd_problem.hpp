@@ -82,21 +82,20 @@ struct SsdJoin {
   const float* d;
 };
 
-/// A block has kSsdScoresThreads threads, or fewer where a whole matrix is less: rows of packs
+/// A block has kSsdMaskedThreads threads, or fewer where a whole matrix is less: rows of packs
 /// of 8.
-inline constexpr int kSsdScoresThreads = 256;
-constexpr int ssd_scores_threads(int chunk) {
-  return chunk * chunk / 8 < kSsdScoresThreads ? chunk * chunk / 8 : kSsdScoresThreads;
+inline constexpr int kSsdMaskedThreads = 256;
+constexpr int ssd_masked_threads(int chunk) {
+  return chunk * chunk / 8 < kSsdMaskedThreads ? chunk * chunk / 8 : kSsdMaskedThreads;
 }
 /// Blocks for a matrix.
-constexpr int ssd_scores_tiles(int chunk) { return chunk * chunk / 8 / ssd_scores_threads(chunk); }
+constexpr int ssd_masked_tiles(int chunk) { return chunk * chunk / 8 / ssd_masked_threads(chunk); }
 
 struct SsdMaskedBackward {
   SsdExtent extent;
   SsdDecays decays;
   const void* scores;
   void *gradient, *dscores;
-  bool keeps_masked;  // whether the gradient becomes the masked scores
   float *rows, *columns, *own;
 };
 
@@ -121,8 +120,12 @@ struct SsdJoinBackward {
 /// Heads that a block has one after the other, which share scores, b and c.
 inline constexpr int kSsdOutputHeads = 4;
 constexpr int ssd_output_threads(int chunk) { return 2 * chunk; }  // a warp for 16 rows
-/// What the kernel has room for.
-inline constexpr int kSsdOutputChannels = 64, kSsdOutputState = 128;
+/// What a block shares: matrices of (Q,P) and (P,N) in bfloat16, and the decays of two heads.
+constexpr int ssd_output_bytes(int chunk, int channels, int state, bool backward) {
+  return (backward ? 2 : 1) * 2 * (chunk * channels + channels * state) + 2 * 2 * 4 * chunk;
+}
+/// What the kernels that multiply have room for, powers of two from 32 on.
+inline constexpr int kSsdMostChannels = 64, kSsdMostState = 128;
 
 struct SsdOutput {
   SsdExtent extent;
@@ -133,7 +136,26 @@ struct SsdOutput {
   // Backward alone.
   const void *c, *entering;
   SsdSteps inputs;
-  float *of_across, *of_arriving, *own;
+  float *of_across, *of_arriving;
+};
+
+/// Warps of a block, and blocks of a chunk's rows.
+constexpr int ssd_scores_warps(int chunk) { return chunk < 64 ? chunk / 16 : 4; }
+constexpr int ssd_scores_blocks(int chunk) { return chunk / 16 / ssd_scores_warps(chunk); }
+/// What a block shares: x of two heads, and, of its rows, dy, scores and sums of columns.
+constexpr int ssd_scores_bytes(int chunk, int channels) {
+  const int rows = 16 * ssd_scores_warps(chunk);
+  return 2 * (2 * chunk * channels + rows * channels + rows * chunk) +
+         2 * 4 * chunk * (2 + ssd_scores_warps(chunk));
+}
+
+struct SsdScoresBackward {
+  SsdExtent extent;
+  SsdDecays decays;
+  SsdSteps x, dy;
+  const void* scores;
+  void* dscores;
+  float *rows, *columns, *own, *products;  // products: dy_i · x_i
 };
 
 struct SsdDecaysBackward {
