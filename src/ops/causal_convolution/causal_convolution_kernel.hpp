@@ -2,10 +2,10 @@
 // x_{t-K+1+k}, with x_{-1}, x_{-2}, … in `before`. A thread has a pack of channels and a piece of
 // steps, and walks through them with a window of the last K: forward in time for y, backward in
 // time for the gradients, each of which is a sum over the window too. Where the row starts anew,
-// the window is emptied. With a bias and silu behind, the gradients take the sums before silu
-// again: they are made forward in time then, with a window of the inputs and one of the gradients
-// of these. What a thread reads is sent to shared memory kSlots steps ahead, as registers hold the
-// taps and their gradients.
+// the window is emptied. With a bias and silu behind, the gradients need the sums before silu once
+// more, so the walk is forward in time, with a window of the inputs and one of their gradients.
+// What a thread reads is sent to shared memory kSlots steps ahead, as registers hold the taps and
+// their gradients.
 #pragma once
 
 #include "ops/causal_convolution/causal_convolution_problem.hpp"
@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(kConvolutionThreads, backward_blocks(Convoluti
     auto x = inputs_before<Storage, kWidth, kTaps, kReset>(problem, piece, reset);
     Window<kWidth, kTaps> dx;   // what is known of dx_t, …, dx_{t-K+1}
     int since_start = kBehind;  // steps since the row started anew, as far as they matter
-    // `own`: the step is known to be one of the piece.
+    // Moves the windows on to step t; `own`: which is known to be one of the piece.
     const auto step = [&](Int t, auto own) {
       send();
       queue.wait();
@@ -300,6 +300,8 @@ __global__ void __launch_bounds__(kConvolutionThreads, backward_blocks(Convoluti
       }
       queue.advance();
     };
+    // dx_{t-K+1} is complete behind step t. The first K - 1 are of the piece before this one, or of
+    // the inputs before the row.
     Int t = piece.begin;
     Storage* dbefore =
         static_cast<Storage*>(problem.dbefore) + piece.row * kBehind * width + piece.channel;
