@@ -263,52 +263,43 @@ void expect_convolution(int64_t batch, int64_t steps, int width, int64_t piece_s
   const Tensor reset = kReset ? torch::rand({batch, steps}) < 0.2 : Tensor();
   const auto* bytes =
       kReset ? reinterpret_cast<const unsigned char*>(reset.data_ptr<bool>()) : nullptr;
-  const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
-  run(&convolution_forward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
-      ConvolutionForward{extent, x.stride(0), x.stride(1), x.data_ptr(), taps.data_ptr(),
-                         before.data_ptr(), bytes, y.data_ptr()});
-  const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before);
-  const Tensor expected = causal_convolution_definition(xs, weights, earlier, reset);
-  expect_close(y, expected.detach(), "y");
+  const Tensor bias = torch::randn({width}).to(kDtype<P>);
   const Tensor dy = draw({batch, steps, width}, kDtype<Storage>);
-  {
-    // With bias and silu.
-    const Tensor bias = torch::randn({width}).to(kDtype<P>);
-    const ConvolutionForward problem{.extent = extent,
-                                     .x_batch_stride = x.stride(0),
-                                     .x_step_stride = x.stride(1),
-                                     .x = x.data_ptr(),
-                                     .taps = taps.data_ptr(),
-                                     .before = before.data_ptr(),
-                                     .reset = bytes,
-                                     .y = y.data_ptr(),
-                                     .bias = bias.data_ptr(),
-                                     .dy_batch_stride = dy.stride(0),
-                                     .dy_step_stride = dy.stride(1),
-                                     .dy = dy.data_ptr()};
-    const Tensor sums = (expected + bias.to(torch::kDouble)).detach().requires_grad_();
-    const Tensor silu = torch::silu(sums);
-    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSilu>, blocks,
-        kConvolutionThreads, problem);
-    expect_close(y, silu.detach(), "y behind silu");
-    run(&convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSlope>, blocks,
-        kConvolutionThreads, problem);
-    expect_close(y, gradients(silu, {sums}, dy)[0], "gradient before silu");
+  // Alone, and with bias and silu.
+  for (const bool silu : {false, true}) {
+    SCOPED_TRACE(silu ? "silu" : "sum");
+    const Tensor y = unwritten({batch, steps, width}, kDtype<Storage>);
+    run(silu ? &convolution_forward<Storage, P, kWidth, kTaps, kReset, ConvolutionEnd::kSilu>
+             : &convolution_forward<Storage, P, kWidth, kTaps, kReset>,
+        blocks, kConvolutionThreads,
+        ConvolutionForward{extent, x.stride(0), x.stride(1), x.data_ptr(), taps.data_ptr(),
+                           before.data_ptr(), bytes, y.data_ptr(), bias.data_ptr()});
+    const Tensor xs = leaf(x), weights = leaf(taps), earlier = leaf(before), biases = leaf(bias);
+    const Tensor expected =
+        causal_convolution_definition(xs, weights, earlier, reset, silu ? biases : Tensor());
+    expect_close(y, expected.detach(), "y");
+
+    const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
+    const Tensor dx = both.narrow(2, width, width);
+    const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
+    const Tensor sums =
+        unwritten({extent.blocks_of_pieces(), silu ? kTaps + 1 : kTaps, width}, torch::kFloat);
+    run(silu ? &convolution_silu_backward<Storage, P, kWidth, kTaps, kReset>
+             : &convolution_backward<Storage, P, kWidth, kTaps, kReset>,
+        blocks, kConvolutionThreads,
+        ConvolutionBackward{extent, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
+                            x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(), bytes,
+                            dx.stride(0), dx.stride(1), dx.data_ptr(), dbefore.data_ptr(),
+                            sums.data_ptr<float>(), bias.data_ptr()});
+    std::vector<Tensor> of{xs, weights, earlier};
+    if (silu) of.push_back(biases);
+    const auto right = gradients(expected, of, dy);
+    expect_close(dx, right[0], "dx");
+    EXPECT_TRUE(both.narrow(2, 0, width).isnan().all().item<bool>());
+    expect_close(sums.sum(0).narrow(0, 0, kTaps), right[1], "dtaps");
+    if (kTaps > 1) expect_close(dbefore, right[2], "dbefore");
+    if (silu) expect_close(sums.sum(0)[kTaps], right[3], "dbias");
   }
-  const Tensor both = unwritten({batch, steps, 2 * width}, kDtype<Storage>);
-  const Tensor dx = both.narrow(2, width, width);
-  const Tensor dbefore = unwritten({batch, kTaps - 1, width}, kDtype<Storage>);
-  const Tensor dtaps = unwritten({extent.blocks_of_pieces(), kTaps, width}, torch::kFloat);
-  run(&convolution_backward<Storage, P, kWidth, kTaps, kReset>, blocks, kConvolutionThreads,
-      ConvolutionBackward{extent, x.stride(0), x.stride(1), dy.stride(0), dy.stride(1),
-                          x.data_ptr(), taps.data_ptr(), before.data_ptr(), dy.data_ptr(), bytes,
-                          dx.stride(0), dx.stride(1), dx.data_ptr(), dbefore.data_ptr(),
-                          dtaps.data_ptr<float>()});
-  const auto right = gradients(expected, {xs, weights, earlier}, dy);
-  expect_close(dx, right[0], "dx");
-  EXPECT_TRUE(both.narrow(2, 0, width).isnan().all().item<bool>());
-  expect_close(dtaps.sum(0), right[1], "dtaps");
-  if (kTaps > 1) expect_close(dbefore, right[2], "dbefore");
 }
 
 TEST(FusedOnFibers, Convolution) {
@@ -323,6 +314,18 @@ TEST(FusedOnFibers, Convolution) {
   expect_convolution<BFloat16, float, 1, 2, true>(2, 21, 5, 16);
   expect_convolution<float, BFloat16, 2, 7>(2, 5, 6, 16);
   expect_convolution<float, BFloat16, 2, 7, true>(2, 25, 6, 16);
+}
+
+TEST(FusedOnFibers, ConvolutionOfAnySizes) {
+  torch::manual_seed(8);
+  const auto up_to = [](int64_t most) { return torch::randint(1, most + 1, {}).item<int64_t>(); };
+  static_for<8>([&](auto k) {
+    for (int i = 0; i < 4; ++i) {
+      // Also of one step, and pieces shorter than the taps.
+      expect_convolution<float, float, 2, k + 1, true>(up_to(3), up_to(60), 2 * int(up_to(40)),
+                                                       up_to(i % 2 ? 5 : 40));
+    }
+  });
 }
 
 template <class From, class To, int kWidth, int kWarps>

@@ -65,11 +65,16 @@ TEST(FusedKernels, DoNotSpill) {
                        fmt::format("convolution_{}<{}, {}, {}>", pass, half, single, shape));
     }
   }
-  for (const char* end : {"kSilu", "kSlope"}) {
-    expect_no_spills(
-        "causal_convolution/causal_convolution_kernel.hpp",
-        fmt::format("convolution_forward<{}, {}, 8, 4, true, pararnn::ops::ConvolutionEnd::{}>",
-                    half, single, end));
+  expect_no_spills(
+      "causal_convolution/causal_convolution_kernel.hpp",
+      fmt::format("convolution_forward<{}, {}, 8, 4, true, pararnn::ops::ConvolutionEnd::kSilu>",
+                  half, single));
+  for (const std::string& storage : {half, single}) {
+    for (const char* shape : {"4, 4, false", "4, 4, true", "2, 8, true"}) {
+      expect_no_spills(
+          "causal_convolution/causal_convolution_kernel.hpp",
+          fmt::format("convolution_silu_backward<{}, {}, {}>", storage, single, shape));
+    }
   }
   expect_no_spills("row_sum/row_sum_kernel.hpp",
                    fmt::format("sum_rows<{}, {}, 1, 32>", single, single));

@@ -136,12 +136,18 @@ TEST_F(LargeOnGpu, Convolution) {
   const Tensor x = torch::randn({count, width}, kHalf);
   const Tensor nothing = torch::zeros({1, taps - 1, width}, kHalf);
   const Tensor before = x.narrow(0, count - kLast - (taps - 1), taps - 1).unsqueeze(0).clone();
-  const auto after = [](const Tensor& earlier) {
-    return [earlier](const Tensors& t, const Tensors& p) {
-      return Tensors{causal_convolution(t[0].unsqueeze(0), p[0], earlier).squeeze(0)};
+  // Alone, and with bias and silu.
+  for (const bool silu : {false, true}) {
+    const auto after = [silu](const Tensor& earlier) {
+      return [silu, earlier](const Tensors& t, const Tensors& p) {
+        const Tensor bias = silu ? p[1] : Tensor();
+        return Tensors{causal_convolution(t[0].unsqueeze(0), p[0], earlier, {}, bias).squeeze(0)};
+      };
     };
-  };
-  expect_last_rows(after(nothing), {x}, {torch::randn({taps, width}, kSingle)}, after(before));
+    Tensors parameters{torch::randn({taps, width}, kSingle)};
+    if (silu) parameters.push_back(torch::randn({width}, kSingle));
+    expect_last_rows(after(nothing), {x}, parameters, after(before));
+  }
 }
 
 TEST_F(LargeOnGpu, HeadProjection) {

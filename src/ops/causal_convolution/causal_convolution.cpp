@@ -163,13 +163,9 @@ struct ConvolutionInputs {
     return starts.defined() ? starts.const_data_ptr<int64_t>() + row * starts.stride(0) : nullptr;
   }
 
-  /// y; or, given its gradient, that of the sums before silu.
-  Tensor forward(const Tensor& dy = {}) const {
+  /// By the loops: y; or, given its gradient, that of the sums before silu.
+  Tensor forward_loops(const Tensor& dy = {}) const {
     const Tensor y = torch::empty(x.sizes(), x.options());
-    if (x.is_cuda()) {
-      convolution_forward_cuda(x, taps, before, starts, bias, dy, y);
-      return y;
-    }
     with_type(x.scalar_type(), [&]<class T>(T) {
       using A = Arithmetic<T>;
       const auto in_arithmetic = [](const Tensor& t) {
@@ -188,6 +184,33 @@ struct ConvolutionInputs {
     });
     return y;
   }
+
+  /// By the loops: writes dx and dbefore, and returns dtaps and dbias.
+  std::pair<Tensor, Tensor> backward_loops(Tensor dy, const Tensor& dx,
+                                           const Tensor& dbefore) const {
+    Tensor dtaps, dbias;
+    if (bias.defined()) {
+      dy = forward_loops(dy);
+      dbias = sum_of_rows(dy.flatten(0, 1), bias.scalar_type());
+    }
+    const int64_t tap_count = taps.size(0), steps = x.size(1);
+    with_type(x.scalar_type(), [&]<class T>(T) {
+      using A = Arithmetic<T>;
+      const auto arithmetic = torch::CppTypeToScalarType<A>::value;
+      const Tensor weights = taps.to(arithmetic).contiguous();
+      const Tensor partial = torch::zeros({x.size(0) * block_count(steps), tap_count, x.size(2)},
+                                          x.options().dtype(arithmetic));
+      for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
+        backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
+                          of_row(starts, row), static_cast<T*>(dy.data_ptr()) + row * dy.stride(0),
+                          dy.stride(1), steps, sequence<T>(dx, dbefore, row),
+                          partial.data_ptr<A>() + piece * partial.stride(0),
+                          begin == 0 ? 1 - tap_count : begin, end);
+      });
+      dtaps = partial.sum(0).to(taps.scalar_type());
+    });
+    return {dtaps, dbias};
+  }
 };
 
 struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
@@ -202,7 +225,11 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const Tensor before = input_before.contiguous();
     context->save_for_backward({x, taps, before, starts, bias.value_or(Tensor())});
     context->saved_data["place"] = place_of_gradient(input);
-    return ConvolutionInputs{x, taps, before, starts, bias.value_or(Tensor())}.forward();
+    const ConvolutionInputs inputs{x, taps, before, starts, bias.value_or(Tensor())};
+    if (!x.is_cuda()) return inputs.forward_loops();
+    const Tensor y = torch::empty(x.sizes(), x.options());
+    convolution_forward_cuda(x, taps, before, starts, inputs.bias, y);
+    return y;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -211,35 +238,13 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &taps = saved[1], &before = saved[2], &starts = saved[3];
     const Tensor& bias = saved[4];
-    Tensor dy = with_contiguous_channels(gradients[0]), dbias;
-    if (bias.defined()) {
-      dy = ConvolutionInputs{x, taps, before, starts, bias}.forward(dy);
-      dbias = sum_of_rows(dy.flatten(0, 1), bias.scalar_type());
-    }
+    const Tensor dy = with_contiguous_channels(gradients[0]);
     const Tensor dx = empty_gradient(x, context->saved_data["place"]);
     const Tensor dbefore = torch::empty(before.sizes(), before.options());
-    if (x.is_cuda()) {
-      const Tensor dtaps = convolution_backward_cuda(x, taps, before, starts, dy, dx, dbefore);
-      return {dx, dtaps, dbefore, Tensor(), dbias};
-    }
-    const int64_t tap_count = taps.size(0), steps = x.size(1);
-    Tensor dtaps;
-    with_type(x.scalar_type(), [&]<class T>(T) {
-      using A = Arithmetic<T>;
-      const auto arithmetic = torch::CppTypeToScalarType<A>::value;
-      const Tensor weights = taps.to(arithmetic).contiguous();
-      const Tensor partial = torch::zeros({x.size(0) * block_count(steps), tap_count, x.size(2)},
-                                          x.options().dtype(arithmetic));
-      for_each_piece(x.size(0), steps, [&](int64_t piece, int64_t row, int64_t begin, int64_t end) {
-        backward_steps<T>(sequence<const T>(x, before, row), weights.data_ptr<A>(), tap_count,
-                          ConvolutionInputs::of_row(starts, row),
-                          static_cast<T*>(dy.data_ptr()) + row * dy.stride(0), dy.stride(1), steps,
-                          sequence<T>(dx, dbefore, row),
-                          partial.data_ptr<A>() + piece * partial.stride(0),
-                          begin == 0 ? 1 - tap_count : begin, end);
-      });
-      dtaps = partial.sum(0).to(taps.scalar_type());
-    });
+    const auto [dtaps, dbias] =
+        x.is_cuda()
+            ? convolution_backward_cuda(x, taps, before, starts, bias, dy, dx, dbefore)
+            : ConvolutionInputs{x, taps, before, starts, bias}.backward_loops(dy, dx, dbefore);
     return {dx, dtaps, dbefore, Tensor(), dbias};
   }
 };

@@ -11,10 +11,11 @@ namespace {
 
 using torch::Tensor;
 
-/// As many channels as one access takes, but no more numbers of all taps than registers hold.
-int convolution_pack(int64_t tap_count, std::initializer_list<Tensor> tensors) {
+/// As many channels as one access takes, but no more weights than registers hold.
+int convolution_pack(int64_t tap_count, int most_weights, std::initializer_list<Tensor> tensors) {
   int pack = access_width(tensors);
-  while (pack > 1 && (pack * (*tensors.begin()).element_size() > 16 || pack * tap_count > 32)) {
+  while (pack > 1 &&
+         (pack * (*tensors.begin()).element_size() > 16 || pack * tap_count > most_weights)) {
     pack /= 2;
   }
   return pack;
@@ -48,29 +49,23 @@ void launch_convolution(const char* name, const Tensor& x, const Tensor& taps, i
                 kConvolutionThreads, problem);
 }
 
-/// The last template argument of the forward kernel.
-const char* end_argument(ConvolutionEnd end) {
-  switch (end) {
-    case ConvolutionEnd::kSilu:
-      return ", pararnn::ops::ConvolutionEnd::kSilu";
-    case ConvolutionEnd::kSlope:
-      return ", pararnn::ops::ConvolutionEnd::kSlope";
-    default:
-      return "";
-  }
+ConvolutionEnd end_of(const Tensor& bias) {
+  return bias.defined() ? ConvolutionEnd::kSilu : ConvolutionEnd::kSum;
 }
+
+/// The bias as the kernels read it, in the dtype of the taps.
+Tensor as_taps(const Tensor& bias, const Tensor& taps) {
+  return bias.defined() ? bias.to(taps.scalar_type()).contiguous() : bias;
+}
+const void* pointer_of(const Tensor& bias) { return bias.defined() ? bias.data_ptr() : nullptr; }
 
 }  // namespace
 
 void convolution_forward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,
-                              const Tensor& reset, const Tensor& bias, const Tensor& dy,
-                              const Tensor& y) {
-  const Tensor weights = taps.contiguous();
-  const Tensor biases = bias.defined() ? bias.to(weights.scalar_type()).contiguous() : bias;
-  const int pack = convolution_pack(taps.size(0), {x, weights, before, biases, dy, y});
-  const ConvolutionEnd end = dy.defined()     ? ConvolutionEnd::kSlope
-                             : bias.defined() ? ConvolutionEnd::kSilu
-                                              : ConvolutionEnd::kSum;
+                              const Tensor& reset, const Tensor& bias, const Tensor& y) {
+  const Tensor weights = taps.contiguous(), biases = as_taps(bias, taps);
+  const ConvolutionEnd end = end_of(bias);
+  const int pack = convolution_pack(taps.size(0), kForwardWeights, {x, weights, before, biases, y});
   launch_convolution("convolution_forward", x, weights, pack,
                      ConvolutionForward{.extent = extent_of(x, pack, forward_blocks(end)),
                                         .x_batch_stride = x.stride(0),
@@ -80,22 +75,24 @@ void convolution_forward_cuda(const Tensor& x, const Tensor& taps, const Tensor&
                                         .before = before.data_ptr(),
                                         .reset = bytes_of(reset),
                                         .y = y.data_ptr(),
-                                        .bias = biases.defined() ? biases.data_ptr() : nullptr,
-                                        .dy_batch_stride = dy.defined() ? dy.stride(0) : 0,
-                                        .dy_step_stride = dy.defined() ? dy.stride(1) : 0,
-                                        .dy = dy.defined() ? dy.data_ptr() : nullptr},
-                     end_argument(end));
+                                        .bias = pointer_of(biases)},
+                     end == ConvolutionEnd::kSilu ? ", pararnn::ops::ConvolutionEnd::kSilu" : "");
 }
 
-Tensor convolution_backward_cuda(const Tensor& x, const Tensor& taps, const Tensor& before,
-                                 const Tensor& reset, const Tensor& dy, const Tensor& dx,
-                                 const Tensor& dbefore) {
-  const Tensor weights = taps.contiguous();
-  const int pack = convolution_pack(taps.size(0), {x, weights, before, dy, dx, dbefore});
-  const ConvolutionExtent extent = extent_of(x, pack, kBackwardBlocks);
-  const Tensor partial = torch::empty({extent.blocks_of_pieces(), taps.size(0), x.size(2)},
-                                      x.options().dtype(torch::kFloat));
-  launch_convolution("convolution_backward", x, weights, pack,
+std::pair<Tensor, Tensor> convolution_backward_cuda(const Tensor& x, const Tensor& taps,
+                                                    const Tensor& before, const Tensor& reset,
+                                                    const Tensor& bias, const Tensor& dy,
+                                                    const Tensor& dx, const Tensor& dbefore) {
+  const Tensor weights = taps.contiguous(), biases = as_taps(bias, taps);
+  const ConvolutionEnd end = end_of(bias);
+  const int64_t tap_count = taps.size(0), sums = tap_count + (bias.defined() ? 1 : 0);
+  const int pack = convolution_pack(tap_count, backward_weights(end),
+                                    {x, weights, before, biases, dy, dx, dbefore});
+  const ConvolutionExtent extent = extent_of(x, pack, backward_blocks(end));
+  const Tensor partial =
+      torch::empty({extent.blocks_of_pieces(), sums, x.size(2)}, x.options().dtype(torch::kFloat));
+  launch_convolution(bias.defined() ? "convolution_silu_backward" : "convolution_backward", x,
+                     weights, pack,
                      ConvolutionBackward{.extent = extent,
                                          .x_batch_stride = x.stride(0),
                                          .x_step_stride = x.stride(1),
@@ -110,8 +107,13 @@ Tensor convolution_backward_cuda(const Tensor& x, const Tensor& taps, const Tens
                                          .dx_step_stride = dx.stride(1),
                                          .dx = dx.data_ptr(),
                                          .dbefore = dbefore.data_ptr(),
-                                         .dtaps = partial.data_ptr<float>()});
-  return sum_of_rows(partial, taps.scalar_type());
+                                         .sums = partial.data_ptr<float>(),
+                                         .bias = pointer_of(biases)});
+  if (!bias.defined()) return {sum_of_rows(partial, taps.scalar_type()), Tensor()};
+  const Tensor total =
+      sum_of_rows(partial, torch::promote_types(taps.scalar_type(), bias.scalar_type()));
+  return {total.narrow(0, 0, tap_count).to(taps.scalar_type()),
+          total[tap_count].to(bias.scalar_type())};
 }
 
 }  // namespace pararnn::ops

@@ -3,6 +3,8 @@
 
 #include <torch/types.h>
 
+#include <utility>
+
 namespace pararnn::ops {
 
 /// The most taps that the kernels take: a thread holds them all.
@@ -10,16 +12,14 @@ inline constexpr int64_t kMostTaps = 8;
 
 /// x (B,T,d) with contiguous channels, taps (K,d), before (B,K-1,d) and reset (B,T), contiguous, or
 /// undefined; bias (d), with which y is behind silu, or undefined; writes y (B,T,d), contiguous.
-/// Given dy (B,T,d), with contiguous channels, that is the gradient of the sums before silu.
 void convolution_forward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
                               const torch::Tensor& before, const torch::Tensor& reset,
-                              const torch::Tensor& bias, const torch::Tensor& dy,
-                              const torch::Tensor& y);
+                              const torch::Tensor& bias, const torch::Tensor& y);
 /// dy (B,T,d) with contiguous channels; writes dx, with contiguous channels, and dbefore,
-/// contiguous, and returns dtaps (K,d).
-torch::Tensor convolution_backward_cuda(const torch::Tensor& x, const torch::Tensor& taps,
-                                        const torch::Tensor& before, const torch::Tensor& reset,
-                                        const torch::Tensor& dy, const torch::Tensor& dx,
-                                        const torch::Tensor& dbefore);
+/// contiguous, and returns dtaps (K,d) and, with a bias, dbias (d).
+std::pair<torch::Tensor, torch::Tensor> convolution_backward_cuda(
+    const torch::Tensor& x, const torch::Tensor& taps, const torch::Tensor& before,
+    const torch::Tensor& reset, const torch::Tensor& bias, const torch::Tensor& dy,
+    const torch::Tensor& dx, const torch::Tensor& dbefore);
 
 }  // namespace pararnn::ops

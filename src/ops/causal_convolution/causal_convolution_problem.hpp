@@ -9,14 +9,16 @@ namespace pararnn::ops {
 /// have pieces one after the other of the same channels.
 inline constexpr int kConvolutionWarps = 4;
 inline constexpr int kConvolutionThreads = kConvolutionWarps * 32;
-/// What becomes of the sums s: s; silu(bias + s); or, given dy, dy silu'(bias + s).
-enum class ConvolutionEnd { kSum, kSilu, kSlope };
+/// What becomes of the sums s: s, or silu(bias + s).
+enum class ConvolutionEnd { kSum, kSilu };
 
 /// Blocks that a multiprocessor has room for at once, at least.
-constexpr int forward_blocks(ConvolutionEnd end) {
-  return end == ConvolutionEnd::kSum ? 5 : end == ConvolutionEnd::kSilu ? 4 : 3;
-}
-inline constexpr int kBackwardBlocks = 3;
+constexpr int forward_blocks(ConvolutionEnd end) { return end == ConvolutionEnd::kSum ? 5 : 4; }
+constexpr int backward_blocks(ConvolutionEnd end) { return end == ConvolutionEnd::kSum ? 3 : 4; }
+/// Weights that a thread holds, at most: the taps of each channel of its pack. Behind silu the
+/// backward pass has as many gradients of theirs and two windows beside them.
+inline constexpr int kForwardWeights = 32;
+constexpr int backward_weights(ConvolutionEnd end) { return end == ConvolutionEnd::kSum ? 32 : 16; }
 
 /// (B,T,d), its steps in pieces.
 struct ConvolutionExtent {
@@ -42,8 +44,6 @@ struct ConvolutionForward {
   const unsigned char* reset;
   void* y;                     // (B,T,d), next to each other
   const void* bias = nullptr;  // (d) of P
-  long long dy_batch_stride = 0, dy_step_stride = 0;
-  const void* dy = nullptr;
 };
 struct ConvolutionBackward {
   ConvolutionExtent extent;
@@ -52,7 +52,9 @@ struct ConvolutionBackward {
   const unsigned char* reset;
   long long dx_batch_stride, dx_step_stride;
   void *dx, *dbefore;  // dbefore next to each other
-  float* dtaps;        // (blocks of pieces, K, d): what the pieces of each give
+  // (blocks of pieces, K, d): what the pieces of each give to dtaps; with a bias K+1, dbias behind.
+  float* sums;
+  const void* bias = nullptr;  // (d) of P
 };
 
 }  // namespace pararnn::ops
