@@ -32,13 +32,13 @@ TEST(FusedKernels, PlansHoldEveryRow) {
 /// A word that is spilled once a thread costs nothing to speak of.
 constexpr int kSpillBytes = 16;
 
-void expect_no_spills(const jit::KernelSource& source) {
+void expect_no_spills(const jit::KernelSource& source, int bytes = kSpillBytes) {
   const jit::KernelResources found = jit::kernel_resources(jit::compile_cached(source, "sm_90"));
-  EXPECT_LE(found.spill_store_bytes + found.spill_load_bytes, kSpillBytes) << source.kernel;
+  EXPECT_LE(found.spill_store_bytes + found.spill_load_bytes, bytes) << source.kernel;
   fmt::print("{}: {} registers\n", source.kernel, found.registers);
 }
-void expect_no_spills(const std::string& file, const std::string& kernel) {
-  expect_no_spills(kernel_source(file, kernel));
+void expect_no_spills(const std::string& file, const std::string& kernel, int bytes = kSpillBytes) {
+  expect_no_spills(kernel_source(file, kernel), bytes);
 }
 
 TEST(FusedKernels, DoNotSpill) {
@@ -108,10 +108,13 @@ TEST(FusedKernels, OfSsdDoNotSpill) {
 }
 
 TEST(FusedKernels, OfSsdWithProductsDoNotSpill) {
+  // Backward, with registers for two blocks, a few words that the loop over heads keeps.
+  constexpr int kBackwardSpillBytes = 48;
   for (const char* sizes : {"128, 64, 128", "32, 64, 128", "128, 32, 32"}) {
     for (const bool backward : {false, true}) {
       expect_no_spills("ssd/ssd_output_kernel.hpp",
-                       fmt::format("ssd_output<{}, {}>", sizes, backward));
+                       fmt::format("ssd_output<{}, {}>", sizes, backward),
+                       backward ? kBackwardSpillBytes : kSpillBytes);
     }
   }
   for (const char* sizes : {"128, 64", "64, 32", "32, 64"}) {

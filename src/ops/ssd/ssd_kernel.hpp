@@ -199,7 +199,8 @@ struct SsdStatePiece {
 inline constexpr int kSsdAhead = 4;
 
 template <class Storage, int kWidth>
-__global__ void __launch_bounds__(kSsdThreads) ssd_carry(const __grid_constant__ SsdCarry problem) {
+__global__ void __launch_bounds__(kSsdThreads, 5)
+    ssd_carry(const __grid_constant__ SsdCarry problem) {
   constexpr int kPack = kWidth * sizeof(Storage) > 16 ? 16 / sizeof(Storage) : kWidth;
   static_assert(kPack == kWidth, "a pack is one access");
   const SsdExtent& extent = problem.extent;
@@ -347,7 +348,7 @@ __global__ void __launch_bounds__(ssd_masked_threads(kChunk))
 }
 
 template <class Storage, int kWidth>
-__global__ void __launch_bounds__(kSsdThreads)
+__global__ void __launch_bounds__(kSsdThreads, 4)
     ssd_carry_backward(const __grid_constant__ SsdCarryBackward problem) {
   const SsdExtent& extent = problem.extent;
   const SsdStatePiece<kWidth> piece(extent);

@@ -16,10 +16,12 @@
 
 namespace pararnn::ops {
 
-/// What the threads of a block share of a head: x and the states; backward dy, the gradient of what
-/// is added to the states, the states that enter, and x. The decays, of this head and the next.
+/// What the threads of a block share: each warp's rows of c, or of b. Of a head x and the states;
+/// backward dy, the gradient of what is added to the states, the states that enter, and x. The
+/// decays, of this head and the next.
 template <unsigned kChunk, unsigned kChannels, unsigned kState>
 struct SsdOutputForward {
+  SharedMatrix<16, kState> left[kChunk / 16];
   SharedMatrix<kChunk, kChannels> steps;
   SharedMatrix<kChannels, kState> states;
   SharedDecays<kChunk> decays[2];
@@ -35,18 +37,15 @@ template <unsigned kChunk, unsigned kChannels, unsigned kState>
 struct SsdOutputShared<kChunk, kChannels, kState, true>
     : SsdOutputBackward<kChunk, kChannels, kState> {};
 
-/// sums += 16 rows of (Q,N), the first of which is `top`, times statesᵀ. A lane's first numbers of
-/// these rows are on their way.
-template <unsigned kChannels, unsigned kState>
-PARARNN_DEVICE_FN void multiply_states(unsigned lane, const cuda::BFloat16* top, uint4 (&coming)[2],
+/// sums += rows of (Q,N), of which load(block, ...) gives a lane's numbers, times statesᵀ
+template <unsigned kChannels, unsigned kState, class Load>
+PARARNN_DEVICE_FN void multiply_states(unsigned lane, const Load& load,
                                        SharedMatrix<kChannels, kState>& states,
                                        float (&sums)[kChannels / 8][4]) {
-  constexpr unsigned kBlocks = kState / 32;
 #pragma unroll 1
-  for (unsigned block = 0; block < kBlocks; ++block) {
+  for (unsigned block = 0; block < kState / 32; ++block) {
     uint4 rows[2];
-    static_for<2>([&](auto half) { rows[half] = coming[half]; });
-    if (block + 1 < kBlocks) load_rows(lane, top, kState, block + 1, coming);
+    load(block, rows);
     static_for<kChannels / 8>(
         [&](auto tile) { multiply_32(rows, states.rows_of_tile(lane, tile, block), sums[tile]); });
   }
@@ -85,7 +84,8 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
   const Int chunk_number = group / extent.groups;
   const Int batch = chunk_number / extent.chunks;
   const Int first = chunk_number % extent.chunks * kChunk;
-  const Int left = extent.steps - first;  // steps there are
+  const Int behind = extent.steps - first;
+  const int left = behind < kChunk ? static_cast<int>(behind) : kChunk;  // steps there are
   const int first_head = static_cast<int>(group % extent.groups) * heads;
   const unsigned thread = threadIdx.x, lane = thread % kWarp, top = thread / kWarp * 16;
   const unsigned pair = lane % 4 * 2;  // a lane's first column of a tile
@@ -130,10 +130,10 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
     if constexpr (kBackward) send_states(problem.entering, in_group, shared.entering);
     cuda::commit_copies();
   };
+  auto& left_rows = shared.left[top / 16];
+  left_rows.template send<kWarp>(lane, top_of(problem.left, kState), kState, 16);
   send_for_states(begin);
   send_for_scores(begin);
-  uint4 coming[2];  // a lane's numbers of the rows that are multiplied next
-  load_rows(lane, top_of(problem.left, kState), kState, 0, coming);
   cuda::wait_for_copies<1>();
   __syncthreads();
 #pragma unroll 1
@@ -148,11 +148,15 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
       });
     };
     float sums[kTiles][4]{};
-    multiply_states(lane, top_of(problem.left, kState), coming, shared.states, sums);
+    multiply_states(
+        lane,
+        [&](unsigned block, uint4(&result)[2]) { left_rows.rows_of_warp(lane, 0, block, result); },
+        shared.states, sums);
     // Forward, the columns up to the last row of the warp; backward, those from its first row on.
     const unsigned begin_block = kBackward ? top / 32 : 0;
     const unsigned end_block = kBackward ? kChunk / 32 : top / 32 + 1;
     const BFloat16* scores = top_of(problem.scores, kChunk);
+    uint4 coming[2];  // a lane's numbers of what is multiplied next
     load_rows(lane, scores, kChunk, begin_block, coming);
     if constexpr (kBackward) {
       float of_arriving[2]{};
@@ -199,7 +203,7 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
           masked[half] = {pairs[0], pairs[1], pairs[2], pairs[3]};
         });
       };
-      if (block == top / 32 || segment) {
+      if (block == top / 32 || problem.decays.segment) {
         mask(false);
       } else {
         mask(true);
@@ -209,7 +213,8 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
       });
     }
 
-    load_rows(lane, top_of(kBackward ? problem.c : problem.left, kState), kState, 0, coming);
+    const BFloat16* c = top_of(problem.c, kState);
+    if constexpr (kBackward) load_rows(lane, c, kState, 0, coming);
     const float d = problem.d[first_head + in_group];
     BFloat16* y = at(problem.y, in_group) + neighbours_from(lane);
     static_for<2>([&](auto half) {
@@ -227,7 +232,7 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
           words[which] = cuda::bfloat16_pair(numbers[0], numbers[1]);
         });
         const uint2 numbers = neighbours_of(lane, {words[0], words[1]});
-        if (row < left) {
+        if (static_cast<int>(row) < left) {
           *reinterpret_cast<uint2*>(y + row * problem.y.step_stride + tiles * 16) = numbers;
         }
       });
@@ -235,8 +240,13 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
 
     if constexpr (kBackward) {
       float across[kTiles][4]{}, of_across[2]{};
-      multiply_states(lane, top_of(problem.c, kState), coming, shared.entering, across);
-      load_rows(lane, top_of(problem.left, kState), kState, 0, coming);
+      multiply_states(
+          lane,
+          [&](unsigned block, uint4(&result)[2]) {
+            static_for<2>([&](auto half) { result[half] = coming[half]; });
+            if (block + 1 < kState / 32) load_rows(lane, c, kState, block + 1, coming);
+          },
+          shared.entering, across);
       multiply_rows(lane, top, shared.steps, across, of_across);
       store_dots(of_across, problem.of_across);
     }

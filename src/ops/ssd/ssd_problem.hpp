@@ -120,9 +120,11 @@ struct SsdJoinBackward {
 /// Heads that a block has one after the other, which share scores, b and c.
 inline constexpr int kSsdOutputHeads = 4;
 constexpr int ssd_output_threads(int chunk) { return 2 * chunk; }  // a warp for 16 rows
-/// What a block shares: matrices of (Q,P) and (P,N) in bfloat16, and the decays of two heads.
+/// What a block shares: matrices of (Q,N), (Q,P) and (P,N) in bfloat16, and the decays of two
+/// heads.
 constexpr int ssd_output_bytes(int chunk, int channels, int state, bool backward) {
-  return (backward ? 2 : 1) * 2 * (chunk * channels + channels * state) + 2 * 2 * 4 * chunk;
+  const int of_head = chunk * channels + channels * state;
+  return 2 * (chunk * state + (backward ? 2 : 1) * of_head) + 2 * 2 * 4 * chunk;
 }
 /// What the kernels that multiply have room for, powers of two from 32 on.
 inline constexpr int kSsdMostChannels = 64, kSsdMostState = 128;

@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
   const int heads = extent.heads_of_group();
   const Int chunk_number = group / extent.groups;
   const Int first = chunk_number % extent.chunks * kChunk;
-  const Int left = extent.steps - first;  // steps there are
+  const Int behind = extent.steps - first;
+  const int left = behind < kChunk ? static_cast<int>(behind) : kChunk;  // steps there are
   const int first_head = static_cast<int>(group % extent.groups) * heads;
   const unsigned thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   const unsigned top = (kBlocks == 1 ? warp : warp * 2 + (warp + part) % 2) * 16;
@@ -146,7 +147,7 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
           });
         });
       };
-      if (block == top / 32 || segment) {
+      if (block == top / 32 || problem.decays.segment) {
         add(false);
       } else {
         add(true);

@@ -58,12 +58,12 @@ struct SharedMatrix {
   /// Sends rows that are `stride` numbers apart here, each thread some packs; zeros from row
   /// `there` on.
   template <unsigned kThreads>
-  PARARNN_DEVICE_FN void send(unsigned thread, const cuda::BFloat16* from, Int stride, Int there) {
+  PARARNN_DEVICE_FN void send(unsigned thread, const cuda::BFloat16* from, Int stride, int there) {
     const unsigned pack = thread % kPacks;
     from += thread / kPacks * stride + pack * 8;
 #pragma unroll 1
     for (unsigned row = thread / kPacks; row < kRows; row += kThreads / kPacks) {
-      if (row < there) {
+      if (static_cast<int>(row) < there) {
         cuda::copy_async(&at(row, pack), from);
       } else {
         at(row, pack) = uint4{};
