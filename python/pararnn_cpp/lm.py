@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter, RMSNorm, functional
 
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._mixers import Mixer, MixerState, make_mixer
+from ._mixers import Documents, Mixer, MixerState, make_mixer
 from ._mixers._mixer import linear
 from ._mixers.attention import AttentionOptions
 from ._mixers.mamba2 import Mamba2Options
@@ -78,10 +78,10 @@ class _Block(Module):
         self.mlp_scale = Parameter(torch.ones(width))
 
     def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+        self, x: Tensor, state: MixerState | None, documents: Documents
     ) -> tuple[Tensor, MixerState]:
         """x (B,T,d) -> x after the block, and the mixer's state."""
-        mixed, state = self.mixer(self.mixer_norm(x), state, reset)
+        mixed, state = self.mixer(self.mixer_norm(x), state, documents)
         x = x + self.mixer_scale * mixed
         return x + self.mlp_scale * self.mlp(self.mlp_norm(x)), state
 
@@ -325,10 +325,14 @@ class LanguageModel(Module):
         """tokens (B,T) -> what the logits are made of (B,T,d), and the state after them."""
         self._check(tokens, state)
         x = functional.embedding(tokens, self.embedding)
+        blocks = [getattr(self, f"block{i}") for i in range(self.config.layers)]
+        states = [None] * len(blocks) if state is None else state
+        documents = Documents(reset)
+        for block, before in zip(blocks, states, strict=True):
+            documents = block.mixer.prepare(documents, before, x)
         after = []
-        for i in range(self.config.layers):
-            block = getattr(self, f"block{i}")
-            x, of_block = block(x, None if state is None else state[i], reset)
+        for block, before in zip(blocks, states, strict=True):
+            x, of_block = block(x, before, documents)
             after.append(of_block)
         return self.norm(x), after
 
