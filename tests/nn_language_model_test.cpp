@@ -1,6 +1,7 @@
 // The language model as a whole: reading a text at once, in pieces and token by token is one thing;
 // no token sees a later one; the config and the files give the model back; sampling keeps to its
 // limits.
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 #include <torch/nn/functional/loss.h>
 #include <torch/types.h>
@@ -92,6 +93,28 @@ TEST(Documents, AreReadAsIfAloneByEveryMixer) {
       }
     }
   }
+}
+
+TEST(Documents, AreCountedOnceForAllLayers) {
+  torch::NoGradGuard no_grad;
+  static int64_t sums;
+  const auto sums_of_model = [](int64_t layers) {
+    ModelConfig config = small_config();
+    config.layers = layers;
+    LanguageModel model(config);
+    const Tensor tokens = random_tokens(config, 2, 20), reset = torch::rand({2, 20}) < 0.2;
+    sums = 0;
+    model->forward(tokens, {}, reset);
+    return sums;
+  };
+  const auto count = [](const at::RecordFunction& function) {
+    sums += std::string_view(function.name()) == "aten::cumsum";
+    return std::unique_ptr<at::ObserverContext>();
+  };
+  const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback(count));
+  EXPECT_EQ(sums_of_model(1), 1);
+  EXPECT_EQ(sums_of_model(4), 1);
+  at::removeCallback(handle);
 }
 
 TEST(LanguageModel, LossIsThatOfItsLogits) {

@@ -52,7 +52,7 @@ std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const Mi
       input_->forward(input), {{channels_}, {channels_ + 2 * groups * components}, {heads_}});
   const Tensor &gate = projected[0], &steps = projected[2];
   const auto [convolved, tail] =
-      convolution_->forward(projected[1], state.empty() ? Tensor() : state[0], reset);
+      convolution_->forward(projected[1], state.empty() ? Tensor() : state[0], documents);
   const auto parts = ops::split_parts(
       convolved, {{heads_, channels_ / heads_}, {groups, components}, {groups, components}});
   const Tensor &x = parts[0], &b = parts[1], &c = parts[2];

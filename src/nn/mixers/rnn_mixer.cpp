@@ -73,7 +73,7 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const Tensor& reset = documents.reset;
   const auto [branch, gate] = ops::split_halves(input_->forward(x));
   const auto [convolved, tail] =
-      convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);
+      convolution_->forward(branch, state.empty() ? Tensor() : state[0], documents);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
   ScanSequences sequences;
   if (reset.defined()) sequences.reset = reset;
