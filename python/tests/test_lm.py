@@ -402,18 +402,18 @@ def test_clipping_bounds_the_recurrent_weights_alone() -> None:
 
 def test_wrong_arguments_are_refused_by_name() -> None:
     for wrong, said in (
-        ({"width": 30, "rnn": RnnOptions(heads=4)}, "4 does not divide 30"),
+        ({"width": 30, "rnn": RnnOptions(heads=4)}, "^rnn.heads must divide width: 4 does not"),
         ({"width": 0}, "width must be a whole number from 1"),
         ({"layers": 1.0}, "layers must be a whole number"),
         ({"mixer": "memory"}, "unknown mixer 'memory': there are rnn, attention"),
         (
             {"mixer": "attention", "width": 66, "attention": AttentionOptions(4)},
-            "4 does not divide 66",
+            "must divide width: 4 does not divide 66: give other attention.heads$",
         ),
         ({"mixer": "attention", "width": 9}, "even number of channels"),
         (
             {"mixer": "attention", "attention": AttentionOptions(4, key_value_heads=3)},
-            "3 does not divide 4",
+            "^attention.key_value_heads must divide the heads of attention: 3 does not divide 4$",
         ),
         ({"mixer": "rnn*2"}, "multiple of 2, as many as the mixer 'rnn.2' stands for, not 3"),
         ({"mixer": "rnn*0"}, "names with commas"),

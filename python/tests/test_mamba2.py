@@ -89,7 +89,7 @@ def test_every_parameter_has_a_gradient() -> None:
 
 
 def test_sizes_that_make_no_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="head_channels must divide"):
+    with pytest.raises(ValueError, match="^mamba2.head_channels must divide mamba2.expand"):
         ModelConfig(width=8, mixer="mamba2", mamba2=Mamba2Options(head_channels=5))
-    with pytest.raises(ValueError, match="groups must divide"):
+    with pytest.raises(ValueError, match="^mamba2.groups must divide"):
         ModelConfig(width=8, mixer="mamba2", mamba2=Mamba2Options(head_channels=4, groups=3))

@@ -80,7 +80,7 @@ nn::ModelConfig merge_preset(const CLI::App& command, const std::string& preset,
                              const nn::ModelConfig& given) {
   nn::ModelConfig model = merge_given(command, nn::preset(preset, given.mixer), given);
   if (command.count("--mlp-width") == 0) {
-    nn::validate(model);
+    nn::validate(model, nn::CalledBy::kFlag);
     model.mlp_width = nn::preset_mlp_width(model);
   }
   return model;
@@ -168,7 +168,7 @@ void require_valid(const CLI::App& command, const TrainArguments& arguments) {
           "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
           arguments.train.schedule);
   train::require_valid(arguments.train);
-  nn::validate(arguments.model);
+  nn::validate(arguments.model, nn::CalledBy::kFlag);
   require_used(command, arguments.model);
 }
 

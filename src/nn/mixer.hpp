@@ -5,7 +5,8 @@
 // A mixer is a pair of files in nn/mixers/, with a struct of its options and, for these,
 //
 //   for_each_option(options, visit)    the list of them, as nn/option.hpp says
-//   validate(options, config)          throws Error where they do not go together
+//   validate(options, config, name)    throws Error where they do not go together; name(value) is
+//                                      what a sentence calls an option
 //   describe(options, config)          what is said of its layers: "12 layers of ..."
 //   sizes_of(options, config, activations)  what a layer takes, as MixerSizes
 //   make_mixer(options, config)        a layer, freshly initialised
@@ -28,6 +29,7 @@
 namespace pararnn::nn {
 
 struct ModelConfig;
+struct OptionNames;
 
 /// What a mixer remembers of the steps so far: tensors with the batch as their first dimension,
 /// whose meaning is the mixer's own. Empty: nothing was read yet.

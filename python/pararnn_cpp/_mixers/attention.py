@@ -46,18 +46,20 @@ class AttentionOptions(MixerOptions):
         (heads, key_value_heads), width = self.heads_of(config), config.width
         if width % heads != 0:
             raise ValueError(
-                f"the heads of attention must divide width: {heads} does not divide {width}"
+                f"the heads of attention must divide width: {heads} does not divide {width}: give "
+                "other attention.heads"
             )
         if heads % key_value_heads != 0:
             raise ValueError(
-                "key_value_heads must divide the heads of attention: "
+                "attention.key_value_heads must divide the heads of attention: "
                 f"{key_value_heads} does not divide {heads}"
             )
         channels = width // heads
         if channels % 2 != 0 or channels > _MOST_CHANNELS:
             raise ValueError(
                 "a head of attention must have an even number of channels, at most "
-                f"{_MOST_CHANNELS}, not width / heads = {width} / {heads} = {channels}"
+                f"{_MOST_CHANNELS}, not width / heads = {width} / {heads} = {channels}: give "
+                "another width or attention.heads"
             )
 
 

@@ -39,12 +39,15 @@ class Mamba2Options(MixerOptions):
         channels = self.expand * config.width
         if channels % self.head_channels != 0:
             raise ValueError(
-                f"head_channels must divide expand times width: {self.head_channels} does not "
-                f"divide {channels}"
+                "mamba2.head_channels must divide mamba2.expand times width: "
+                f"{self.head_channels} does not divide {channels}"
             )
         heads = channels // self.head_channels
         if heads % self.groups != 0:
-            raise ValueError(f"groups must divide the heads: {self.groups} does not divide {heads}")
+            raise ValueError(
+                "mamba2.groups must divide the heads of mamba2: "
+                f"{self.groups} does not divide {heads}"
+            )
 
 
 def ssd(

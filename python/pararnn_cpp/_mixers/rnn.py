@@ -48,7 +48,7 @@ class RnnOptions(MixerOptions):
         """Raises ValueError where they do not go together with the model's."""
         if config.width % self.heads != 0:
             raise ValueError(
-                f"heads must divide width: {self.heads} does not divide {config.width}"
+                f"rnn.heads must divide width: {self.heads} does not divide {config.width}"
             )
 
 

@@ -99,19 +99,19 @@ MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const
   return {wider(state[kKeys]), wider(state[kValues]), state[kBegin], read};
 }
 
-void validate(const AttentionOptions& options, const ModelConfig& config) {
+void validate(const AttentionOptions& options, const ModelConfig& config, const OptionNames& name) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   require(config.width % heads == 0,
-          "the heads of attention must divide --width: {} does not divide {}: give other "
-          "--attention-heads",
-          heads, config.width);
+          "the heads of attention must divide {}: {} does not divide {}: give other {}",
+          name(config.width), heads, config.width, name(options.heads));
   require(heads % key_value_heads == 0,
-          "--key-value-heads must divide the heads of attention: {} does not divide {}",
-          key_value_heads, heads);
+          "{} must divide the heads of attention: {} does not divide {}",
+          name(options.key_value_heads), key_value_heads, heads);
   require(channels % 2 == 0 && channels <= ops::kMostRotaryChannels,
           "a head of attention must have an even number of channels, at most {}, not width / heads "
-          "= {} / {} = {}: give another --width or --attention-heads",
-          ops::kMostRotaryChannels, config.width, heads, channels);
+          "= {} / {} = {}: give another {} or {}",
+          ops::kMostRotaryChannels, config.width, heads, channels, name(config.width),
+          name(options.heads));
 }
 
 std::string describe(const AttentionOptions& options, const ModelConfig& config) {

@@ -49,7 +49,7 @@ struct AttentionHeads {
 };
 AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config);
 
-void validate(const AttentionOptions& options, const ModelConfig& config);
+void validate(const AttentionOptions& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const AttentionOptions& options, const ModelConfig& config);
 MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
                     const torch::TensorOptions& activations);

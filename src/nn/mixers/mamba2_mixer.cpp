@@ -73,14 +73,14 @@ std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const Mi
   return {output_->forward(y), {tail, h}};
 }
 
-void validate(const Mamba2Options& options, const ModelConfig& config) {
+void validate(const Mamba2Options& options, const ModelConfig& config, const OptionNames& name) {
   const int64_t channels = options.expand * config.width;
   require(channels % options.head_channels == 0,
-          "--mamba2-head-channels must divide --mamba2-expand times --width: {} does not divide {}",
-          options.head_channels, channels);
+          "{} must divide {} times {}: {} does not divide {}", name(options.head_channels),
+          name(options.expand), name(config.width), options.head_channels, channels);
   require(channels / options.head_channels % options.groups == 0,
-          "--mamba2-groups must divide the heads of mamba2: {} does not divide {}", options.groups,
-          channels / options.head_channels);
+          "{} must divide the heads of mamba2: {} does not divide {}", name(options.groups),
+          options.groups, channels / options.head_channels);
 }
 
 std::string describe(const Mamba2Options& options, const ModelConfig& config) {

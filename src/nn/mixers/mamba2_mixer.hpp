@@ -44,7 +44,7 @@ void for_each_option(Options& options, Visit&& visit) {
         Option{"--mamba2-conv-width", "steps that mamba2's causal convolution sees", 1});
 }
 
-void validate(const Mamba2Options& options, const ModelConfig& config);
+void validate(const Mamba2Options& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const Mamba2Options& options, const ModelConfig& config);
 MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
                     const torch::TensorOptions& activations);

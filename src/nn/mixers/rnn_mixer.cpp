@@ -99,9 +99,9 @@ bool RnnMixer::decays(std::string_view name, const Tensor& parameter) const {
   return name != "recurrent_weight" && name != "projection.bias" && parameter.dim() >= 2;
 }
 
-void validate(const RnnOptions& options, const ModelConfig& config) {
-  require(config.width % options.heads == 0, "--heads must divide --width: {} does not divide {}",
-          options.heads, config.width);
+void validate(const RnnOptions& options, const ModelConfig& config, const OptionNames& name) {
+  require(config.width % options.heads == 0, "{} must divide {}: {} does not divide {}",
+          name(options.heads), name(config.width), options.heads, config.width);
   find_cell(options.cell);  // throws with the names there are
 }
 
