@@ -51,8 +51,7 @@ AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfi
 
 void validate(const AttentionOptions& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const AttentionOptions& options, const ModelConfig& config);
-MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config);
 
 struct AttentionMixer : Mixer {

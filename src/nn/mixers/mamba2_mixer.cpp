@@ -87,8 +87,7 @@ std::string describe(const Mamba2Options& options, const ModelConfig& config) {
   return fmt::format("mamba2 ({} heads)", options.expand * config.width / options.head_channels);
 }
 
-MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations) {
+MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, const Pass& pass) {
   const double d = double(config.width), e = double(options.expand) * d;
   const double heads = e / double(options.head_channels), n = double(options.state);
   const double shared = double(options.groups) * n;  // channels of b, or of c
@@ -97,7 +96,7 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
   const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
   const double states = e * n / chunk;                        // between chunks, a token
   const double scores = heads * chunk;                        // within chunks
-  const bool on_cpu = activations.device().is_cpu();
+  const bool on_cpu = pass.activations.device().is_cpu();
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,

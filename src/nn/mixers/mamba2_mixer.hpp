@@ -46,8 +46,7 @@ void for_each_option(Options& options, Visit&& visit) {
 
 void validate(const Mamba2Options& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const Mamba2Options& options, const ModelConfig& config);
-MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config);
 
 struct Mamba2Mixer : Mixer {

@@ -109,23 +109,22 @@ std::string describe(const RnnOptions& options, const ModelConfig&) {
   return find_cell(options.cell).name;
 }
 
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations) {
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, const Pass& pass) {
   const CellDefinition& cell = find_cell(options.cell);
   const double d = double(config.width), channels = d / double(options.heads);
   const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
   const double taps = double(options.conv_width);
-  return {
-      .tensors = 7,
-      .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
-                     .in_float32 = d * (learned + cell.params + 1)},
-      // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
-      // and some states.
-      .kept = {.in_precision = (6 + inputs) * d,
-               .in_float32 = cell.state * d / double(checkpoint_interval_on(activations.device()))},
-      .backward = {.in_precision = inputs * d},  // u's gradient, beside u
-      .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
-      .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
+  const torch::Device device = pass.activations.device();
+  return {.tensors = 7,
+          .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
+                         .in_float32 = d * (learned + cell.params + 1)},
+          // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
+          // and some states.
+          .kept = {.in_precision = (6 + inputs) * d,
+                   .in_float32 = cell.state * d / double(checkpoint_interval_on(device))},
+          .backward = {.in_precision = inputs * d},  // u's gradient, beside u
+          .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
+          .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
 }
 
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config) {

@@ -47,8 +47,7 @@ void for_each_option(Options& options, Visit&& visit) {
 
 void validate(const RnnOptions& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const RnnOptions& options, const ModelConfig& config);
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
 
 struct RnnMixer : Mixer {
