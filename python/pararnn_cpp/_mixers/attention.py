@@ -106,7 +106,7 @@ class AttentionMixer(Mixer):
             enable_gqa=self.key_value_heads != self.heads,
         )
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return y, (keys, values, first[:, -1])
+        return y, (keys, values, first[:, -1] if steps > 0 else begin)
 
     def _rotated(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B,T,H,n) with channels i and i + n/2 turned by position · base^(-2i/n)."""
