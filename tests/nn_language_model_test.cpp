@@ -117,6 +117,30 @@ TEST(Documents, AreCountedOnceForAllLayers) {
   at::removeCallback(handle);
 }
 
+TEST(LanguageModel, ATextOfNoTokensChangesNothing) {
+  torch::manual_seed(5);
+  const torch::NoGradGuard no_grad;
+  for (const std::string& mixer : mixer_names()) {
+    SCOPED_TRACE(mixer);
+    ModelConfig config = small_config();
+    config.mixer = mixer;
+    config.mamba2 = {.head_channels = 8, .state = 3};
+    auto model = exact_model(config);
+    const Tensor tokens = random_tokens(config, 2, 12);
+    LanguageModelState state;
+    std::vector<Tensor> pieces;
+    for (const auto& [begin, end] : {std::pair{0, 0}, {0, 7}, {7, 7}, {7, 12}}) {
+      auto [logits, after] = model->forward(tokens.slice(1, begin, end), state);
+      EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, end - begin, config.vocabulary}));
+      pieces.push_back(logits);
+      state = after;
+    }
+    EXPECT_TRUE(torch::allclose(torch::cat(pieces, 1), model->forward(tokens), 1e-10, 1e-10));
+    const Tensor none = torch::zeros({0, 4}, torch::kLong);
+    EXPECT_EQ(model->forward(none).sizes(), (std::vector<int64_t>{0, 4, config.vocabulary}));
+  }
+}
+
 TEST(LanguageModel, LossIsThatOfItsLogits) {
   torch::manual_seed(12);
   for (const bool tied : {true, false}) {

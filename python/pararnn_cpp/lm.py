@@ -27,7 +27,7 @@ from ._mixers.attention import AttentionOptions
 from ._mixers.mamba2 import Mamba2Options
 from ._mixers.rnn import RnnOptions
 from ._model_config import ModelConfig
-from ._model_files import MODEL_FILES, read_config, read_weights, write_model
+from ._model_files import MODEL_FILES, check_weights, read_config, read_weights, write_model
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
@@ -277,12 +277,13 @@ class LanguageModel(Module):
         verify_checkpoint(folder)
         config = read_config(folder, trust_cell)
         tokenizer = load_tokenizer(folder)
+        tensors = read_weights(folder, config)
         with torch.device("meta"):
             try:
                 model = cls(config, tokenizer)
             except ValueError as error:
                 raise RuntimeError(f"{folder}: {error}") from error
-        tensors = read_weights(folder, model.state_dict())
+        check_weights(folder, tensors, model.state_dict())
         converted = {name: tensor.float() for name, tensor in tensors.items()}
         model.load_state_dict(converted, assign=True)
         return model

@@ -270,6 +270,20 @@ def test_pieces_and_steps_equal_the_whole(cell: str, heads: int, mixer: str) -> 
     torch.testing.assert_close(model(changed)[0][:, :20], expected[:, :20])
 
 
+@pytest.mark.parametrize("mixer", ["rnn", "attention", "mamba2"])
+def test_a_text_of_no_tokens_changes_nothing(mixer: str) -> None:
+    mamba2 = Mamba2Options(head_channels=8, state=3)
+    model = exact_model(dataclasses.replace(HYBRID, mixer=mixer, mamba2=mamba2))
+    tokens = torch.randint(11, (2, 12))
+    state, pieces = None, []
+    with torch.no_grad():
+        for begin, end in ((0, 0), (0, 7), (7, 7), (7, 12)):
+            logits, state = model(tokens[:, begin:end], state)
+            assert logits.shape == (2, end - begin, 11)
+            pieces.append(logits)
+        torch.testing.assert_close(torch.cat(pieces, 1), model(tokens)[0])
+
+
 @pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
 def test_documents_are_read_as_if_alone(config: ModelConfig) -> None:
     model = LanguageModel(config).double()
@@ -655,6 +669,7 @@ WRONG_FILES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("config.json", changed_rnn(cell="lstm"), "lstm"),
     ("config.json", changed_json(lambda c: c.update(width=16)), "(257, 16)"),
     ("config.json", changed_json(lambda c: c.update(layers=2)), "lacks the tensor 'block1"),
+    ("config.json", changed_json(lambda c: c.update(layers=2**31 - 1)), "lacks the tensor 'block2"),
     ("config.json", changed_json(lambda c: c.update(layers=0)), "does not have"),
     ("config.json", changed_json(lambda c: c.update(vocabulary=300)), "do not belong together"),
     ("cell.hpp", lambda _: b"", "cell.hpp"),

@@ -231,6 +231,17 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
+/// Takes true or false, and what CLI11 takes for them.
+CLI::Validator truth_validator() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        bool value = false;
+        if (CLI::detail::lexical_cast(text, value)) return "";
+        return fmt::format("must be true or false, not {}", text);
+      },
+      "");
+}
+
 /// An option for each of `options` that has a flag.
 template <class Options>
 void add_options(CLI::App& command, Options& options, const std::string& group) {
@@ -250,6 +261,8 @@ void add_options(CLI::App& command, Options& options, const std::string& group) 
       added->check(is_number(static_cast<int64_t>(option.least), nn::kLargestSize));
     } else if constexpr (std::is_same_v<Value, double>) {
       added->check(is_number(option.least));
+    } else if constexpr (std::is_same_v<Value, bool>) {
+      added->default_str(value ? "true" : "false")->check(truth_validator());
     } else if (key == "mixer") {
       added->check(layer_pattern_validator());
     }

@@ -94,7 +94,7 @@ class AttentionMixer(Mixer):
         if state is not None or reset is not None:
             step = torch.arange(earlier + steps, device=x.device)
             mask = ((step <= own[:, None]) & (step >= first[:, :, None])).unsqueeze(1)
-        return Documents(reset, own - first, first[:, -1], mask)
+        return Documents(reset, own - first, first[:, -1] if steps > 0 else begin, mask)
 
     def forward(
         self, x: Tensor, state: MixerState | None, documents: Documents

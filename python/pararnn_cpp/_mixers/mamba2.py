@@ -73,6 +73,8 @@ def ssd(
         y (B,T,H,P) and h (B,H,P,N) after step T, in h0's dtype.
     """
     steps, heads = x.shape[1:3]
+    if steps == 0:
+        return x, h0
     chunk = min(steps, _CHUNK)
 
     def cut(t: Tensor) -> Tensor:
