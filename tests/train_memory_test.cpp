@@ -156,7 +156,13 @@ TEST_F(MemoryOfRuns, AStepTakesAboutWhatIsEstimated) {
 TEST_F(MemoryOfRuns, AStepOfMamba2TakesAboutWhatIsEstimated) {
   for (const std::string precision : {"float32", "bfloat16"}) {
     for (const auto& [width, head_channels, layers, batch, length] :
-         {std::array<int64_t, 5>{256, 64, 2, 4, 512}, {64, 16, 4, 8, 512}, {128, 64, 2, 2, 2048}}) {
+         {std::array<int64_t, 5>{256, 64, 2, 4, 512},
+          {64, 16, 4, 8, 512},
+          {128, 64, 2, 2, 2048},
+          // Short ones, and one that begins a chunk: of 16, of 64, of two of 128.
+          {128, 16, 2, 16, 16},
+          {96, 16, 2, 8, 64},
+          {128, 16, 2, 8, 130}}) {
       config_.precision = precision;
       config_.batch = batch;
       config_.length = length;

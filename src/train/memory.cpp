@@ -390,7 +390,8 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
   const double tokens = double(prompt_tokens);
   const double bytes = bytes_of(precision);
   const double logits = bytes * double(config.vocabulary);
-  const double activations = held_by_block(config, {torch::dtype(precision).device(device)});
+  const double activations = held_by_block(
+      config, {torch::dtype(precision).device(device), std::max<int64_t>(prompt_tokens, 1)});
   const double reading = tokens * std::max(logits, activations);
   // Those of the prompts, with room for what is to come; then, when all are read, those that
   // decoding goes on with.

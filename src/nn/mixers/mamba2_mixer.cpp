@@ -93,9 +93,10 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, con
   const double shared = double(options.groups) * n;  // channels of b, or of c
   const double convolved = e + 2 * shared, projected = e + convolved + heads;
   const double taps = double(options.conv_width);
-  const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
-  const double states = e * n / chunk;                        // between chunks, a token
-  const double scores = heads * chunk;                        // within chunks
+  const double steps = double(pass.steps), chunk = double(ops::ssd_chunk(pass.steps));
+  const double padded = std::ceil(steps / chunk) * chunk / steps;  // the last chunk is made whole
+  const double states = padded * e * n / chunk;                    // between chunks, a token
+  const double scores = padded * heads * chunk;                    // within chunks
   const bool on_cpu = pass.activations.device().is_cpu();
   return {
       .tensors = 8,
@@ -105,18 +106,21 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, con
       // before and behind softplus.
       .kept = {.in_precision = d + projected + convolved + states + 2 * e, .in_float32 = 2 * heads},
       // The gradient of the projection, dy, x and dy twice each, and the masked scores or their
-      // gradient. On a CPU these with the scores of each head, their weights, and what is summed.
-      .backward =
-          on_cpu ? Numbers{.in_precision = projected + 5 * e + 2 * scores, .in_float32 = 5 * scores}
-                 : Numbers{.in_precision = projected + convolved + 5 * e + scores + states,
-                           .in_float32 = 0},
+      // gradient. On a CPU these with the scores of each head, their weights, and what is summed;
+      // or, where chunks are short, the gradients of states and their sums.
+      .backward = on_cpu ? Numbers{.in_precision = projected + e + 4 * padded * e + 2 * scores,
+                                   .in_float32 = std::max(5 * scores, 4 * states)}
+                         : Numbers{.in_precision =
+                                       projected + convolved + e + 4 * padded * e + scores + states,
+                                   .in_float32 = 0},
       // A GPU stores no masked scores.
-      .held = {.in_precision = d + projected + convolved + 2 * e + states + (on_cpu ? scores : 0),
+      .held = {.in_precision =
+                   d + projected + convolved + 2 * padded * e + states + (on_cpu ? scores : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       .state_of_token = {},
       // The scores, what they multiply, and the states, from x and to y.
-      .operations = 2 * (shared * chunk + e * chunk + 2 * e * n)};
+      .operations = 2 * padded * (shared * chunk + e * chunk + 2 * e * n)};
 }
 
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config) {
