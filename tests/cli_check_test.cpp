@@ -123,7 +123,15 @@ TEST_F(CliCheck, BenchOfTrainingTakesMixersAndLengthsAndGoesOnWithoutMemory) {
   EXPECT_EQ(training[0].at("mixer"), "rnn");
   EXPECT_EQ(training[1].at("mixer"), "rnn*3,rnn");
   EXPECT_EQ(training[0].at("batch"), 2);
-  EXPECT_EQ(ask(fmt::format("bench --from {} --plot {}", json, plot)).status, 0);
+  // Of what was not measured nothing is told: neither memory nor the engine beside loops.
+  EXPECT_TRUE(training[0].at("peak_gigabytes").is_null());
+  const std::string markdown = folder_ / "train.md";
+  EXPECT_EQ(
+      ask(fmt::format("bench --from {} --plot {} --markdown {}", json, plot, markdown)).status, 0);
+  std::ifstream written(markdown);
+  const std::string document{std::istreambuf_iterator<char>(written), {}};
+  EXPECT_NE(document.find("| gru*3,gru | B2 T8 |"), document.npos);
+  EXPECT_EQ(document.find("loop"), document.npos) << document;
   EXPECT_EQ(ask(common + "--length 1000000000").status, 1);
   EXPECT_EQ(ask(common + "--mixer rnn rnm").status, 2);
   EXPECT_EQ(ask(common + "--mixer rnn*5").status, 1);

@@ -134,7 +134,12 @@ TEST_F(DryRun, WhatDoesNotGoTogetherIsOneSentence) {
   wrong("--memory 80 --data text", 2, {"--memory", "--dry-run"});
   wrong("--dry-run --memory 0", 2, {"--memory: must be above 0"});
   wrong("--dry-run --preset 134m --heads 5", 1, {"--heads must divide --width"});
-  wrong("--dry-run --preset 134m --mixer rnn*5", 1, {"layers must be a multiple of 5"});
+  wrong("--dry-run --preset 134m --mixer rnn*5", 1,
+        {"--layers must be a multiple of 5", "--mixer rnn*5"});
+  wrong("--dry-run --mixer attention --attention-heads 3", 1,
+        {"must divide --width", "give other --attention-heads"});
+  wrong("--dry-run --mixer mamba2 --mamba2-head-channels 5", 1,
+        {"--mamba2-head-channels must divide --mamba2-expand times --width"});
   EXPECT_NE(ask("train --dry-run --preset 7b --memory 80").out.find("it does not fit"),
             std::string::npos);
 }

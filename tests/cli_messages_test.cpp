@@ -153,6 +153,8 @@ TEST_F(Messages, AWrongNumberIsAnsweredByWhatItMustBe) {
   misunderstood("generate --model run --top-p 0", {"--top-p: must be above 0, not 0"});
   misunderstood("generate --model run --top-p 2", {"--top-p: must be at most 1, not 2"});
   misunderstood("train --data text --layers 99999999999999999999", {"--layers: must be at most"});
+  misunderstood("train --data text --tie-embedding maybe",
+                {"--tie-embedding: must be true or false, not maybe"});
 }
 
 TEST_F(Messages, WhatIsMissingIsToldWithItsOption) {

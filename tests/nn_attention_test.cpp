@@ -190,9 +190,9 @@ TEST(AttentionMixer, RefusesWhatMakesNoHeads) {
   };
   refused({.heads = 3}, 64, "3 does not divide 64");
   refused({.heads = 4, .key_value_heads = 3}, 64,
-          "--key-value-heads must divide the heads of attention: 3");
+          "attention.key_value_heads must divide the heads of attention: 3");
   refused({.heads = 8}, 56, "56 / 8 = 7");
-  refused({}, 200, "3 does not divide 200: give other --attention-heads");
+  refused({}, 200, "3 does not divide 200: give other attention.heads");
   refused({.heads = 1}, 1024, "at most 512");
   refused({.rotary_base = 0}, 64, "rotary_base must be a positive number");
   EXPECT_NO_THROW(validate(ModelConfig{.width = 64, .mixer = "attention"}));

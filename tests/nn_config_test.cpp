@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
 
 #include "base/error.hpp"
 #include "cells/cell_registry.hpp"
@@ -202,10 +203,71 @@ TEST(Config, WrongOnesAreRefusedByName) {
   expect_holds(sentence("/mixer", "perceptron"), "unknown mixer 'perceptron': there are rnn");
   expect_holds(sentence("/mixer", "rnn*3"), "layers must be a multiple of 3");
   expect_holds(sentence("/norm_epsilon", 0), "norm_epsilon");
-  expect_holds(sentence("/mixers/rnn/heads", 3), "--heads must divide --width");
+  expect_holds(sentence("/mixers/rnn/heads", 3), "config.json: rnn.heads must divide width");
   expect_holds(sentence("/mixers/rnn/cell", "perceptron"), "gru");
   expect_holds(sentence("/mixers/rnn/weight_bound", -1), "weight_bound");
   expect_holds(sentence_of(nlohmann::json::array()), "JSON object");
+}
+
+TEST(Config, ErrorsCallEachOptionByItsFieldOrByItsFlag) {
+  int64_t numbers = 0;
+  const auto expect_named = [&](ModelConfig& config, const std::string& owner, auto& options) {
+    for_each_option(options, [&](std::string_view key, auto& value, const Option& option) {
+      using Value = std::remove_reference_t<decltype(value)>;
+      if constexpr (std::is_same_v<Value, int64_t> || std::is_same_v<Value, double>) {
+        const Value good = std::exchange(value, -1);
+        const std::string field = owner + std::string(key);
+        const std::string flag(option.flag.empty() ? field : option.flag);
+        EXPECT_TRUE(error_of([&] { validate(config); }).starts_with(field + " must be ")) << field;
+        EXPECT_TRUE(
+            error_of([&] { validate(config, CalledBy::kFlag); }).starts_with(flag + " must be "))
+            << flag;
+        value = good;
+        ++numbers;
+      }
+    });
+  };
+  ModelConfig config{.layers = 3, .mixer = "rnn,attention,mamba2"};
+  expect_named(config, "", config);
+  for_each_mixer(config, [&](const std::string& mixer, auto& options) {
+    expect_named(config, mixer + ".", options);
+  });
+  EXPECT_GE(numbers, 16);
+}
+
+TEST(Config, ErrorsOfSeveralOptionsNameThemAll) {
+  struct Case {
+    ModelConfig config;
+    std::vector<std::string> fields, flags;
+  };
+  for (const Case& c : std::vector<Case>{
+           {{.layers = 2, .mixer = "rnn*3"}, {"layers", "mixer"}, {"--layers", "--mixer"}},
+           {{.width = 16, .rnn = {.heads = 3}}, {"rnn.heads", "width"}, {"--heads", "--width"}},
+           {{.width = 64, .mixer = "attention", .attention = {.heads = 3}},
+            {"width", "attention.heads"},
+            {"--width", "--attention-heads"}},
+           {{.width = 64, .mixer = "attention", .attention = {.heads = 4, .key_value_heads = 3}},
+            {"attention.key_value_heads"},
+            {"--key-value-heads"}},
+           {{.width = 56, .mixer = "attention", .attention = {.heads = 8}},
+            {"width", "attention.heads"},
+            {"--width", "--attention-heads"}},
+           {{.width = 8, .mixer = "mamba2", .mamba2 = {.head_channels = 5}},
+            {"mamba2.head_channels", "mamba2.expand", "width"},
+            {"--mamba2-head-channels", "--mamba2-expand", "--width"}},
+           {{.width = 8, .mixer = "mamba2", .mamba2 = {.head_channels = 4, .groups = 3}},
+            {"mamba2.groups"},
+            {"--mamba2-groups"}}}) {
+    const std::string by_field = error_of([&] { LanguageModel model(c.config); });
+    const std::string by_flag = error_of([&] { validate(c.config, CalledBy::kFlag); });
+    EXPECT_EQ(by_field.find("--"), std::string::npos) << by_field;
+    for (const std::string& field : c.fields) expect_holds(by_field, field);
+    for (const std::string& flag : c.flags) expect_holds(by_flag, flag);
+    for (const std::string& field : c.fields) {
+      if (field.find('.') == field.npos) continue;
+      EXPECT_EQ(by_flag.find(field), std::string::npos) << by_flag;
+    }
+  }
 }
 
 }  // namespace

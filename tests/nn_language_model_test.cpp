@@ -1,6 +1,7 @@
 // The language model as a whole: reading a text at once, in pieces and token by token is one thing;
 // no token sees a later one; the config and the files give the model back; sampling keeps to its
 // limits.
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 #include <torch/nn/functional/loss.h>
 #include <torch/types.h>
@@ -91,6 +92,52 @@ TEST(Documents, AreReadAsIfAloneByEveryMixer) {
         EXPECT_TRUE(torch::allclose(found[i], expected[i], 1e-10, 1e-10)) << layer << " " << i;
       }
     }
+  }
+}
+
+TEST(Documents, AreCountedOnceForAllLayers) {
+  torch::NoGradGuard no_grad;
+  static int64_t sums;
+  const auto sums_of_model = [](int64_t layers) {
+    ModelConfig config = small_config();
+    config.layers = layers;
+    LanguageModel model(config);
+    const Tensor tokens = random_tokens(config, 2, 20), reset = torch::rand({2, 20}) < 0.2;
+    sums = 0;
+    model->forward(tokens, {}, reset);
+    return sums;
+  };
+  const auto count = [](const at::RecordFunction& function) {
+    sums += std::string_view(function.name()) == "aten::cumsum";
+    return std::unique_ptr<at::ObserverContext>();
+  };
+  const auto handle = at::addThreadLocalCallback(at::RecordFunctionCallback(count));
+  EXPECT_EQ(sums_of_model(1), 1);
+  EXPECT_EQ(sums_of_model(4), 1);
+  at::removeCallback(handle);
+}
+
+TEST(LanguageModel, ATextOfNoTokensChangesNothing) {
+  torch::manual_seed(5);
+  const torch::NoGradGuard no_grad;
+  for (const std::string& mixer : mixer_names()) {
+    SCOPED_TRACE(mixer);
+    ModelConfig config = small_config();
+    config.mixer = mixer;
+    config.mamba2 = {.head_channels = 8, .state = 3};
+    auto model = exact_model(config);
+    const Tensor tokens = random_tokens(config, 2, 12);
+    LanguageModelState state;
+    std::vector<Tensor> pieces;
+    for (const auto& [begin, end] : {std::pair{0, 0}, {0, 7}, {7, 7}, {7, 12}}) {
+      auto [logits, after] = model->forward(tokens.slice(1, begin, end), state);
+      EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, end - begin, config.vocabulary}));
+      pieces.push_back(logits);
+      state = after;
+    }
+    EXPECT_TRUE(torch::allclose(torch::cat(pieces, 1), model->forward(tokens), 1e-10, 1e-10));
+    const Tensor none = torch::zeros({0, 4}, torch::kLong);
+    EXPECT_EQ(model->forward(none).sizes(), (std::vector<int64_t>{0, 4, config.vocabulary}));
   }
 }
 

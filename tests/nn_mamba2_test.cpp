@@ -179,9 +179,10 @@ TEST(Mamba2, StartsAsPublished) {
 TEST(Mamba2, SizesThatMakeNoHeadsAreRefused) {
   ModelConfig config = mamba2_config();
   config.mamba2.head_channels = 5;
-  expect_holds(error_of([&] { validate(config); }), "--mamba2-head-channels");
+  expect_holds(error_of([&] { validate(config); }),
+               "mamba2.head_channels must divide mamba2.expand times width");
   config.mamba2 = {.head_channels = 8, .groups = 3};
-  expect_holds(error_of([&] { validate(config); }), "--mamba2-groups");
+  expect_holds(error_of([&] { validate(config); }), "mamba2.groups must divide");
 }
 
 }  // namespace

@@ -557,6 +557,36 @@ TEST_F(TrainsOnGpu, WhatIsComputedAgainTakesLessMemoryAndWaitsForNothing) {
   }
 }
 
+// Flash attention by blocks and sequences keeps more than under no mask.
+TEST_F(TrainsOnGpu, AStepWithAttentionToDocumentsTakesAboutWhatIsReckoned) {
+  data::Random random(3);
+  write(folder_ / "text.txt", data::random_text(random, 60'000));
+  config_.precision = "bfloat16";
+  config_.graph = "off";
+  for (const int64_t length : {256, 2048}) {
+    for (const char* mixer : {"attention", "rnn,attention"}) {
+      for (const bool documents : {false, true}) {
+        SCOPED_TRACE(testing::Message() << mixer << " " << length << " " << documents);
+        config_.length = length;
+        config_.batch = 32'768 / length;
+        config_.documents = documents;
+        model_ = {.width = 256, .layers = 6, .mixer = mixer};
+        reset_peak_memory(kGpu);
+        const double of_others = peak_memory(kGpu);
+        Trainer trainer = make(kGpu);
+        for (int step = 0; step < 2; ++step) trainer.train_step();
+        const double used = peak_memory(kGpu) - of_others;
+        const double reckoned = total_bytes(training_memory(
+            trainer.model()->config(), config_, torch::kCUDA, trainer.model()->recompute()));
+        fmt::print("{} T{}{}: {:.1f} MB, reckoned {:.1f}\n", mixer, length,
+                   documents ? ", documents" : "", used / 1e6, reckoned / 1e6);
+        EXPECT_LT(reckoned, 1.01 * used);
+        EXPECT_GT(reckoned, 0.9 * used);
+      }
+    }
+  }
+}
+
 TEST_F(TrainsOnGpu, AStepOfTheRunIsReportedOnce) {
   config_.log_every = 1;
   const data::FolderLock lock = create_run(folder_ / "run", false);

@@ -94,10 +94,22 @@ def _with_cell(
     return values | {"cell": Cell.named(operators._stored_cell_key(str(source), name, trust_cell))}
 
 
-def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the model in a folder, which has just the expected names and shapes."""
+def read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors in a folder, which has the last layer of the config: else a wrong number of
+    layers would take all memory before they are missed."""
     path = folder / _WEIGHTS
     found = load_safetensors(path)
+    last = f"block{config.layers - 1}.mixer_scale"
+    if config.layers > 0 and last not in found:
+        raise RuntimeError(f"{path} lacks the tensor '{last}' of the model")
+    return found
+
+
+def check_weights(
+    folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Raises RuntimeError unless what was found has just the expected names and shapes."""
+    path = folder / _WEIGHTS
     for name in found:
         if name not in expected:
             raise RuntimeError(f"{path} holds the tensor '{name}', which the model does not have")
@@ -114,7 +126,6 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
             raise RuntimeError(
                 f"{path}: tensor '{name}' must be of a floating-point dtype, not {tensor.dtype}"
             )
-    return found
 
 
 def write_model(

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import Module, Parameter, RMSNorm, functional
 
 from ._checkpoint import find_checkpoint, verify_checkpoint, write_checkpoint, write_continued_run
-from ._mixers import Mixer, MixerState, make_mixer
+from ._mixers import Documents, Mixer, MixerState, make_mixer
 from ._mixers._mixer import linear
 from ._mixers.attention import AttentionOptions
 from ._mixers.mamba2 import Mamba2Options
 from ._mixers.rnn import RnnOptions
 from ._model_config import ModelConfig
-from ._model_files import MODEL_FILES, read_config, read_weights, write_model
+from ._model_files import MODEL_FILES, check_weights, read_config, read_weights, write_model
 from ._tokenizers import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
@@ -78,10 +78,10 @@ class _Block(Module):
         self.mlp_scale = Parameter(torch.ones(width))
 
     def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+        self, x: Tensor, state: MixerState | None, documents: Documents
     ) -> tuple[Tensor, MixerState]:
         """x (B,T,d) -> x after the block, and the mixer's state."""
-        mixed, state = self.mixer(self.mixer_norm(x), state, reset)
+        mixed, state = self.mixer(self.mixer_norm(x), state, documents)
         x = x + self.mixer_scale * mixed
         return x + self.mlp_scale * self.mlp(self.mlp_norm(x)), state
 
@@ -277,12 +277,13 @@ class LanguageModel(Module):
         verify_checkpoint(folder)
         config = read_config(folder, trust_cell)
         tokenizer = load_tokenizer(folder)
+        tensors = read_weights(folder, config)
         with torch.device("meta"):
             try:
                 model = cls(config, tokenizer)
             except ValueError as error:
                 raise RuntimeError(f"{folder}: {error}") from error
-        tensors = read_weights(folder, model.state_dict())
+        check_weights(folder, tensors, model.state_dict())
         converted = {name: tensor.float() for name, tensor in tensors.items()}
         model.load_state_dict(converted, assign=True)
         return model
@@ -325,10 +326,14 @@ class LanguageModel(Module):
         """tokens (B,T) -> what the logits are made of (B,T,d), and the state after them."""
         self._check(tokens, state)
         x = functional.embedding(tokens, self.embedding)
+        blocks = [getattr(self, f"block{i}") for i in range(self.config.layers)]
+        states = [None] * len(blocks) if state is None else state
+        documents = Documents(reset)
+        for block, before in zip(blocks, states, strict=True):
+            documents = block.mixer.prepare(documents, before, x)
         after = []
-        for i in range(self.config.layers):
-            block = getattr(self, f"block{i}")
-            x, of_block = block(x, None if state is None else state[i], reset)
+        for block, before in zip(blocks, states, strict=True):
+            x, of_block = block(x, before, documents)
             after.append(of_block)
         return self.norm(x), after
 

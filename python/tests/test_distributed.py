@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
+from pararnn_cpp import lm
 from pararnn_cpp.nn import Scan
 
 ROOT = Path(__file__).parents[2]
@@ -545,3 +546,42 @@ def test_layers_under_fsdp(cell: str, tmp_path: Path) -> None:
     for name, parameter in layers.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad)
         torch.testing.assert_close(state[name], parameter.data)
+
+
+def model_of_documents_under_fsdp(folder: Path) -> None:
+    """One half of the batch of each of two processes, through a model whose blocks are sharded."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    config, weights, tokens, reset = torch.load(folder / "model.pt", weights_only=False)
+    model = lm.LanguageModel(config).double()
+    model.load_state_dict(weights)
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model)
+    half = slice(rank, rank + 1)
+    model(tokens[half], reset=reset[half])[0].square().mean().backward()
+    gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+    if rank == 0:
+        torch.save(gradients, folder / "gradients.pt")
+    dist.destroy_process_group()
+
+
+def test_documents_of_a_model_under_fsdp(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = lm.ModelConfig(
+        vocabulary=11,
+        width=16,
+        layers=3,
+        mixer="attention,attention,rnn",
+        attention=lm.AttentionOptions(heads=2),
+    )
+    model = lm.LanguageModel(config).double()
+    tokens, reset = torch.randint(11, (2, 30)), torch.rand(2, 30) < 0.2
+    torch.save((config, model.state_dict(), tokens, reset), tmp_path / "model.pt")
+    processes = Processes(tmp_path, 2, model_of_documents_under_fsdp, tmp_path)
+    assert processes.join() == [0, 0], processes.words()
+    gradients = torch.load(tmp_path / "gradients.pt")
+
+    model(tokens, reset=reset)[0].square().mean().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)

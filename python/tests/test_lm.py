@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -14,13 +15,17 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from pararnn_cpp.lm import (
     AttentionOptions,
@@ -116,8 +121,11 @@ def exact_model(config: ModelConfig) -> LanguageModel:
     return LanguageModel(config).double()
 
 
-def loss_of(model: Callable[[Tensor], tuple[Tensor, object]], tokens: Tensor) -> Tensor:
-    logits, _ = model(tokens[:, :-1])
+def loss_of(
+    model: Callable[..., tuple[Tensor, object]], tokens: Tensor, reset: Tensor | None = None
+) -> Tensor:
+    """`reset` is that of all but the last token."""
+    logits, _ = model(tokens[:, :-1], reset=reset)
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
@@ -262,6 +270,20 @@ def test_pieces_and_steps_equal_the_whole(cell: str, heads: int, mixer: str) -> 
     torch.testing.assert_close(model(changed)[0][:, :20], expected[:, :20])
 
 
+@pytest.mark.parametrize("mixer", ["rnn", "attention", "mamba2"])
+def test_a_text_of_no_tokens_changes_nothing(mixer: str) -> None:
+    mamba2 = Mamba2Options(head_channels=8, state=3)
+    model = exact_model(dataclasses.replace(HYBRID, mixer=mixer, mamba2=mamba2))
+    tokens = torch.randint(11, (2, 12))
+    state, pieces = None, []
+    with torch.no_grad():
+        for begin, end in ((0, 0), (0, 7), (7, 7), (7, 12)):
+            logits, state = model(tokens[:, begin:end], state)
+            assert logits.shape == (2, end - begin, 11)
+            pieces.append(logits)
+        torch.testing.assert_close(torch.cat(pieces, 1), model(tokens)[0])
+
+
 @pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
 def test_documents_are_read_as_if_alone(config: ModelConfig) -> None:
     model = LanguageModel(config).double()
@@ -277,6 +299,31 @@ def test_documents_are_read_as_if_alone(config: ModelConfig) -> None:
             got = (got[0][:, starts[-2] :], got[1][:, starts[-2] :], got[2] - starts[-2])
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b)
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that run, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_follows_from_documents_is_made_once_for_all_layers() -> None:
+    tokens, reset = torch.randint(11, (2, 40)), torch.rand(2, 40) < 0.1
+    counts = []
+    for layers in (1, 4):
+        model = LanguageModel(dataclasses.replace(HYBRID, mixer="attention", layers=layers))
+        with Calls() as calls:
+            _, state = model(tokens, reset=reset)
+            model(tokens, state)
+        counts.append(calls.counts)
+    for name in ("aten::cummax", "aten::le.Tensor", "aten::ge.Tensor", "aten::bitwise_and.Tensor"):
+        assert counts[0][name] == counts[1][name] > 0, name
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -299,18 +346,40 @@ def test_gradients_are_the_slopes_of_the_loss(tied: bool, config: ModelConfig) -
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-6)
 
 
+def expect_equal_gradients(
+    model: LanguageModel, other: LanguageModel, documents: bool, steps: int
+) -> None:
+    tokens = torch.randint(11, (2, steps + 1))
+    reset = torch.rand(2, steps) < 0.1 if documents else None
+    gradients = []
+    for of in (model, other):
+        of.zero_grad()
+        loss_of(of, tokens, reset).backward()
+        gradients.append([p.grad for p in of.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
-def test_compiles_as_one_graph_with_gradients(config: ModelConfig) -> None:
+def test_compiles_as_one_graph_with_gradients(config: ModelConfig, documents: bool) -> None:
     model = exact_model(config)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for steps in (20, 33):
-        tokens = torch.randint(11, (2, steps))
-        gradients = []
-        for of in (model, compiled):
-            model.zero_grad()
-            loss_of(of, tokens).backward()
-            gradients.append([p.grad for p in model.parameters()])
-        torch.testing.assert_close(*gradients)
+    for steps in (19, 32):
+        expect_equal_gradients(model, compiled, documents, steps)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_blocks_are_compiled_and_computed_again(compiled: bool) -> None:
+    config = dataclasses.replace(HYBRID, mixer="attention,attention,rnn", layers=3)
+    model = exact_model(config)
+    other = copy.deepcopy(model)
+    for block in other.blocks:
+        forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        if compiled:
+            forward = torch.compile(forward, fullgraph=True, backend="aot_eager")
+        block.forward = forward  # type: ignore[method-assign]
+    for steps in (19, 32):
+        expect_equal_gradients(model, other, True, steps)
 
 
 @pytest.mark.parametrize("config", [SMALL, HYBRID], ids=["rnn", "hybrid"])
@@ -347,18 +416,18 @@ def test_clipping_bounds_the_recurrent_weights_alone() -> None:
 
 def test_wrong_arguments_are_refused_by_name() -> None:
     for wrong, said in (
-        ({"width": 30, "rnn": RnnOptions(heads=4)}, "4 does not divide 30"),
+        ({"width": 30, "rnn": RnnOptions(heads=4)}, "^rnn.heads must divide width: 4 does not"),
         ({"width": 0}, "width must be a whole number from 1"),
         ({"layers": 1.0}, "layers must be a whole number"),
         ({"mixer": "memory"}, "unknown mixer 'memory': there are rnn, attention"),
         (
             {"mixer": "attention", "width": 66, "attention": AttentionOptions(4)},
-            "4 does not divide 66",
+            "must divide width: 4 does not divide 66: give other attention.heads$",
         ),
         ({"mixer": "attention", "width": 9}, "even number of channels"),
         (
             {"mixer": "attention", "attention": AttentionOptions(4, key_value_heads=3)},
-            "3 does not divide 4",
+            "^attention.key_value_heads must divide the heads of attention: 3 does not divide 4$",
         ),
         ({"mixer": "rnn*2"}, "multiple of 2, as many as the mixer 'rnn.2' stands for, not 3"),
         ({"mixer": "rnn*0"}, "names with commas"),
@@ -600,6 +669,7 @@ WRONG_FILES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("config.json", changed_rnn(cell="lstm"), "lstm"),
     ("config.json", changed_json(lambda c: c.update(width=16)), "(257, 16)"),
     ("config.json", changed_json(lambda c: c.update(layers=2)), "lacks the tensor 'block1"),
+    ("config.json", changed_json(lambda c: c.update(layers=2**31 - 1)), "lacks the tensor 'block2"),
     ("config.json", changed_json(lambda c: c.update(layers=0)), "does not have"),
     ("config.json", changed_json(lambda c: c.update(vocabulary=300)), "do not belong together"),
     ("cell.hpp", lambda _: b"", "cell.hpp"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pararnn_cpp._mixers import Documents
 from pararnn_cpp._mixers.mamba2 import Mamba2Mixer, ssd
 from pararnn_cpp.lm import LanguageModel, Mamba2Options, ModelConfig
 
@@ -82,13 +83,13 @@ def test_documents_are_read_as_if_alone() -> None:
 
 def test_every_parameter_has_a_gradient() -> None:
     mixer = Mamba2Mixer(OPTIONS, CONFIG)
-    mixer(torch.randn(2, 20, 8), None)[0].square().sum().backward()
+    mixer(torch.randn(2, 20, 8), None, Documents())[0].square().sum().backward()
     for name, parameter in mixer.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
 def test_sizes_that_make_no_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="head_channels must divide"):
+    with pytest.raises(ValueError, match="^mamba2.head_channels must divide mamba2.expand"):
         ModelConfig(width=8, mixer="mamba2", mamba2=Mamba2Options(head_channels=5))
-    with pytest.raises(ValueError, match="groups must divide"):
+    with pytest.raises(ValueError, match="^mamba2.groups must divide"):
         ModelConfig(width=8, mixer="mamba2", mamba2=Mamba2Options(head_channels=4, groups=3))

@@ -180,14 +180,20 @@ std::string markdown_of(const json& report, const std::string& path, const std::
     }
     return result + gpu_tables(report);
   }
-  std::string result = fmt::format(
-      "# Benchmarks\n\nWritten by `pararnn bench --device cpu --markdown {}`. Medians, each result "
-      "validated before it is timed;\n`pararnn bench --help` says what the loops and the regimes "
-      "are.\nA ratio above 1× is how many times faster the engine is; the number in brackets "
-      "behind a plan is its chunks.\n\n",
-      path);
-  result += machine_line(report) + cpu_table_header();
-  for (const json& r : report.at("results")) result += cpu_table_row(r);
+  std::string result = "# Benchmarks\n\n";
+  if (!report.at("results").empty()) {
+    result += fmt::format(
+        "Written by `pararnn bench --device cpu --markdown {}`. Medians, each result validated "
+        "before it is timed;\n`pararnn bench --help` says what the loops and the regimes are.\nA "
+        "ratio above 1× is how many times faster the engine is; the number in brackets behind a "
+        "plan is its chunks.\n\n",
+        path);
+  }
+  result += machine_line(report);
+  if (!report.at("results").empty()) {
+    result += cpu_table_header();
+    for (const json& r : report.at("results")) result += cpu_table_row(r);
+  }
   const std::string others = sequences_table(report) + training_table(report) +
                              generation_table(report) + first_use_table(report);
   return others.empty() ? result : result + "\n" + others;

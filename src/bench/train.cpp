@@ -163,10 +163,11 @@ nlohmann::json measure_training(const TrainBench& bench, const torch::Device& de
        {"milliseconds", 1e3 * seconds},
        {"operations_per_token", operations},
        {"share_of_peak", nullptr},
-       {"peak_gigabytes", memory / (1 << 30)},
+       {"peak_gigabytes", nullptr},
        {"first_loss", first_loss},
        {"last_loss", last_loss},
        {"profile", profile.json()}});
+  if (!device.is_cpu()) measurement["peak_gigabytes"] = memory / (1 << 30);  // is counted there
   if (peak > 0) {
     measurement["share_of_peak"] = operations * tokens_per_second / peak;
   }
@@ -198,15 +199,16 @@ std::string training_table_row(const nlohmann::json& m) {
                          100 * part["seconds"].get<double>() / profile["seconds"].get<double>());
   }
   const std::string recompute = m.value("recompute", "none");
-  return fmt::format("| {} | {} | B{} T{}{} | {:.0f} | {:.1f} | {} | {:.1f} | {} |\n",
-                     m["size"].get<std::string>(), mixer_label(m["mixer"], m.value("cell", "")),
-                     m["batch"].get<int64_t>(), m["steps"].get<int64_t>(),
-                     recompute == "none" ? std::string() : ", recompute " + recompute,
-                     m["tokens_per_second"].get<double>(), m["milliseconds"].get<double>(),
-                     m["share_of_peak"].is_null()
-                         ? ""
-                         : fmt::format("{:.1f} %", 100 * m["share_of_peak"].get<double>()),
-                     m["peak_gigabytes"].get<double>(), parts);
+  return fmt::format(
+      "| {} | {} | B{} T{}{} | {:.0f} | {:.1f} | {} | {} | {} |\n", m["size"].get<std::string>(),
+      mixer_label(m["mixer"], m.value("cell", "")), m["batch"].get<int64_t>(),
+      m["steps"].get<int64_t>(), recompute == "none" ? std::string() : ", recompute " + recompute,
+      m["tokens_per_second"].get<double>(), m["milliseconds"].get<double>(),
+      m["share_of_peak"].is_null()
+          ? ""
+          : fmt::format("{:.1f} %", 100 * m["share_of_peak"].get<double>()),
+      m["peak_gigabytes"].is_null() ? "" : fmt::format("{:.1f}", m["peak_gigabytes"].get<double>()),
+      parts);
 }
 
 }  // namespace pararnn::bench

@@ -80,7 +80,7 @@ nn::ModelConfig merge_preset(const CLI::App& command, const std::string& preset,
                              const nn::ModelConfig& given) {
   nn::ModelConfig model = merge_given(command, nn::preset(preset, given.mixer), given);
   if (command.count("--mlp-width") == 0) {
-    nn::validate(model);
+    nn::validate(model, nn::CalledBy::kFlag);
     model.mlp_width = nn::preset_mlp_width(model);
   }
   return model;
@@ -168,7 +168,7 @@ void require_valid(const CLI::App& command, const TrainArguments& arguments) {
           "--decay is the end of --schedule wsd, but the schedule is {}: give both or neither",
           arguments.train.schedule);
   train::require_valid(arguments.train);
-  nn::validate(arguments.model);
+  nn::validate(arguments.model, nn::CalledBy::kFlag);
   require_used(command, arguments.model);
 }
 
@@ -231,6 +231,17 @@ int train_model(const CLI::App& command, TrainArguments arguments) {
   return signal == 0 ? 0 : 128 + signal;
 }
 
+/// Takes true or false, and what CLI11 takes for them.
+CLI::Validator truth_validator() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        bool value = false;
+        if (CLI::detail::lexical_cast(text, value)) return "";
+        return fmt::format("must be true or false, not {}", text);
+      },
+      "");
+}
+
 /// An option for each of `options` that has a flag.
 template <class Options>
 void add_options(CLI::App& command, Options& options, const std::string& group) {
@@ -250,6 +261,8 @@ void add_options(CLI::App& command, Options& options, const std::string& group) 
       added->check(is_number(static_cast<int64_t>(option.least), nn::kLargestSize));
     } else if constexpr (std::is_same_v<Value, double>) {
       added->check(is_number(option.least));
+    } else if constexpr (std::is_same_v<Value, bool>) {
+      added->default_str(value ? "true" : "false")->check(truth_validator());
     } else if (key == "mixer") {
       added->check(layer_pattern_validator());
     }

@@ -20,21 +20,21 @@ CausalConvolution::CausalConvolution(int64_t channels, int64_t width, Convolutio
 }
 
 std::pair<Tensor, Tensor> CausalConvolution::forward(const Tensor& x, const Tensor& before,
-                                                     const Tensor& reset) {
+                                                     const Documents& documents) {
   const int64_t kept = weight_.size(0) - 1, steps = x.size(1);
   const Tensor past = before.defined() ? before.to(x.scalar_type())
                                        : torch::zeros({x.size(0), kept, x.size(2)}, x.options());
   // A copy, so that the state does not hold on to all of x.
   Tensor tail = steps >= kept ? x.narrow(1, steps - kept, kept).clone()
                               : torch::cat({past.narrow(1, steps, kept - steps), x}, 1);
-  if (reset.defined() && kept > 0) {
+  if (documents.starts.defined() && kept > 0) {
     // What is before the last start is not kept.
-    const Tensor times = ops::starts_so_far(reset, kept);
-    const Tensor before_start =
-        times.narrow(1, steps, kept) != times.narrow(1, kept + steps - 1, 1);
-    tail = tail.masked_fill(before_start.unsqueeze(2), 0);
+    const Tensor& starts = documents.starts;
+    const Tensor of_tail = steps >= kept ? starts.narrow(1, steps - kept, kept)
+                                         : torch::constant_pad_nd(starts, {kept - steps, 0}, 0);
+    tail.masked_fill_((of_tail != starts.narrow(1, steps - 1, 1)).unsqueeze(2), 0);
   }
-  return {ops::causal_convolution(x, weight_, past, reset, bias_), tail};
+  return {ops::causal_convolution(x, weight_, past, documents.reset, bias_), tail};
 }
 
 }  // namespace pararnn::nn

@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "nn/documents.hpp"
+
 namespace pararnn::nn {
 
 /// What stands behind a convolution.
@@ -17,11 +19,11 @@ struct CausalConvolution : torch::nn::Module {
   CausalConvolution(int64_t channels, int64_t width,
                     ConvolutionEnding ending = ConvolutionEnding::kNothing);
 
-  /// x (B,T,d), the inputs before it, (B,K-1,d) or undefined for zeros, and where the rows start
-  /// anew -> y (B,T,d), and the inputs before what comes next.
+  /// x (B,T,d), and the inputs before it, (B,K-1,d) or undefined for zeros -> y (B,T,d), and the
+  /// inputs before what comes next. Rows start anew where documents begin.
   std::pair<torch::Tensor, torch::Tensor> forward(const torch::Tensor& x,
                                                   const torch::Tensor& before,
-                                                  const torch::Tensor& reset = {});
+                                                  const Documents& documents = {});
 
  private:
   torch::Tensor weight_;  // (K,d)

@@ -64,17 +64,34 @@ std::string mixer_of_layer(const ModelConfig& config, int64_t layer) {
   return run->mixer;
 }
 
-void validate(const ModelConfig& config) {
-  check_options(config);
+std::string OptionNames::name_of_value(const void* value) const {
+  std::string name;
+  const auto look_at = [&](const std::string& owner, const auto& options) {
+    for_each_option(options, [&](std::string_view key, const auto& other, const Option& option) {
+      if (value != &other) return;
+      name = by == CalledBy::kFlag && !option.flag.empty() ? option.flag : owner + std::string(key);
+    });
+  };
+  look_at("", config);
+  for_each_mixer(config, [&](const std::string& mixer, const auto& options) {
+    look_at(mixer + ".", options);
+  });
+  require(!name.empty(), "a sentence is about a value that is no option of the config");
+  return name;
+}
+
+void validate(const ModelConfig& config, CalledBy by) {
+  const OptionNames name{config, by};
+  check_options(config, name);
   require_mixers(config.mixer);
   const int64_t length = length_of(parse_layer_pattern(config.mixer));
   require(config.layers % length == 0,
-          "--layers must be a multiple of {}, as many as --mixer {} stands for, not {}", length,
-          config.mixer, config.layers);
+          "{} must be a multiple of {}, as many as {} {} stands for, not {}", name(config.layers),
+          length, name(config.mixer), config.mixer, config.layers);
   for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
     if (!has_mixer(config, mixer)) return;
-    check_options(options);
-    validate(options, config);
+    check_options(options, name);
+    validate(options, config, name);
   });
 }
 

@@ -98,9 +98,29 @@ inline std::string name_of(std::string_view key, const Option& option) {
   return std::string(option.flag.empty() ? key : option.flag);
 }
 
+/// What an error calls an option: the field of ModelConfig, "attention.heads", or what the program
+/// has for it, "--attention-heads".
+enum class CalledBy { kField, kFlag };
+
+/// The names of a config's options, for sentences about them.
+struct OptionNames {
+  const ModelConfig& config;
+  CalledBy by = CalledBy::kField;
+
+  /// The name of the option whose value this is, a member of `config` or of the options of one of
+  /// its mixers.
+  template <class Value>
+  std::string operator()(const Value& value) const {
+    return name_of_value(&value);
+  }
+
+ private:
+  std::string name_of_value(const void* value) const;
+};
+
 /// Throws Error with the first value that makes no model (sizes below 1, a pattern that does not
 /// divide the layers, an unknown mixer or cell, what a mixer says of its own options).
-void validate(const ModelConfig& config);
+void validate(const ModelConfig& config, CalledBy by = CalledBy::kField);
 
 /// The layers in words, as "12 layers of gru".
 std::string describe_layers(const ModelConfig& config);

@@ -81,6 +81,10 @@ Tensor LanguageModelImpl::hidden_states(const Tensor& tokens, const LanguageMode
   const auto state_of = [&](size_t i) -> const MixerState& {
     return state.layers.empty() ? at_first : state.layers[i];
   };
+  if (tokens.numel() == 0) {  // which changes nothing
+    if (next) *next = state;
+    return ops::embedding(embedding_, tokens);
+  }
   Documents documents(reset);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i]->prepare(documents, state_of(i), tokens.size(0), tokens.size(1));

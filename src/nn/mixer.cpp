@@ -15,13 +15,12 @@ std::shared_ptr<Mixer> make_mixer(const ModelConfig& config, int64_t layer) {
   return made;
 }
 
-std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config,
-                                         const torch::TensorOptions& activations) {
+std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config, const Pass& pass) {
   std::vector<MixerLayers> sizes;
   for (const LayerRun& run : mixers_of(config)) {
     for_each_mixer(config, [&](std::string_view mixer, const auto& options) {
       if (mixer == run.mixer)
-        sizes.push_back({run.mixer, sizes_of(options, config, activations), double(run.layers)});
+        sizes.push_back({run.mixer, sizes_of(options, config, pass), double(run.layers)});
     });
   }
   return sizes;

@@ -5,9 +5,10 @@
 // A mixer is a pair of files in nn/mixers/, with a struct of its options and, for these,
 //
 //   for_each_option(options, visit)    the list of them, as nn/option.hpp says
-//   validate(options, config)          throws Error where they do not go together
+//   validate(options, config, name)    throws Error where they do not go together; name(value) is
+//                                      what a sentence calls an option
 //   describe(options, config)          what is said of its layers: "12 layers of ..."
-//   sizes_of(options, config, activations)  what a layer takes, as MixerSizes
+//   sizes_of(options, config, pass)    what a layer takes, as MixerSizes
 //   make_mixer(options, config)        a layer, freshly initialised
 //
 // The list of all mixers is in nn/config.hpp; nothing else knows one of them by name.
@@ -28,6 +29,7 @@
 namespace pararnn::nn {
 
 struct ModelConfig;
+struct OptionNames;
 
 /// What a mixer remembers of the steps so far: tensors with the batch as their first dimension,
 /// whose meaning is the mixer's own. Empty: nothing was read yet.
@@ -68,7 +70,14 @@ struct Numbers {
   double in_precision = 0, in_float32 = 0;
 };
 
-/// What a layer of a mixer takes on a device and in a precision, reckoned from its options.
+/// How a batch goes through a layer, as far as what that takes depends on it.
+struct Pass {
+  torch::TensorOptions activations{};  // their dtype and device
+  int64_t steps = 1;                   // of a row at once
+  bool documents = false;              // are kept apart
+};
+
+/// What a layer of a mixer takes in such a pass, reckoned from its options.
 struct MixerSizes {
   double tensors = 0;         // its parameters
   Numbers parameters{};       // in them: those that decay, and the others
@@ -78,23 +87,22 @@ struct MixerSizes {
   Numbers held_of_earlier{};  // of each token of earlier pieces, meanwhile
   Numbers state{};            // of each row, when nothing was read yet
   Numbers state_of_token{};   // of each row, more for each token read: a cache
-  double mask_of_pair = 0;    // of each token with each key, where documents are apart or keys of
-                              // earlier pieces are looked at; one for all layers
-  double operations = 0;      // of each token, forward, beside two for each parameter
+  // One for all layers, where documents are apart or keys of earlier pieces are looked at:
+  double mask_of_pair = 0;        // of each token with each key
+  double mask_of_token = 0;       // of each token
+  double operations = 0;          // of each token, forward, beside two for each parameter
   double operations_of_pair = 0;  // of each token with each that it may look at, itself too
 };
 
 /// The mixer of a layer, from 0, freshly initialised.
 std::shared_ptr<Mixer> make_mixer(const ModelConfig& config, int64_t layer);
 
-/// The mixers of a model's layers, in the order of mixers_of(), for activations of that dtype and
-/// device.
+/// The mixers of a model's layers, in the order of mixers_of().
 struct MixerLayers {
   std::string mixer;
   MixerSizes sizes;  // of a layer
   double layers;     // how many
 };
-std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config,
-                                         const torch::TensorOptions& activations = {});
+std::vector<MixerLayers> sizes_of_mixers(const ModelConfig& config, const Pass& pass = {});
 
 }  // namespace pararnn::nn

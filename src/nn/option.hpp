@@ -42,10 +42,12 @@ void read(const nlohmann::json& json, double& value, const std::string& name);
 void read(const nlohmann::json& json, bool& value, const std::string& name);
 void read(const nlohmann::json& json, std::string& value, const std::string& name);
 
-template <class Options>
-void check_options(const Options& options) {
-  for_each_option(options, [](std::string_view key, const auto& value, const Option& option) {
-    check(key, value, option);
+/// Throws Error with the first value that is not in its option's range; `name(value)` is what it
+/// calls it.
+template <class Options, class Name>
+void check_options(const Options& options, const Name& name) {
+  for_each_option(options, [&](std::string_view, const auto& value, const Option& option) {
+    check(name(value), value, option);
   });
 }
 

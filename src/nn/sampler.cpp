@@ -9,8 +9,8 @@ namespace pararnn::nn {
 Sampler::Sampler(const SamplingOptions& options, int64_t rows, torch::Device device)
     : options_(options) {
   require(options.temperature >= 0 && std::isfinite(options.temperature),
-          "the temperature must be 0 or a positive number, not {}", options.temperature);
-  require(options.top_p > 0 && options.top_p <= 1, "top-p must be above 0 and at most 1, not {}",
+          "temperature must be 0 or a positive number, not {}", options.temperature);
+  require(options.top_p > 0 && options.top_p <= 1, "top_p must be above 0 and at most 1, not {}",
           options.top_p);
   std::vector<int64_t> seeds;
   for (int64_t row = 0; row < rows; ++row) {

@@ -109,12 +109,12 @@ struct BlockMoment {
 };
 
 /// These moments, and the bytes that all blocks keep for each token.
-std::pair<std::vector<BlockMoment>, double> moments_of_blocks(
-    const nn::ModelConfig& config, const torch::TensorOptions& activations,
-    const nn::RecomputePlan& plan) {
-  const double bytes = double(activations.dtype().itemsize());
+std::pair<std::vector<BlockMoment>, double> moments_of_blocks(const nn::ModelConfig& config,
+                                                              const nn::Pass& pass,
+                                                              const nn::RecomputePlan& plan) {
+  const double bytes = double(pass.activations.dtype().itemsize());
   const std::vector<nn::LayerRun> runs = nn::parse_layer_pattern(config.mixer);
-  const std::vector<nn::MixerLayers> mixers = nn::sizes_of_mixers(config, activations);
+  const std::vector<nn::MixerLayers> mixers = nn::sizes_of_mixers(config, pass);
   std::vector<BlockMoment> moments;
   double kept = 0;    // in the blocks before them
   int64_t first = 0;  // of them
@@ -151,12 +151,11 @@ std::pair<std::vector<BlockMoment>, double> moments_of_blocks(
 /// What a layer holds of each token at once where no backward pass follows: in the mixer, or where
 /// the MLP ends, when the mixer's state is there. Of all layers the most. `earlier`: how many
 /// tokens of earlier pieces there are for each token.
-double held_by_block(const nn::ModelConfig& config, const torch::TensorOptions& activations,
-                     double earlier = 0) {
-  const double bytes = double(activations.dtype().itemsize());
+double held_by_block(const nn::ModelConfig& config, const nn::Pass& pass, double earlier = 0) {
+  const double bytes = double(pass.activations.dtype().itemsize());
   const double d = bytes * double(config.width), m = bytes * double(config.hidden_width());
   double most = d;
-  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, activations)) {
+  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, pass)) {
     if (mixer.layers == 0) continue;
     most = std::max({most,
                      d + bytes_of(mixer.sizes.held, bytes) +
@@ -166,14 +165,15 @@ double held_by_block(const nn::ModelConfig& config, const torch::TensorOptions& 
   return most;
 }
 
-/// Bytes of the mask under which layers look back, of so many pairs of a token and a key.
-double bytes_for_mask(const nn::ModelConfig& config, double pairs,
-                      const torch::TensorOptions& activations) {
+/// Bytes of the mask under which so many tokens look back, of so many pairs of a token and a key.
+double bytes_for_mask(const nn::ModelConfig& config, const nn::Pass& pass, double tokens,
+                      double pairs) {
   double numbers = 0;
-  for (const nn::MixerLayers& mixer : nn::sizes_of_mixers(config, activations)) {
-    if (mixer.layers > 0) numbers = std::max(numbers, pairs * mixer.sizes.mask_of_pair);
+  for (const auto& [mixer, sizes, layers] : nn::sizes_of_mixers(config, pass)) {
+    if (layers == 0) continue;
+    numbers = std::max(numbers, pairs * sizes.mask_of_pair + tokens * sizes.mask_of_token);
   }
-  return double(activations.dtype().itemsize()) * numbers;
+  return double(pass.activations.dtype().itemsize()) * numbers;
 }
 
 /// What the states of a row take that has read so many tokens.
@@ -253,11 +253,11 @@ MemoryNeed training_memory(const nn::ModelConfig& config, const TrainConfig& opt
 
   // The gradient of the matrix that makes the logits comes with the loss, the others as the
   // backward pass goes.
-  const auto activations = torch::dtype(precision).device(device);
+  const nn::Pass pass{torch::dtype(precision).device(device), options.length, options.documents};
   const double mask =
-      options.documents ? bytes_for_mask(config, tokens * double(options.length), activations) : 0;
+      options.documents ? bytes_for_mask(config, pass, tokens, tokens * double(options.length)) : 0;
   const double of_earlier_batches = options.accumulate > 1 ? weights : 0;
-  const auto [in_blocks, kept] = moments_of_blocks(config, activations, plan);
+  const auto [in_blocks, kept] = moments_of_blocks(config, pass, plan);
   std::vector<Moment> moments;
   for (const auto& [of_token, blocks_to_come] : in_blocks) {
     moments.push_back({tokens * of_token + mask, 0,
@@ -360,7 +360,8 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double rows = std::clamp(std::floor(predictions / context), 1.0, double(options.batch));
   const double tokens = rows * std::min({double(options.length), context, predictions});
   const double bytes = bytes_of(precision);
-  const auto activations = torch::dtype(precision).device(device);
+  const auto steps = static_cast<int64_t>(tokens / rows);
+  const nn::Pass pass{torch::dtype(precision).device(device), steps, options.documents};
   // Windows of several pieces: the states before the last piece, and those after it.
   const double window = std::min(context, predictions);
   const double before = window - double(options.length);
@@ -371,12 +372,12 @@ MemoryNeed evaluation_memory(const nn::ModelConfig& config, const EvaluationOpti
   const double last = before > 0 ? std::fmod(window - 1, double(options.length)) + 1 : window;
   const double pairs = rows * std::max(last * window, double(options.length) * (window - last));
   const double mask =
-      before > 0 || options.documents ? bytes_for_mask(config, pairs, activations) : 0;
+      before > 0 || options.documents ? bytes_for_mask(config, pass, tokens, pairs) : 0;
   // One after the other.
   const double of_loss =
       tokens * bytes * double(config.width) + logits_held(config, tokens, precision, device);
   const double of_blocks =
-      mask + std::max(mask / bytes, tokens * held_by_block(config, activations, earlier));
+      mask + std::max(mask / bytes, tokens * held_by_block(config, pass, earlier));
   return {of_loss > of_blocks ? MemoryPart{"logits", of_loss, kBatchMend}
                               : MemoryPart{"activations", of_blocks, kBatchMend},
           {"states", states, "--batch or --context"},
@@ -389,7 +390,8 @@ MemoryNeed generation_memory(const nn::ModelConfig& config, torch::ScalarType pr
   const double tokens = double(prompt_tokens);
   const double bytes = bytes_of(precision);
   const double logits = bytes * double(config.vocabulary);
-  const double activations = held_by_block(config, torch::dtype(precision).device(device));
+  const double activations = held_by_block(
+      config, {torch::dtype(precision).device(device), std::max<int64_t>(prompt_tokens, 1)});
   const double reading = tokens * std::max(logits, activations);
   // Those of the prompts, with room for what is to come; then, when all are read, those that
   // decoding goes on with.

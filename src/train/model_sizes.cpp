@@ -27,7 +27,7 @@ double parameter_count(const nn::ModelConfig& config) {
 double operations_per_token(const nn::ModelConfig& config, int64_t length) {
   double operations = 6 * parameter_count(config);
   const double looked_at = double(length + 1) / 2;  // tokens, itself too, on average
-  for (const auto& [mixer, sizes, layers] : nn::sizes_of_mixers(config)) {
+  for (const auto& [mixer, sizes, layers] : nn::sizes_of_mixers(config, {.steps = length})) {
     operations += 3 * layers * (sizes.operations + looked_at * sizes.operations_of_pair);
   }
   return operations;

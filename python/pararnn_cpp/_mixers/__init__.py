@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._documents import Documents
 from ._mixer import Mixer, MixerOptions, MixerState
 from .attention import AttentionMixer, AttentionOptions
 from .mamba2 import Mamba2Mixer, Mamba2Options
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MIXERS",
     "AttentionOptions",
+    "Documents",
     "Mamba2Options",
     "Mixer",
     "MixerOptions",

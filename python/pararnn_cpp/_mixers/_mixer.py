@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import Tensor
 from torch.nn import Linear, Module, init
 
+from ._documents import Documents
+
 if TYPE_CHECKING:
     from .._model_config import ModelConfig
 
@@ -36,11 +38,17 @@ class Mixer(Module):
     """The part of a block that carries information along the sequence."""
 
     def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+        self, x: Tensor, state: MixerState | None, documents: Documents
     ) -> tuple[Tensor, MixerState]:
         """x (B,T,d), already normalised -> y (B,T,d) and the state after step T. A row begins with
-        an empty state before each step that reset (B,T) marks."""
+        an empty state where a document does."""
         raise NotImplementedError
+
+    def prepare(self, documents: Documents, state: MixerState | None, x: Tensor) -> Documents:
+        """The documents with what layers of this mixer can share, where it is not there yet: for
+        inputs of the size and on the device of x (B,T,d), before any layer goes on from its state,
+        of which `state` is this layer's."""
+        return documents
 
     def clip_weights(self) -> None:
         """Brings the weights back into the bounds that the options set."""

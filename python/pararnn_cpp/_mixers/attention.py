@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ._documents import Documents
 from ._mixer import Mixer, MixerOptions, MixerState, check_sizes, linear, output_of_branch
 
 if TYPE_CHECKING:
@@ -45,18 +46,20 @@ class AttentionOptions(MixerOptions):
         (heads, key_value_heads), width = self.heads_of(config), config.width
         if width % heads != 0:
             raise ValueError(
-                f"the heads of attention must divide width: {heads} does not divide {width}"
+                f"the heads of attention must divide width: {heads} does not divide {width}: give "
+                "other attention.heads"
             )
         if heads % key_value_heads != 0:
             raise ValueError(
-                "key_value_heads must divide the heads of attention: "
+                "attention.key_value_heads must divide the heads of attention: "
                 f"{key_value_heads} does not divide {heads}"
             )
         channels = width // heads
         if channels % 2 != 0 or channels > _MOST_CHANNELS:
             raise ValueError(
                 "a head of attention must have an even number of channels, at most "
-                f"{_MOST_CHANNELS}, not width / heads = {width} / {heads} = {channels}"
+                f"{_MOST_CHANNELS}, not width / heads = {width} / {heads} = {channels}: give "
+                "another width or attention.heads"
             )
 
 
@@ -76,27 +79,37 @@ class AttentionMixer(Mixer):
         self.input = linear(config.width, outputs)
         self.output = output_of_branch(config)
 
-    def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
-    ) -> tuple[Tensor, MixerState]:
+    def prepare(self, documents: Documents, state: MixerState | None, x: Tensor) -> Documents:
         """As `Mixer`."""
-        batch, steps = x.shape[:2]
+        if documents.positions is not None:
+            return documents
+        reset, (batch, steps) = documents.reset, x.shape[:2]
         earlier = 0 if state is None else state[0].shape[1]
-        begin = x.new_zeros(batch, dtype=torch.long) if state is None else state[2]
-        first = _first_steps(earlier, steps, begin, reset)
         own = torch.arange(earlier, earlier + steps, device=x.device)
-        heads = torch.unflatten(self.input(x), 2, (-1, self.channels))
-        sizes = [self.heads, self.key_value_heads, self.key_value_heads]
-        queries, keys, values = torch.split(heads, sizes, 2)
-        queries, keys = (self._rotated(part, own - first) for part in (queries, keys))
-        if state is not None:
-            keys = torch.cat((state[0].to(keys.dtype), keys), 1)
-            values = torch.cat((state[1].to(values.dtype), values), 1)
+        begin = own.new_zeros(batch) if state is None else state[2]
+        first = begin.unsqueeze(1).expand(-1, steps)  # that each step looks at
+        if reset is not None:
+            first = torch.maximum(first, torch.where(reset, own, 0).cummax(1).values)
         mask = None
         if state is not None or reset is not None:
             step = torch.arange(earlier + steps, device=x.device)
-            mask = (step <= own[:, None]) & (step >= first[:, :, None])  # (B,T,C+T)
-            mask = mask.unsqueeze(1)
+            mask = ((step <= own[:, None]) & (step >= first[:, :, None])).unsqueeze(1)
+        return Documents(reset, own - first, first[:, -1] if steps > 0 else begin, mask)
+
+    def forward(
+        self, x: Tensor, state: MixerState | None, documents: Documents
+    ) -> tuple[Tensor, MixerState]:
+        """As `Mixer`."""
+        _, positions, begin, mask = self.prepare(documents, state, x)
+        assert positions is not None
+        assert begin is not None
+        heads = torch.unflatten(self.input(x), 2, (-1, self.channels))
+        sizes = [self.heads, self.key_value_heads, self.key_value_heads]
+        queries, keys, values = torch.split(heads, sizes, 2)
+        queries, keys = (self._rotated(part, positions) for part in (queries, keys))
+        if state is not None:
+            keys = torch.cat((state[0].to(keys.dtype), keys), 1)
+            values = torch.cat((state[1].to(values.dtype), values), 1)
         mixed = functional.scaled_dot_product_attention(
             queries.transpose(1, 2),
             keys.transpose(1, 2),
@@ -106,7 +119,7 @@ class AttentionMixer(Mixer):
             enable_gqa=self.key_value_heads != self.heads,
         )
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return y, (keys, values, first[:, -1])
+        return y, (keys, values, begin)
 
     def _rotated(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B,T,H,n) with channels i and i + n/2 turned by position · base^(-2i/n)."""
@@ -118,15 +131,3 @@ class AttentionMixer(Mixer):
         cosines, sines = angles.cos().to(exact.dtype), angles.sin().to(exact.dtype)
         a, b = exact.chunk(2, 3)
         return torch.cat((a * cosines - b * sines, b * cosines + a * sines), 3).to(x.dtype)
-
-
-def _first_steps(earlier: int, steps: int, begin: Tensor, reset: Tensor | None) -> Tensor:
-    """The first step that each of the last `steps` looks at, (B,T), of which `earlier` come before.
-
-    They look back to `begin` (B), or to the last step that `reset` marks.
-    """
-    first = begin.unsqueeze(1).expand(-1, steps)
-    if reset is None:
-        return first
-    own = torch.arange(earlier, earlier + steps, device=begin.device)
-    return torch.maximum(first, torch.where(reset, own, 0).cummax(1).values)

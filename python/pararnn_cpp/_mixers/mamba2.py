@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter, RMSNorm, functional
 
 from ._convolution import CausalConvolution
+from ._documents import Documents
 from ._mixer import Mixer, MixerOptions, MixerState, check_sizes, linear
 
 if TYPE_CHECKING:
@@ -38,12 +39,15 @@ class Mamba2Options(MixerOptions):
         channels = self.expand * config.width
         if channels % self.head_channels != 0:
             raise ValueError(
-                f"head_channels must divide expand times width: {self.head_channels} does not "
-                f"divide {channels}"
+                "mamba2.head_channels must divide mamba2.expand times width: "
+                f"{self.head_channels} does not divide {channels}"
             )
         heads = channels // self.head_channels
         if heads % self.groups != 0:
-            raise ValueError(f"groups must divide the heads: {self.groups} does not divide {heads}")
+            raise ValueError(
+                "mamba2.groups must divide the heads of mamba2: "
+                f"{self.groups} does not divide {heads}"
+            )
 
 
 def ssd(
@@ -69,6 +73,8 @@ def ssd(
         y (B,T,H,P) and h (B,H,P,N) after step T, in h0's dtype.
     """
     steps, heads = x.shape[1:3]
+    if steps == 0:
+        return x, h0
     chunk = min(steps, _CHUNK)
 
     def cut(t: Tensor) -> Tensor:
@@ -123,20 +129,20 @@ class Mamba2Mixer(Mixer):
         self.output = linear(channels, config.width, 1 / math.sqrt(2 * max(config.layers, 1)))
 
     def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+        self, x: Tensor, state: MixerState | None, documents: Documents
     ) -> tuple[Tensor, MixerState]:
         """As `Mixer`. State: the last K - 1 inputs of the convolution of K taps, and that of the
         recurrence (B,H,P,N)."""
         shared, channels, components = self._shared, self._channels, self._options.state
         gate, inner, steps = self.input(x).split((channels, channels + 2 * shared, self._heads), -1)
         before, h0 = (None, None) if state is None else state
-        convolved, before = self.convolution(inner, before, reset)
+        convolved, before = self.convolution(inner, before, documents.reset)
         inputs, b, c = convolved.split((channels, shared, shared), -1)
         heads = torch.unflatten(inputs, 2, (self._heads, -1))
         dt = functional.softplus(steps.to(self.step_bias.dtype) + self.step_bias)
         if h0 is None:
             h0 = dt.new_zeros(x.shape[0], *heads.shape[2:], components)
         b, c = (torch.unflatten(t, 2, (-1, components)) for t in (b, c))
-        y, h = ssd(heads, dt, -self.decay_log.exp(), b, c, h0, reset)
+        y, h = ssd(heads, dt, -self.decay_log.exp(), b, c, h0, documents.reset)
         y = (y + self.skip.unsqueeze(-1) * heads).flatten(2) * functional.silu(gate)
         return self.output(self.norm(y.to(self.norm.weight.dtype))), (before, h)

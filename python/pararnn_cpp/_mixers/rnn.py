@@ -13,6 +13,7 @@ from torch.nn import Module, Parameter, RMSNorm, functional
 from .._cells import Cell, as_cell
 from .._scan import scan
 from ._convolution import CausalConvolution
+from ._documents import Documents
 from ._mixer import Mixer, MixerOptions, MixerState, check_sizes, linear, output_of_branch
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class RnnOptions(MixerOptions):
         """Raises ValueError where they do not go together with the model's."""
         if config.width % self.heads != 0:
             raise ValueError(
-                f"heads must divide width: {self.heads} does not divide {config.width}"
+                f"rnn.heads must divide width: {self.heads} does not divide {config.width}"
             )
 
 
@@ -100,15 +101,15 @@ class RnnMixer(Mixer):
             gate.copy_(cell.memory_direction * torch.log(memory - 1))
 
     def forward(
-        self, x: Tensor, state: MixerState | None, reset: Tensor | None = None
+        self, x: Tensor, state: MixerState | None, documents: Documents
     ) -> tuple[Tensor, MixerState]:
         """As `Mixer`. State: the last K - 1 inputs of the convolution of K taps (B,K-1,d), and the
         state of the cell (B,S,d)."""
         before, h0 = (None, None) if state is None else state
         branch, gate = self.input(x).chunk(2, -1)
-        convolved, before = self.convolution(branch, before, reset)
+        convolved, before = self.convolution(branch, before, documents.reset)
         u = self._with_side_inputs(self.projection(convolved))
-        y, hT = scan(u, self.recurrent_weight, h0, cell=self.cell, reset=reset)
+        y, hT = scan(u, self.recurrent_weight, h0, cell=self.cell, reset=documents.reset)
         normed = self.norm(y.to(self.norm.weight.dtype))
         return self.output(normed * functional.silu(gate)), (before, hT)
 

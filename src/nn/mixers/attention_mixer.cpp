@@ -21,6 +21,25 @@ enum { kKeys, kValues, kBegin, kRead, kReserved };
 
 bool has_room(const MixerState& state) { return state.size() == kReserved; }
 
+/// What attention takes of each token where documents are apart under a mask in parts
+/// (ops::mask_in_parts), beside what it takes where they are not.
+struct DocumentsInParts {
+  double mask = 0;      // of blocks
+  double results = 0;   // of attention in blocks and in sequences, of which one is taken
+  double copies = 0;    // of queries, keys and values, in whole blocks
+  double backward = 0;  // their gradient by way of the blocks, in place of the result in these
+};
+DocumentsInParts documents_in_parts(int64_t steps, double width, double cache) {
+  const auto block = double(std::min(steps, ops::kAttentionBlock));
+  const double blocks = std::ceil(double(steps) / block);
+  const double padded = blocks * block / double(steps);
+  if (blocks == 1) return {.mask = block};
+  return {.mask = padded * block,
+          .results = 1 + padded,
+          .copies = padded > 1 ? padded * (width + cache) : 0,
+          .backward = cache};
+}
+
 }  // namespace
 
 AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config) {
@@ -99,19 +118,19 @@ MixerState AttentionMixer::reserve(const MixerState& state, int64_t steps) const
   return {wider(state[kKeys]), wider(state[kValues]), state[kBegin], read};
 }
 
-void validate(const AttentionOptions& options, const ModelConfig& config) {
+void validate(const AttentionOptions& options, const ModelConfig& config, const OptionNames& name) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   require(config.width % heads == 0,
-          "the heads of attention must divide --width: {} does not divide {}: give other "
-          "--attention-heads",
-          heads, config.width);
+          "the heads of attention must divide {}: {} does not divide {}: give other {}",
+          name(config.width), heads, config.width, name(options.heads));
   require(heads % key_value_heads == 0,
-          "--key-value-heads must divide the heads of attention: {} does not divide {}",
-          key_value_heads, heads);
+          "{} must divide the heads of attention: {} does not divide {}",
+          name(options.key_value_heads), key_value_heads, heads);
   require(channels % 2 == 0 && channels <= ops::kMostRotaryChannels,
           "a head of attention must have an even number of channels, at most {}, not width / heads "
-          "= {} / {} = {}: give another --width or --attention-heads",
-          ops::kMostRotaryChannels, config.width, heads, channels);
+          "= {} / {} = {}: give another {} or {}",
+          ops::kMostRotaryChannels, config.width, heads, channels, name(config.width),
+          name(options.heads));
 }
 
 std::string describe(const AttentionOptions& options, const ModelConfig& config) {
@@ -120,28 +139,34 @@ std::string describe(const AttentionOptions& options, const ModelConfig& config)
   return fmt::format("attention ({} heads, {} of keys and values)", heads, key_value_heads);
 }
 
-MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations) {
+MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config, const Pass& pass) {
   const auto [heads, key_value_heads, channels] = attention_heads(options, config);
   const double d = double(config.width), cache = 2 * double(key_value_heads * channels);
-  const torch::Device device = activations.device();
+  const torch::Device device = pass.activations.device();
   // On a CPU, keys and values as often as there are heads.
   const bool repeats = device.is_cpu() && heads != key_value_heads;
   const double repeated = repeats ? 2 * d : 0;
   // The softmax's denominators; on a GPU the queries' gradient is summed in float32.
   const double sums = double(heads), accumulated = device.is_cuda() ? d + sums : 0;
-  return {.tensors = 2,
-          .parameters = {.in_precision = d * (2 * d + cache), .in_float32 = 0},
-          // The norm, its product, and what attention gives.
-          .kept = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
-          // The gradients of these two.
-          .backward = {.in_precision = 2 * d + cache + repeated, .in_float32 = accumulated},
-          .held = {.in_precision = 3 * d + cache + repeated, .in_float32 = sums},
-          .held_of_earlier = {.in_precision = repeated, .in_float32 = 0},
-          .state_of_token = {.in_precision = cache, .in_float32 = 0},
-          // In parts it is a thousandth of a layer.
-          .mask_of_pair = ops::has_mask_in_parts(activations, channels) ? 0.0 : 1.0,
-          .operations_of_pair = 4 * d};
+  const bool in_parts = ops::has_mask_in_parts(pass.activations, channels);
+  const DocumentsInParts documents =
+      in_parts && pass.documents ? documents_in_parts(pass.steps, d, cache) : DocumentsInParts{};
+  // The norm, its product, and what attention gives.
+  const Numbers held{.in_precision = (3 + documents.results) * d + cache + repeated,
+                     .in_float32 = std::max(documents.results, 1.0) * sums};
+  return {
+      .tensors = 2,
+      .parameters = {.in_precision = d * (2 * d + cache), .in_float32 = 0},
+      .kept = {.in_precision = held.in_precision + documents.copies, .in_float32 = held.in_float32},
+      // The gradients of the product and of what attention gives.
+      .backward = {.in_precision = 2 * d + cache + repeated + documents.backward,
+                   .in_float32 = accumulated},
+      .held = held,
+      .held_of_earlier = {.in_precision = repeated, .in_float32 = 0},
+      .state_of_token = {.in_precision = cache, .in_float32 = 0},
+      .mask_of_pair = in_parts ? 0.0 : 1.0,
+      .mask_of_token = documents.mask,
+      .operations_of_pair = 4 * d};
 }
 
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config) {

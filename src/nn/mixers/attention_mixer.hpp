@@ -49,10 +49,9 @@ struct AttentionHeads {
 };
 AttentionHeads attention_heads(const AttentionOptions& options, const ModelConfig& config);
 
-void validate(const AttentionOptions& options, const ModelConfig& config);
+void validate(const AttentionOptions& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const AttentionOptions& options, const ModelConfig& config);
-MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const AttentionOptions& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const AttentionOptions& options, const ModelConfig& config);
 
 struct AttentionMixer : Mixer {

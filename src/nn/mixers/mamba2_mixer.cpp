@@ -52,7 +52,7 @@ std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const Mi
       input_->forward(input), {{channels_}, {channels_ + 2 * groups * components}, {heads_}});
   const Tensor &gate = projected[0], &steps = projected[2];
   const auto [convolved, tail] =
-      convolution_->forward(projected[1], state.empty() ? Tensor() : state[0], reset);
+      convolution_->forward(projected[1], state.empty() ? Tensor() : state[0], documents);
   const auto parts = ops::split_parts(
       convolved, {{heads_, channels_ / heads_}, {groups, components}, {groups, components}});
   const Tensor &x = parts[0], &b = parts[1], &c = parts[2];
@@ -73,31 +73,31 @@ std::pair<Tensor, MixerState> Mamba2Mixer::forward(const Tensor& input, const Mi
   return {output_->forward(y), {tail, h}};
 }
 
-void validate(const Mamba2Options& options, const ModelConfig& config) {
+void validate(const Mamba2Options& options, const ModelConfig& config, const OptionNames& name) {
   const int64_t channels = options.expand * config.width;
   require(channels % options.head_channels == 0,
-          "--mamba2-head-channels must divide --mamba2-expand times --width: {} does not divide {}",
-          options.head_channels, channels);
+          "{} must divide {} times {}: {} does not divide {}", name(options.head_channels),
+          name(options.expand), name(config.width), options.head_channels, channels);
   require(channels / options.head_channels % options.groups == 0,
-          "--mamba2-groups must divide the heads of mamba2: {} does not divide {}", options.groups,
-          channels / options.head_channels);
+          "{} must divide the heads of mamba2: {} does not divide {}", name(options.groups),
+          options.groups, channels / options.head_channels);
 }
 
 std::string describe(const Mamba2Options& options, const ModelConfig& config) {
   return fmt::format("mamba2 ({} heads)", options.expand * config.width / options.head_channels);
 }
 
-MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations) {
+MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, const Pass& pass) {
   const double d = double(config.width), e = double(options.expand) * d;
   const double heads = e / double(options.head_channels), n = double(options.state);
   const double shared = double(options.groups) * n;  // channels of b, or of c
   const double convolved = e + 2 * shared, projected = e + convolved + heads;
   const double taps = double(options.conv_width);
-  const double chunk = double(ops::ssd_chunk(kLargestSize));  // of all but short texts
-  const double states = e * n / chunk;                        // between chunks, a token
-  const double scores = heads * chunk;                        // within chunks
-  const bool on_cpu = activations.device().is_cpu();
+  const double steps = double(pass.steps), chunk = double(ops::ssd_chunk(pass.steps));
+  const double padded = std::ceil(steps / chunk) * chunk / steps;  // the last chunk is made whole
+  const double states = padded * e * n / chunk;                    // between chunks, a token
+  const double scores = padded * heads * chunk;                    // within chunks
+  const bool on_cpu = pass.activations.device().is_cpu();
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,
@@ -106,18 +106,21 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
       // before and behind softplus.
       .kept = {.in_precision = d + projected + convolved + states + 2 * e, .in_float32 = 2 * heads},
       // The gradient of the projection, dy, x and dy twice each, and the masked scores or their
-      // gradient. On a CPU these with the scores of each head, their weights, and what is summed.
-      .backward =
-          on_cpu ? Numbers{.in_precision = projected + 5 * e + 2 * scores, .in_float32 = 5 * scores}
-                 : Numbers{.in_precision = projected + convolved + 5 * e + scores + states,
-                           .in_float32 = 0},
+      // gradient. On a CPU these with the scores of each head, their weights, and what is summed;
+      // or, where chunks are short, the gradients of states and their sums.
+      .backward = on_cpu ? Numbers{.in_precision = projected + e + 4 * padded * e + 2 * scores,
+                                   .in_float32 = std::max(5 * scores, 4 * states)}
+                         : Numbers{.in_precision =
+                                       projected + convolved + e + 4 * padded * e + scores + states,
+                                   .in_float32 = 0},
       // A GPU stores no masked scores.
-      .held = {.in_precision = d + projected + convolved + 2 * e + states + (on_cpu ? scores : 0),
+      .held = {.in_precision =
+                   d + projected + convolved + 2 * padded * e + states + (on_cpu ? scores : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       .state_of_token = {},
       // The scores, what they multiply, and the states, from x and to y.
-      .operations = 2 * (shared * chunk + e * chunk + 2 * e * n)};
+      .operations = 2 * padded * (shared * chunk + e * chunk + 2 * e * n)};
 }
 
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config) {

@@ -44,10 +44,9 @@ void for_each_option(Options& options, Visit&& visit) {
         Option{"--mamba2-conv-width", "steps that mamba2's causal convolution sees", 1});
 }
 
-void validate(const Mamba2Options& options, const ModelConfig& config);
+void validate(const Mamba2Options& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const Mamba2Options& options, const ModelConfig& config);
-MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const Mamba2Options& options, const ModelConfig& config);
 
 struct Mamba2Mixer : Mixer {

@@ -73,7 +73,7 @@ std::pair<Tensor, MixerState> RnnMixer::forward(const Tensor& x, const MixerStat
   const Tensor& reset = documents.reset;
   const auto [branch, gate] = ops::split_halves(input_->forward(x));
   const auto [convolved, tail] =
-      convolution_->forward(branch, state.empty() ? Tensor() : state[0], reset);
+      convolution_->forward(branch, state.empty() ? Tensor() : state[0], documents);
   const std::optional<Tensor> h0 = state.empty() ? std::nullopt : std::make_optional(state[1]);
   ScanSequences sequences;
   if (reset.defined()) sequences.reset = reset;
@@ -99,9 +99,9 @@ bool RnnMixer::decays(std::string_view name, const Tensor& parameter) const {
   return name != "recurrent_weight" && name != "projection.bias" && parameter.dim() >= 2;
 }
 
-void validate(const RnnOptions& options, const ModelConfig& config) {
-  require(config.width % options.heads == 0, "--heads must divide --width: {} does not divide {}",
-          options.heads, config.width);
+void validate(const RnnOptions& options, const ModelConfig& config, const OptionNames& name) {
+  require(config.width % options.heads == 0, "{} must divide {}: {} does not divide {}",
+          name(options.heads), name(config.width), options.heads, config.width);
   find_cell(options.cell);  // throws with the names there are
 }
 
@@ -109,23 +109,22 @@ std::string describe(const RnnOptions& options, const ModelConfig&) {
   return find_cell(options.cell).name;
 }
 
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations) {
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, const Pass& pass) {
   const CellDefinition& cell = find_cell(options.cell);
   const double d = double(config.width), channels = d / double(options.heads);
   const double inputs = cell.inputs, learned = inputs - double(cell.side_inputs.size());
   const double taps = double(options.conv_width);
-  return {
-      .tensors = 7,
-      .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
-                     .in_float32 = d * (learned + cell.params + 1)},
-      // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
-      // and some states.
-      .kept = {.in_precision = (6 + inputs) * d,
-               .in_float32 = cell.state * d / double(checkpoint_interval_on(activations.device()))},
-      .backward = {.in_precision = inputs * d},  // u's gradient, beside u
-      .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
-      .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
+  const torch::Device device = pass.activations.device();
+  return {.tensors = 7,
+          .parameters = {.in_precision = d * (3 * d + taps + learned * channels),
+                         .in_float32 = d * (learned + cell.params + 1)},
+          // The norm, both halves of the input projection, the convolution, u, y, the gated norm,
+          // and some states.
+          .kept = {.in_precision = (6 + inputs) * d,
+                   .in_float32 = cell.state * d / double(checkpoint_interval_on(device))},
+          .backward = {.in_precision = inputs * d},  // u's gradient, beside u
+          .held = {.in_precision = (5 + inputs) * d, .in_float32 = 0},
+          .state = {.in_precision = (taps - 1) * d, .in_float32 = cell.state * d}};
 }
 
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config) {

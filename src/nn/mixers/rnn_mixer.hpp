@@ -45,10 +45,9 @@ void for_each_option(Options& options, Visit&& visit) {
         Option{"--weight-bound", "bound on the size of the recurrent weights; 0: none"});
 }
 
-void validate(const RnnOptions& options, const ModelConfig& config);
+void validate(const RnnOptions& options, const ModelConfig& config, const OptionNames& name);
 std::string describe(const RnnOptions& options, const ModelConfig& config);
-MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config,
-                    const torch::TensorOptions& activations);
+MixerSizes sizes_of(const RnnOptions& options, const ModelConfig& config, const Pass& pass);
 std::shared_ptr<Mixer> make_mixer(const RnnOptions& options, const ModelConfig& config);
 
 struct RnnMixer : Mixer {

@@ -50,6 +50,12 @@ Tensor padded(const Tensor& x, int64_t steps) {
   return torch::constant_pad_nd(x, amounts);
 }
 
+/// So many of the steps of x (B,T,...) from `first` on. All of them are x itself: the gradient of a
+/// part is copied into zeros.
+Tensor steps_of(const Tensor& x, int64_t first, int64_t steps) {
+  return x.size(1) == steps ? x : x.narrow(1, first, steps);
+}
+
 /// The sequences of which each ends before the first step of its row, or before the last document
 /// of a block but the last; and the keys before those that a row looks at, where there are any.
 Sequences cut_rows(const Tensor& before, int64_t batch, int64_t steps, int64_t keys,
@@ -142,11 +148,11 @@ Tensor causal_attention(const Tensor& queries, const Tensor& keys, const Tensor&
   }
   if (mask.of_blocks.defined()) {
     const int64_t length = block_of(steps);
-    in_block = attend(in_blocks(queries, length), in_blocks(keys.narrow(1, earlier, steps), length),
-                      in_blocks(values.narrow(1, earlier, steps), length), mask.of_blocks)
+    in_block = attend(in_blocks(queries, length), in_blocks(steps_of(keys, earlier, steps), length),
+                      in_blocks(steps_of(values, earlier, steps), length), mask.of_blocks)
                    .unflatten(0, {queries.size(0), -1})
-                   .flatten(1, 2)
-                   .narrow(1, 0, steps);
+                   .flatten(1, 2);
+    in_block = steps_of(in_block, 0, steps);
   }
   if (in_block.defined() && in_sequences.defined())
     return torch::where(mask.within, in_block, in_sequences);

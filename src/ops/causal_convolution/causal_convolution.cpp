@@ -251,10 +251,6 @@ struct FusedConvolution : torch::autograd::Function<FusedConvolution> {
 
 }  // namespace
 
-Tensor starts_so_far(const Tensor& reset, int64_t before) {
-  return torch::constant_pad_nd(reset.to(torch::kInt).cumsum(1), {before, 0}, 0);
-}
-
 Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& before,
                           const Tensor& reset, const Tensor& bias) {
   RECORD_FUNCTION("pararnn::causal_convolution", c10::ArrayRef<const c10::IValue>{});
@@ -273,7 +269,8 @@ Tensor causal_convolution(const Tensor& x, const Tensor& taps, const Tensor& bef
 Tensor causal_convolution_definition(const Tensor& x, const Tensor& taps, const Tensor& before,
                                      const Tensor& reset, const Tensor& bias) {
   const int64_t steps = x.size(1), kept = taps.size(0) - 1;
-  const Tensor times = reset.defined() ? starts_so_far(reset, kept) : Tensor();
+  Tensor times;  // how often each step's row has started anew
+  if (reset.defined()) times = torch::constant_pad_nd(reset.cumsum(1, torch::kInt), {kept, 0}, 0);
   const Tensor padded = torch::cat({before, x}, 1);
   const Tensor weights = taps.to(arithmetic_dtype(x.scalar_type()));
   Tensor y = torch::zeros(x.sizes(), x.options().dtype(weights.scalar_type()));

@@ -22,8 +22,4 @@ torch::Tensor causal_convolution_definition(const torch::Tensor& x, const torch:
                                             const torch::Tensor& reset = {},
                                             const torch::Tensor& bias = {});
 
-/// reset (B,T) -> how often each step's row has started anew, (B,before+T), with the steps before
-/// the first, where it never has.
-torch::Tensor starts_so_far(const torch::Tensor& reset, int64_t before);
-
 }  // namespace pararnn::ops
