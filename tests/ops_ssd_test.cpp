@@ -283,9 +283,12 @@ TEST_F(SsdOnGpu, PartsOfOneTensorHaveOneGradient) {
 TEST_F(SsdOnGpu, EqualsTheLoop) {
   // Those of models, which have kernels of their own, first. Each of the others is a compilation of
   // ten kernels in each dtype.
-  std::vector<SsdShape> shapes{{2, 400, 4, 64, 1, 128}, {1, 129, 4, 64, 2, 64}};
+  std::vector<SsdShape> shapes{{2, 400, 4, 64, 1, 128},
+                               {1, 129, 4, 64, 2, 64},
+                               {2, 40, 6, 32, 2, 32},
+                               {1, 30, 5, 64, 1, 128}};
   for (const SsdShape& shape : ssd_shapes()) {
-    if (shapes.size() < 6) shapes.push_back(shape);
+    if (shapes.size() < 8) shapes.push_back(shape);
   }
   for (const SsdShape& shape : shapes) {
     for (const double anew : {0.0, 0.02, 0.6}) {

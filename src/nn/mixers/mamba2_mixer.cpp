@@ -98,6 +98,8 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, con
   const double states = padded * e * n / chunk;                    // between chunks, a token
   const double scores = padded * heads * chunk;                    // within chunks
   const bool on_cpu = pass.activations.device().is_cpu();
+  const bool stores_scores =
+      ops::ssd_stores_scores(pass.activations, pass.steps, options.head_channels, options.state);
   return {
       .tensors = 8,
       .parameters = {.in_precision = projected * d + taps * convolved + e * d,
@@ -105,17 +107,18 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, con
       // The norm, the input projection, the convolution, the states, y, the gated norm; dt
       // before and behind softplus.
       .kept = {.in_precision = d + projected + convolved + states + 2 * e, .in_float32 = 2 * heads},
-      // The gradient of the projection, dy, x and dy twice each, and the masked scores or their
-      // gradient. On a CPU these with the scores of each head, their weights, and what is summed;
-      // or, where chunks are short, the gradients of states and their sums.
-      .backward = on_cpu ? Numbers{.in_precision = projected + e + 4 * padded * e + 2 * scores,
-                                   .in_float32 = std::max(5 * scores, 4 * states)}
-                         : Numbers{.in_precision =
-                                       projected + convolved + e + 4 * padded * e + scores + states,
-                                   .in_float32 = 0},
-      // A GPU stores no masked scores.
-      .held = {.in_precision =
-                   d + projected + convolved + 2 * padded * e + states + (on_cpu ? scores : 0),
+      // The gradient of the projection, dy, x and dy with their factors. Where scores are stored, x
+      // and dy by head too, and the masked scores or their gradient; on a CPU these with the scores
+      // of each head, their weights, and what is summed, or, where chunks are short, the gradients
+      // of states and their sums; on a GPU what is summed to dx.
+      .backward =
+          on_cpu ? Numbers{.in_precision = projected + e + 4 * padded * e + 2 * scores,
+                           .in_float32 = std::max(5 * scores, 4 * states)}
+                 : Numbers{.in_precision = projected + convolved + e + 2 * padded * e + states +
+                                           (stores_scores ? 5 * padded * e + scores : 0),
+                           .in_float32 = 0},
+      .held = {.in_precision = d + projected + convolved + 2 * padded * e + states +
+                               (stores_scores ? scores + (on_cpu ? 0 : 2 * padded * e) : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
       .state = {.in_precision = (taps - 1) * convolved, .in_float32 = e * n},
       .state_of_token = {},

@@ -3,11 +3,14 @@
 #include <ATen/record_function.h>
 #include <torch/autograd.h>
 
+#include <bit>
+
 #include "base/error.hpp"
 #include "ops/halves/halves.hpp"
 #include "ops/rows.hpp"
 #include "ops/ssd/ssd_cuda.hpp"
 #include "ops/ssd/ssd_parts.hpp"
+#include "ops/ssd/ssd_problem.hpp"
 
 namespace pararnn::ops {
 namespace {
@@ -143,6 +146,15 @@ std::pair<Tensor, Tensor> ssd(const Tensor& x, const Tensor& dt, const Tensor& a
       Ssd::apply(x, dt.to(arithmetic), a.to(arithmetic), b, c, d.to(arithmetic), start,
                  reset.defined() ? std::make_optional(reset) : std::nullopt);
   return {results[0], results[1]};
+}
+
+bool ssd_stores_scores(const torch::TensorOptions& x, int64_t steps, int64_t channels,
+                       int64_t state) {
+  const auto has_room = [](int64_t size, int64_t most) {
+    return size >= 32 && size <= most && std::has_single_bit(static_cast<uint64_t>(size));
+  };
+  return !x.device().is_cuda() || x.dtype() != torch::kBFloat16 || ssd_chunk(steps) < 32 ||
+         !has_room(channels, kSsdMostChannels) || !has_room(state, kSsdMostState);
 }
 
 std::pair<Tensor, Tensor> ssd_step(const Tensor& x, const Tensor& dt, const Tensor& a,

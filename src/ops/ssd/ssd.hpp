@@ -42,4 +42,10 @@ inline int64_t ssd_chunk(int64_t steps) {
   return chunk;
 }
 
+/// Whether ssd stores scores of all pairs of a chunk's steps for each head: wherever the GPU's
+/// kernels that multiply do not take these sizes, which are a head's channels and a state's
+/// components, or the dtype. `x`: of its dtype and device.
+bool ssd_stores_scores(const torch::TensorOptions& x, int64_t steps, int64_t channels,
+                       int64_t state);
+
 }  // namespace pararnn::ops

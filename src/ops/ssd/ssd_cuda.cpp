@@ -222,12 +222,7 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
 }
 
 bool has_product_kernels(const Tensor& x, int64_t state) {
-  const auto has_room = [](int64_t size, int64_t most) {
-    return size >= 32 && size <= most && std::has_single_bit(static_cast<uint64_t>(size));
-  };
-  return has_ssd_kernels(x) && x.scalar_type() == torch::kBFloat16 &&
-         has_room(x.size(3), kSsdMostChannels) && has_room(state, kSsdMostState) &&
-         ssd_chunk(x.size(1)) >= 32 && access_width({x}) == 8;
+  return !ssd_stores_scores(x.options(), x.size(1), x.size(3), state) && access_width({x}) == 8;
 }
 
 namespace {
