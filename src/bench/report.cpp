@@ -97,7 +97,8 @@ std::string training_table(const json& report) {
   return rows.empty()
              ? ""
              : "## Training language models\n\nOf the peak: six operations a parameter and "
-               "token, of the GPU's dense bfloat16 arithmetic.\n\n" +
+               "token, the embedding's too, and those of the mixers, of the GPU's dense bfloat16 "
+               "arithmetic.\n\n" +
                    training_table_header() + rows + "\n";
 }
 

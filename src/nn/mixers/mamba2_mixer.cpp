@@ -110,13 +110,14 @@ MixerSizes sizes_of(const Mamba2Options& options, const ModelConfig& config, con
       // The gradient of the projection, dy, x and dy with their factors. Where scores are stored, x
       // and dy by head too, and the masked scores or their gradient; on a CPU these with the scores
       // of each head, their weights, and what is summed, or, where chunks are short, the gradients
-      // of states and their sums; on a GPU what is summed to dx.
+      // of states and their sums; on a GPU what is summed to dx, and gradients of the first and
+      // last states.
       .backward =
           on_cpu ? Numbers{.in_precision = projected + e + 4 * padded * e + 2 * scores,
                            .in_float32 = std::max(5 * scores, 4 * states)}
                  : Numbers{.in_precision = projected + convolved + e + 2 * padded * e + states +
                                            (stores_scores ? 5 * padded * e + scores : 0),
-                           .in_float32 = 0},
+                           .in_float32 = 2 * e * n / steps},
       .held = {.in_precision = d + projected + convolved + 2 * padded * e + states +
                                (stores_scores ? scores + (on_cpu ? 0 : 2 * padded * e) : 0),
                .in_float32 = 2 * heads + (on_cpu ? 3 * scores : 0)},
