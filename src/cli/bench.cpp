@@ -175,7 +175,7 @@ std::vector<TrainBench> training_benches(const TrainingArguments& arguments) {
   std::vector<TrainBench> benches;
   TrainBench bench = arguments.bench;
   const auto add_lengths = [&] {
-    nn::validate(bench.model, nn::CalledBy::kFlag);
+    nn::validate(bench.model);
     for (const int64_t length : arguments.lengths) {
       bench.train.length = length;
       bench.train.batch =

@@ -16,26 +16,22 @@
 
 namespace pararnn::ops {
 
-/// What the threads of a block share: each warp's rows of c, or of b. Of a head x and the states;
-/// backward dy, the gradient of what is added to the states, the states that enter, and x. The
-/// decays, of this head and the next.
-template <unsigned kChunk, unsigned kChannels, unsigned kState>
-struct SsdOutputForward {
+/// What the threads of a block share: each warp's rows of c, or of b; of a head x and the states,
+/// or dy and the gradient of what is added to the states; the decays, of this head and the next.
+template <unsigned kChunk, unsigned kChannels, unsigned kState, bool kBackward>
+struct SsdOutputShared {
   SharedMatrix<16, kState> left[kChunk / 16];
   SharedMatrix<kChunk, kChannels> steps;
   SharedMatrix<kChannels, kState> states;
   SharedDecays<kChunk> decays[2];
 };
+/// Backward the states that enter too, and x.
 template <unsigned kChunk, unsigned kChannels, unsigned kState>
-struct SsdOutputBackward : SsdOutputForward<kChunk, kChannels, kState> {
+struct SsdOutputShared<kChunk, kChannels, kState, true>
+    : SsdOutputShared<kChunk, kChannels, kState, false> {
   SharedMatrix<kChannels, kState> entering;
   SharedMatrix<kChunk, kChannels> inputs;
 };
-template <unsigned kChunk, unsigned kChannels, unsigned kState, bool kBackward>
-struct SsdOutputShared : SsdOutputForward<kChunk, kChannels, kState> {};
-template <unsigned kChunk, unsigned kChannels, unsigned kState>
-struct SsdOutputShared<kChunk, kChannels, kState, true>
-    : SsdOutputBackward<kChunk, kChannels, kState> {};
 
 /// sums += rows of (Q,N), of which load(block, ...) gives a lane's numbers, times statesᵀ
 template <unsigned kChannels, unsigned kState, class Load>
