@@ -4,6 +4,7 @@
 #include <torch/autograd.h>
 
 #include <bit>
+#include <tuple>
 
 #include "base/error.hpp"
 #include "ops/halves/halves.hpp"
@@ -91,20 +92,23 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups, !fused);
     const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups, !fused);
     const Tensor scores = at::matmul(c, transposed(b));
-    const Tensor dx = empty_gradient(x, context->saved_data["x"]);
+    Tensor masked, own;
+    ScoresBackward of_scores;
+    if (fused) {
+      std::tie(of_scores, own) = scores_backward_cuda(x, dy, scores, decays);
+    } else {
+      masked = at::matmul(dy_by_head, transposed(x_by_head));
+      of_scores = masked_scores_backward(masked, scores, decays);
+    }
     const Tensor dstates = at::matmul(transposed(flat(from_start)), c).view(states.sizes());
     const CarryBackward carried = carry_backward(dstates, states, decays, dhT);
     const Tensor entering = of_group(states, groups), added = of_group(dstates, groups);
-    ScoresBackward of_scores;
+    const Tensor dx = empty_gradient(x, context->saved_data["x"]);
     JoinBackward joined;
     if (fused) {
-      const auto [gradients_of_scores, own] = scores_backward_cuda(x, dy, scores, decays);
-      of_scores = gradients_of_scores;
       joined = output_backward_cuda(at::matmul(b, transposed(c)), b, c, dstates, states, decays, x,
                                     dy, d, own, dx);
     } else {
-      const Tensor masked = at::matmul(dy_by_head, transposed(x_by_head));
-      of_scores = masked_scores_backward(masked, scores, decays);
       const Tensor within = at::matmul(transposed(masked), dy_by_head);
       const Tensor arriving = at::matmul(b, transposed(added)),
                    across = at::matmul(c, transposed(entering));
