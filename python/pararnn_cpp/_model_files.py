@@ -67,17 +67,18 @@ def read_config(folder: Path, trust_cell: bool) -> ModelConfig:
     own = _read_options(values, ModelConfig(), str(path))
     if not isinstance(of_mixers, dict):
         raise RuntimeError(f"'mixers' in {path} must be a JSON object, not {of_mixers!r}")
-    for mixer in of_mixers:
-        if mixer not in MIXERS:
-            raise RuntimeError(f"'mixers' in {path} has the unknown key '{mixer}'")
     try:
         for mixer, options in MIXERS.items():
             place = f"'{mixer}' of 'mixers' in {path}"
             values = _read_options(of_mixers.get(mixer, {}), options(), place)
             own[mixer] = options(**_with_cell(values, options, folder, trust_cell))
-        return ModelConfig(**own)
+        config = ModelConfig(**own)
     except ValueError as error:
         raise RuntimeError(f"{path}: {error}") from error
+    for mixer in of_mixers:
+        if mixer not in config.mixers:
+            raise RuntimeError(f"'mixers' in {path} has the unknown key '{mixer}'")
+    return config
 
 
 def _with_cell(

@@ -658,6 +658,11 @@ WRONG_FILES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("config.json", changed_json(lambda c: c.update(mixers=[])), "'mixers' in"),
     ("config.json", changed_json(lambda c: c.update(mixers={"mamba": {}})), "key 'mamba'"),
     ("config.json", changed_json(lambda c: c.update(heads=2)), "unknown key 'heads'"),
+    (
+        "config.json",
+        changed_json(lambda c: c["mixers"].update(attention={})),  # of which there is no layer
+        "'mixers' in .*unknown key 'attention'",
+    ),
     ("config.json", changed_rnn(dropout=1), "'mixers' in .*unknown key 'dropout'"),
     ("config.json", changed_json(lambda c: c.update(dropout=1)), "unknown key 'dropout'"),
     ("config.json", changed_json(lambda c: c.update(width="8")), "'width' in"),
