@@ -52,6 +52,11 @@ struct SsdOnFibers {
     return torch::full(shape, std::numeric_limits<double>::quiet_NaN(), dtype);
   }
   Tensor floats() const { return unwritten(decays.log.sizes(), torch::kFloat); }
+  Tensor parts_of_floats(int64_t parts) const {
+    auto sizes = decays.log.sizes().vec();
+    sizes.insert(sizes.begin(), parts);
+    return unwritten(sizes, torch::kFloat);
+  }
   /// (B,T,H,P), a part of a wider tensor.
   Tensor steps() const {
     const int64_t width = c.heads * c.channels;
@@ -109,9 +114,7 @@ struct SsdOnFibers {
     const auto right = ssd_parts::masked_scores_backward(expected_masked, s, decays);
     const int64_t tiles = ssd_masked_tiles(kChunk);
     const Tensor ds = unwritten(s.sizes()), rows = floats(), own = floats();
-    auto sizes = decays.log.sizes().vec();
-    sizes.insert(sizes.begin(), tiles);
-    const Tensor columns = unwritten(sizes, torch::kFloat);
+    const Tensor columns = parts_of_floats(tiles);
     run(&ssd_masked_backward<Storage, kChunk>, c.batch * c.chunks() * c.groups * tiles,
         SsdMaskedBackward{c.extent(), given(), s.data_ptr(), gradient.data_ptr(), ds.data_ptr(),
                           rows.data_ptr<float>(), columns.data_ptr<float>(), own.data_ptr<float>()},
@@ -209,8 +212,7 @@ struct SsdOnFibers {
                  arriving = by_heads(product(b, of_group(added).mT()));
     const Tensor expected =
         ssd_parts::join(at::matmul(masked, in_heads(x)), across, decays, in_float(x), d);
-    const int64_t blocks = c.batch * c.chunks() * c.groups *
-                           ((c.heads / c.groups + kSsdOutputHeads - 1) / kSsdOutputHeads);
+    const int64_t blocks = c.batch * c.chunks() * c.groups * ssd_output_slices(c.extent());
     const Tensor y = unwritten(x.sizes());
     SsdOutput problem{};
     problem.extent = c.extent();
@@ -257,15 +259,13 @@ struct SsdOnFibers {
                                                          score.to(torch::kFloat), decays);
     const Tensor dots = (in_heads(dy) * in_heads(x)).sum(-1);
     const int64_t blocks = ssd_scores_blocks(kChunk);
-    auto sizes = decays.log.sizes().vec();
-    sizes.insert(sizes.begin(), blocks);
     const Tensor ds = unwritten(score.sizes()), rows = floats(), own = floats(),
-                 products = floats(), columns = unwritten(sizes, torch::kFloat);
+                 products = floats(), columns = parts_of_floats(blocks);
     run(&ssd_scores_backward<kChunk, kChannels>, c.batch * c.chunks() * c.groups * blocks,
         SsdScoresBackward{c.extent(), given(), given(x), given(dy), score.data_ptr(), ds.data_ptr(),
                           rows.data_ptr<float>(), columns.data_ptr<float>(), own.data_ptr<float>(),
                           products.data_ptr<float>()},
-        32 * ssd_scores_warps(kChunk));
+        ssd_scores_threads(kChunk));
     expect_close(ds, right.scores, "gradient of the scores");
     // Of numbers in float, sums in float.
     for (const auto& [got, expected, what] : {std::tuple{rows, right.rows, "rows"},

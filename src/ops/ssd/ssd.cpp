@@ -82,13 +82,14 @@ struct Ssd : torch::autograd::Function<Ssd> {
     const int64_t chunk = ssd_chunk(steps);
     const Decays decays = decays_of(dt, a, saved[7], chunk);
     const Tensor b = in_chunks(saved[3], chunk), c = in_chunks(saved[4], chunk);
-    const Tensor dy = gradients[0].defined() ? gradients[0].to(x.scalar_type())
-                                             : torch::zeros(x.sizes(), x.options());
+    const bool fused = has_product_kernels(x, b.size(4));
+    Tensor dy = gradients[0].defined() ? gradients[0].to(x.scalar_type())
+                                       : torch::zeros(x.sizes(), x.options());
+    if (fused) dy = in_packs(dy);
     const Tensor dhT = gradients[1].defined()
                            ? gradients[1]
                            : torch::zeros(states.select(1, 0).sizes(), decays.log.options());
 
-    const bool fused = has_product_kernels(x, b.size(4));
     const auto [x_by_head, to_end] = pack(x, decays, SsdScale::kToEnd, groups, !fused);
     const auto [dy_by_head, from_start] = pack(dy, decays, SsdScale::kFromStart, groups, !fused);
     const Tensor scores = at::matmul(c, transposed(b));

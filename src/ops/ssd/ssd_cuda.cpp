@@ -43,6 +43,14 @@ int pack_of(std::initializer_list<Tensor> tensors) {
 /// (B,L,H,P,N) or (B,H,P,N) as rows of states.
 Tensor as_rows(const Tensor& states) { return states.flatten(-2); }
 
+/// Not written yet; the columns in so many parts.
+ScoresBackward empty_scores_backward(const Tensor& scores, const Decays& decays, int64_t parts) {
+  auto sizes = decays.log.sizes().vec();
+  sizes.insert(sizes.begin(), parts);
+  return {torch::empty_like(scores), torch::empty_like(decays.log),
+          torch::empty(sizes, decays.log.options()), torch::empty_like(decays.log)};
+}
+
 int64_t blocks_of_warps(int64_t warps) { return (warps + kSsdWarps - 1) / kSsdWarps; }
 
 }  // namespace
@@ -137,11 +145,7 @@ ScoresBackward masked_scores_backward_cuda(const Tensor& gradient, const Tensor&
                                            const Decays& decays) {
   const int chunk = static_cast<int>(decays.chunk());
   const int64_t tiles = ssd_masked_tiles(chunk);
-  auto sizes = decays.log.sizes().vec();
-  sizes.insert(sizes.begin(), tiles);
-  const ScoresBackward result{torch::empty_like(scores), torch::empty_like(decays.log),
-                              torch::empty(sizes, decays.log.options()),
-                              torch::empty_like(decays.log)};
+  const ScoresBackward result = empty_scores_backward(scores, decays, tiles);
   const SsdExtent extent = ssd_extent(decays, 0, scores.size(2));
   launch_kernel(
       kSsdFile,
@@ -225,40 +229,34 @@ bool has_product_kernels(const Tensor& x, int64_t state) {
   return !ssd_stores_scores(x.options(), x.size(1), x.size(3), state) && access_width({x}) == 8;
 }
 
-namespace {
-
-/// The gradient of y as these kernels take it.
 Tensor in_packs(const Tensor& dy) {
   return access_width({dy}) == 8 ? dy : dy.clone(torch::MemoryFormat::Contiguous);
 }
 
+namespace {
+
 void launch_output(SsdOutput problem, bool backward, const Tensor& on) {
   const SsdExtent& extent = problem.extent;
-  const int64_t slices = (extent.heads_of_group() + kSsdOutputHeads - 1) / kSsdOutputHeads;
   launch_kernel("ssd/ssd_output_kernel.hpp",
                 fmt::format("ssd_output<{}, {}, {}, {}>", extent.chunk, extent.channels,
                             extent.state, backward),
-                on, extent.batch * extent.chunks * extent.groups * slices,
+                on, extent.batch * extent.chunks * extent.groups * ssd_output_slices(extent),
                 ssd_output_threads(extent.chunk), problem, 1,
                 ssd_output_bytes(extent.chunk, extent.channels, extent.state, backward));
 }
 
 }  // namespace
 
-std::pair<ScoresBackward, Tensor> scores_backward_cuda(const Tensor& x, const Tensor& gradient,
+std::pair<ScoresBackward, Tensor> scores_backward_cuda(const Tensor& x, const Tensor& dy,
                                                        const Tensor& scores, const Decays& decays) {
-  const Tensor dy = in_packs(gradient), products = torch::empty_like(decays.log);
+  const Tensor products = torch::empty_like(decays.log);
   const int chunk = static_cast<int>(decays.chunk());
   const int64_t blocks = ssd_scores_blocks(chunk);
-  auto sizes = decays.log.sizes().vec();
-  sizes.insert(sizes.begin(), blocks);
-  const ScoresBackward result{torch::empty_like(scores), torch::empty_like(decays.log),
-                              torch::empty(sizes, decays.log.options()),
-                              torch::empty_like(decays.log)};
+  const ScoresBackward result = empty_scores_backward(scores, decays, blocks);
   const SsdExtent extent = ssd_extent(decays, x.size(1), scores.size(2), x.size(3));
   launch_kernel("ssd/ssd_scores_kernel.hpp",
                 fmt::format("ssd_scores_backward<{}, {}>", chunk, extent.channels), x,
-                extent.batch * extent.chunks * extent.groups * blocks, 32 * ssd_scores_warps(chunk),
+                extent.batch * extent.chunks * extent.groups * blocks, ssd_scores_threads(chunk),
                 SsdScoresBackward{extent, given(decays), given(x), given(dy), scores.data_ptr(),
                                   result.scores.data_ptr(), result.rows.data_ptr<float>(),
                                   result.columns.data_ptr<float>(), result.own.data_ptr<float>(),
@@ -289,9 +287,9 @@ Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,
 
 JoinBackward output_backward_cuda(const Tensor& transposed_scores, const Tensor& b, const Tensor& c,
                                   const Tensor& added, const Tensor& entering, const Decays& decays,
-                                  const Tensor& x, const Tensor& gradient, const Tensor& d,
+                                  const Tensor& x, const Tensor& dy, const Tensor& d,
                                   const Tensor& own, const Tensor& dx) {
-  const Tensor dy = in_packs(gradient), skip = d.contiguous();
+  const Tensor skip = d.contiguous();
   const JoinBackward result{torch::empty_like(decays.log), torch::empty_like(decays.log), own};
   launch_output({.extent = ssd_extent(decays, x.size(1), c.size(2), x.size(3), c.size(4)),
                  .decays = given(decays),

@@ -35,6 +35,9 @@ DecaysBackward decays_backward_cuda(const Decays& decays, const Tensor& a,
 /// gradients: x (B,T,H,P) in bfloat16, of sizes that shared memory and registers have room for.
 bool has_product_kernels(const Tensor& x, int64_t state);
 
+/// The gradient of y as these kernels take it: dy itself, or a copy.
+Tensor in_packs(const Tensor& dy);
+
 /// y (B,T,H,P) of the scores c bᵀ (B,L,G,Q,Q), c (B,L,G,Q,N), the states that enter and x: what
 /// masked_scores, two products and join give.
 Tensor output_cuda(const Tensor& scores, const Tensor& c, const Tensor& states,

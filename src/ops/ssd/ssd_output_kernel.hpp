@@ -71,52 +71,39 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
   static_assert(sizeof(Shared) == ssd_output_bytes(kChunk, kChannels, kState, kBackward));
   constexpr unsigned kThreads = ssd_output_threads(kChunk), kTiles = kChannels / 8;
   PARARNN_DYNAMIC_SHARED(Shared, shared);
-  const SsdExtent& extent = problem.extent;
-  const int heads = extent.heads_of_group();
-  const int slices = (heads + kSsdOutputHeads - 1) / kSsdOutputHeads;
-  const Int group = blockIdx.x / slices;  // of all chunks
+  const int slices = ssd_output_slices(problem.extent);
+  const SsdGroup group(problem.extent, problem.decays, kChunk, blockIdx.x / slices);
   const int begin = static_cast<int>(blockIdx.x % slices) * kSsdOutputHeads;
-  const int end = begin + kSsdOutputHeads < heads ? begin + kSsdOutputHeads : heads;
-  const Int chunk_number = group / extent.groups;
-  const Int batch = chunk_number / extent.chunks;
-  const Int first = chunk_number % extent.chunks * kChunk;
-  const Int behind = extent.steps - first;
-  const int left = behind < kChunk ? static_cast<int>(behind) : kChunk;  // steps there are
-  const int first_head = static_cast<int>(group % extent.groups) * heads;
+  const int end = begin + kSsdOutputHeads < group.heads ? begin + kSsdOutputHeads : group.heads;
   const unsigned thread = threadIdx.x, lane = thread % kWarp, top = thread / kWarp * 16;
   const unsigned pair = lane % 4 * 2;  // a lane's first column of a tile
   const unsigned rows[2] = {top + lane / 4, top + lane / 4 + 8};
   // Of a lane's rows the steps whose scores count, and whether a state reaches them.
   int from[2], to[2];
   bool reached[2];
-  const int* segment =
-      problem.decays.segment ? problem.decays.segment + chunk_number * kChunk : nullptr;
   static_for<2>([&](auto half) {
     const int row = static_cast<int>(rows[half]);
-    const SsdConnected connected(segment, kChunk, row);
+    const SsdConnected connected(group.segment, kChunk, row);
     from[half] = kBackward ? row : connected.first;
     to[half] = kBackward ? connected.last : row;
-    reached[half] = kBackward ? connected.last == kChunk - 1 : !segment || segment[row] == 0;
+    reached[half] =
+        kBackward ? connected.last == kChunk - 1 : !group.segment || group.segment[row] == 0;
   });
   const auto top_of = [&](const void* of, unsigned columns) {
-    return static_cast<const BFloat16*>(of) + (group * kChunk + top) * columns;
-  };
-  const auto at = [&](const SsdSteps& of, int in_group) {
-    return static_cast<BFloat16*>(of.data) + batch * of.batch_stride + first * of.step_stride +
-           (first_head + in_group) * of.head_stride;
+    return static_cast<const BFloat16*>(of) + (group.number * kChunk + top) * columns;
   };
   const auto send_states = [&](const void* of, int in_group, auto& states) {
-    const Int offset = (group * heads + in_group) * (kChannels * kState);
+    const Int offset = group.matrix(in_group) * (kChannels * kState);
     states.template send<kThreads>(thread, static_cast<const BFloat16*>(of) + offset, kState,
                                    kChannels);
   };
   const auto send_steps = [&](const SsdSteps& of, int in_group, auto& steps) {
-    steps.template send<kThreads>(thread, at(of, in_group), of.step_stride, left);
+    steps.template send<kThreads>(thread, group.at(of, in_group), of.step_stride, group.steps);
   };
   // What the product with states needs, and what the one with scores.
   const auto send_for_states = [&](int in_group) {
     shared.decays[in_group % 2].template send<kThreads>(thread, problem.decays,
-                                                        group * heads + in_group);
+                                                        group.matrix(in_group));
     send_states(problem.states, in_group, shared.states);
     if constexpr (kBackward) send_steps(problem.inputs, in_group, shared.inputs);
     cuda::commit_copies();
@@ -136,11 +123,10 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
   for (int in_group = begin; in_group < end; ++in_group) {
     const SharedDecays<kChunk>& decays = shared.decays[in_group % 2];
     // Sums over the channels of a row, of which each of four lanes has some.
-    const auto store_dots = [&](float(&dots)[2], float* of_steps) {
+    const auto store_dots = [&](const float(&dots)[2], float* of_steps) {
       static_for<2>([&](auto half) {
-        dots[half] += __shfl_xor_sync(0xffffffffu, dots[half], 1);
-        dots[half] += __shfl_xor_sync(0xffffffffu, dots[half], 2);
-        if (pair == 0) of_steps[(group * heads + in_group) * kChunk + rows[half]] = dots[half];
+        const float dot = sum_over_columns(dots[half]);
+        if (pair == 0) of_steps[group.matrix(in_group) * kChunk + rows[half]] = dot;
       });
     };
     float sums[kTiles][4]{};
@@ -211,8 +197,8 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
 
     const BFloat16* c = top_of(problem.c, kState);
     if constexpr (kBackward) load_rows(lane, c, kState, 0, coming);
-    const float d = problem.d[first_head + in_group];
-    BFloat16* y = at(problem.y, in_group) + neighbours_from(lane);
+    const float d = problem.d[group.first_head + in_group];
+    BFloat16* y = group.at(problem.y, in_group) + neighbours_from(lane);
     static_for<2>([&](auto half) {
       const unsigned row = rows[half];
       const float factor = kBackward ? decays.step[row] : 1.0f;
@@ -228,7 +214,7 @@ __global__ void __launch_bounds__(ssd_output_threads(kChunk), 2)
           words[which] = cuda::bfloat16_pair(numbers[0], numbers[1]);
         });
         const uint2 numbers = neighbours_of(lane, {words[0], words[1]});
-        if (static_cast<int>(row) < left) {
+        if (static_cast<int>(row) < group.steps) {
           *reinterpret_cast<uint2*>(y + row * problem.y.step_stride + tiles * 16) = numbers;
         }
       });

@@ -119,6 +119,9 @@ struct SsdJoinBackward {
 
 /// Heads that a block has one after the other, which share scores, b and c.
 inline constexpr int kSsdOutputHeads = 4;
+PARARNN_FN int ssd_output_slices(const SsdExtent& extent) {
+  return (extent.heads_of_group() + kSsdOutputHeads - 1) / kSsdOutputHeads;
+}
 constexpr int ssd_output_threads(int chunk) { return 2 * chunk; }  // a warp for 16 rows
 /// What a block shares: matrices of (Q,N), (Q,P) and (P,N) in bfloat16, and the decays of two
 /// heads.
@@ -143,6 +146,7 @@ struct SsdOutput {
 
 /// Warps of a block, and blocks of a chunk's rows.
 constexpr int ssd_scores_warps(int chunk) { return chunk < 64 ? chunk / 16 : 4; }
+constexpr int ssd_scores_threads(int chunk) { return 32 * ssd_scores_warps(chunk); }
 constexpr int ssd_scores_blocks(int chunk) { return chunk / 16 / ssd_scores_warps(chunk); }
 /// What a block shares: x of two heads, and, of its rows, dy, scores and sums of columns.
 constexpr int ssd_scores_bytes(int chunk, int channels) {

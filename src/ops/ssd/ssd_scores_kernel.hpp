@@ -37,51 +37,39 @@ PARARNN_DEVICE_FN float sum_over_rows(unsigned lane, Vec<float, 8> numbers) {
 /// A block has some rows of the scores of a group, 16 a warp, and goes through its heads. Of two
 /// blocks for 128 rows each has as much below the diagonal.
 template <int kChunk, int kChannels>
-__global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
+__global__ void __launch_bounds__(ssd_scores_threads(kChunk), 3)
     ssd_scores_backward(const __grid_constant__ SsdScoresBackward problem) {
   using BFloat16 = cuda::BFloat16;
   using Shared = SsdScoresShared<kChunk, kChannels>;
   static_assert(sizeof(Shared) == ssd_scores_bytes(kChunk, kChannels));
-  constexpr unsigned kWarps = Shared::kWarps, kThreads = 32 * kWarps, kDepth = kChannels / 32;
+  constexpr unsigned kWarps = Shared::kWarps, kThreads = ssd_scores_threads(kChunk),
+                     kDepth = kChannels / 32;
   constexpr int kBlocks = ssd_scores_blocks(kChunk);
   PARARNN_DYNAMIC_SHARED(Shared, shared);
-  const SsdExtent& extent = problem.extent;
   const unsigned part = blockIdx.x % kBlocks;
-  const Int group = blockIdx.x / kBlocks;  // of all chunks
-  const int heads = extent.heads_of_group();
-  const Int chunk_number = group / extent.groups;
-  const Int first = chunk_number % extent.chunks * kChunk;
-  const Int behind = extent.steps - first;
-  const int left = behind < kChunk ? static_cast<int>(behind) : kChunk;  // steps there are
-  const int first_head = static_cast<int>(group % extent.groups) * heads;
+  const SsdGroup group(problem.extent, problem.decays, kChunk, blockIdx.x / kBlocks);
   const unsigned thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
   const unsigned top = (kBlocks == 1 ? warp : warp * 2 + (warp + part) % 2) * 16;
   const unsigned pair = lane % 4 * 2;  // a lane's first column of a tile
   const unsigned rows[2] = {top + lane / 4, top + lane / 4 + 8};
-  const int* segment =
-      problem.decays.segment ? problem.decays.segment + chunk_number * kChunk : nullptr;
   int from[2];  // the first column that counts, of a lane's rows; the last is the row's own
   static_for<2>([&](auto half) {
-    from[half] = SsdConnected(segment, kChunk, static_cast<int>(rows[half])).first;
+    from[half] = SsdConnected(group.segment, kChunk, static_cast<int>(rows[half])).first;
   });
-  const auto at = [&](const SsdSteps& of, int in_group) {
-    return static_cast<const BFloat16*>(of.data) + chunk_number / extent.chunks * of.batch_stride +
-           first * of.step_stride + (first_head + in_group) * of.head_stride;
-  };
   const auto send = [&](int in_group) {
     const int turn = in_group % 2;
-    shared.x[turn].template send<kThreads>(thread, at(problem.x, in_group), problem.x.step_stride,
-                                           left);
-    shared.dy[warp].template send<kWarp>(lane,
-                                         at(problem.dy, in_group) + top * problem.dy.step_stride,
-                                         problem.dy.step_stride, left - top);
-    shared.decays[turn].template send<kThreads>(thread, problem.decays, group * heads + in_group);
+    shared.x[turn].template send<kThreads>(thread, group.at(problem.x, in_group),
+                                           problem.x.step_stride, group.steps);
+    shared.dy[warp].template send<kWarp>(
+        lane, group.at(problem.dy, in_group) + top * problem.dy.step_stride, problem.dy.step_stride,
+        group.steps - static_cast<int>(top));
+    shared.decays[turn].template send<kThreads>(thread, problem.decays, group.matrix(in_group));
     cuda::commit_copies();
   };
   // The columns of a head, once all warps have added theirs.
   const auto store_columns = [&](int in_group) {
     float* columns =
-        problem.columns + (part * extent.matrices() + group * heads + in_group) * kChunk;
+        problem.columns + (part * problem.extent.matrices() + group.matrix(in_group)) * kChunk;
     for (unsigned column = thread; column < kChunk; column += kThreads) {
       float sum = 0;
       for (unsigned w = 0; w < kWarps; ++w) sum += shared.columns[in_group % 2][w][column];
@@ -90,7 +78,7 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
   };
 
   const BFloat16* scores =
-      static_cast<const BFloat16*>(problem.scores) + (group * kChunk + top) * kChunk;
+      static_cast<const BFloat16*>(problem.scores) + (group.number * kChunk + top) * kChunk;
   shared.scores[warp].template send<kWarp>(lane, scores, kChunk, 16);
   send(0);
   // Columns behind a warp's rows are never written.
@@ -99,7 +87,7 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
   }
   float dscores[kChunk / 8][4]{};
 #pragma unroll 1
-  for (int in_group = 0; in_group < heads; ++in_group) {
+  for (int in_group = 0; in_group < group.heads; ++in_group) {
     const int turn = in_group % 2;
     const SharedDecays<kChunk>& decays = shared.decays[turn];
     uint4 dy[kDepth][2];
@@ -108,7 +96,7 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
     static_for<kDepth>(
         [&](auto depth) { shared.dy[warp].rows_of_warp(lane, 0, depth, dy[depth]); });
     __syncwarp();
-    if (in_group + 1 < heads) send(in_group + 1);
+    if (in_group + 1 < group.heads) send(in_group + 1);
     if (in_group > 0) store_columns(in_group - 1);
     float log[2], row_sums[2]{}, own[2]{}, product_of_own[2]{};
     static_for<2>([&](auto half) { log[half] = decays.binary_log(rows[half]); });
@@ -156,10 +144,9 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
           sum_over_rows(lane, column_sums);
     });
     static_for<2>([&](auto half) {
-      row_sums[half] += __shfl_xor_sync(0xffffffffu, row_sums[half], 1);
-      row_sums[half] += __shfl_xor_sync(0xffffffffu, row_sums[half], 2);
-      const Int to = (group * heads + in_group) * kChunk + rows[half];
-      if (pair == 0) problem.rows[to] = row_sums[half];
+      const float sum = sum_over_columns(row_sums[half]);
+      const Int to = group.matrix(in_group) * kChunk + rows[half];
+      if (pair == 0) problem.rows[to] = sum;
       if (pair == rows[half] % 8 / 2 * 2) {
         problem.own[to] = own[half];
         problem.products[to] = product_of_own[half];
@@ -167,8 +154,9 @@ __global__ void __launch_bounds__(32 * ssd_scores_warps(kChunk), 3)
     });
   }
   __syncthreads();
-  store_columns(heads - 1);
-  BFloat16* dscores_of_group = static_cast<BFloat16*>(problem.dscores) + group * kChunk * kChunk;
+  store_columns(group.heads - 1);
+  BFloat16* dscores_of_group =
+      static_cast<BFloat16*>(problem.dscores) + group.number * kChunk * kChunk;
   static_for<2>([&](auto half) {
     BFloat16* row = dscores_of_group + rows[half] * kChunk + neighbours_from(lane);
     static_for<kChunk / 16>([&](auto tiles) {

@@ -141,6 +141,38 @@ struct SharedDecays {
   }
 };
 
+/// The heads of a group in a chunk.
+struct SsdGroup {
+  Int number, chunk_number;  // of all chunks
+  Int batch, first;          // the chunk's first step
+  int heads, first_head;
+  int steps;           // that there are
+  const int* segment;  // or null
+
+  PARARNN_DEVICE_FN SsdGroup(const SsdExtent& extent, const SsdDecays& decays, int chunk, Int group)
+      : number(group),
+        chunk_number(group / extent.groups),
+        batch(chunk_number / extent.chunks),
+        first(chunk_number % extent.chunks * chunk),
+        heads(extent.heads_of_group()),
+        first_head(static_cast<int>(group % extent.groups) * heads),
+        steps(extent.steps - first < chunk ? static_cast<int>(extent.steps - first) : chunk),
+        segment(decays.segment ? decays.segment + chunk_number * chunk : nullptr) {}
+
+  PARARNN_DEVICE_FN Int matrix(int in_group) const { return number * heads + in_group; }
+  /// The first step of a head.
+  PARARNN_DEVICE_FN cuda::BFloat16* at(const SsdSteps& of, int in_group) const {
+    return static_cast<cuda::BFloat16*>(of.data) + batch * of.batch_stride +
+           first * of.step_stride + (first_head + in_group) * of.head_stride;
+  }
+};
+
+/// The sum over the four lanes that have a row's columns.
+PARARNN_DEVICE_FN float sum_over_columns(float mine) {
+  mine += __shfl_xor_sync(0xffffffffu, mine, 1);
+  return mine + __shfl_xor_sync(0xffffffffu, mine, 2);
+}
+
 /// The steps of a chunk that a step is connected with: no start of the row lies between.
 struct SsdConnected {
   int first, last;
